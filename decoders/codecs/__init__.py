@@ -1,0 +1,1 @@
+"""Audio codecs: RTP payloads in, 16-bit samples out."""

@@ -1,0 +1,1 @@
+"""Calls out: correlation, metadata, audio, store and the command line."""
