@@ -1,0 +1,506 @@
+"""Kernels of the receiver: sequence numbers, RFC 3550 statistics and the place of each packet on the timeline.
+
+Positions are ticks of 1/14,112,000 s since the engine's epoch: a whole number of ticks for every sample of every
+audio rate in use (8 to 48 kHz and the 11.025 kHz family). `decoders.timeline` explains the rules and owns the columns.
+"""
+
+import numpy as np
+from numba import njit
+
+TICKS = 14_112_000
+"""Timeline ticks in a second."""
+
+# Columns of a stream's integer state.
+(
+    FORMATS, PRIMARY, STARTED, BASE, TOP, BAD, SEEN, SEEN_1, SEEN_2, SEEN_3, RECEIVED, DUPLICATES, REORDERED, LATE,
+    EXPECTED, EPOCHS, GAPS, UTS, TRANSIT, TRANSIT_CLOCK, AFTER_EVENT, SEGMENT_UTS, SEGMENT_POSITION, SEGMENT_CLOCK,
+    OLD_UTS, OLD_POSITION, BASELINE, BASELINE_KNOWN, FIRST_TIME, LAST_TIME, FIRST_STAMP, LOW_TICKS, HIGH_TICKS,
+    LAST_END, SHIFTS, RESTARTS, AUDIO, EVENTS, NOISE, UNKNOWN, STRAYS, SNAPPED, AUDIO_TYPE, FIRST_NUMBER, LAST_NUMBER,
+    PLACED, STATE,
+) = range(47)  # fmt: skip
+"""STATE is the number of columns."""
+
+JITTER, JITTER_MAX, JITTER_SUM, JITTER_COUNT, STATISTICS = range(5)
+"""Columns of a stream's floating-point state, jitter in RTP clock units; STATISTICS is their number."""
+
+KIND_UNKNOWN = 0
+KIND_ULAW = 1
+KIND_ALAW = 2
+KIND_CODEC = 3
+"""Audio that a decoder object decodes."""
+KIND_EVENT = 4
+KIND_NOISE = 5
+KIND_REDUNDANT = 6
+KIND_SILENT = 7
+"""Audio that cannot be decoded: it keeps its place, and stays silent."""
+KIND_OTHER = 8
+"""Not audio."""
+
+MAX_DROPOUT = 3000
+MAX_MISORDER = 100
+HISTORY = 256
+"""Sequence numbers behind the highest for which duplicates are known."""
+
+JUMP = TICKS // 25
+"""40 ms: a step of the delay that begins a new block."""
+JUMP_AT_START = TICKS // 4
+"""While the baseline is not known, only a step of 250 ms separates blocks."""
+DRIFT = TICKS // 100
+"""10 ms: channels may be this far off the capture clock before packets are moved."""
+SETTLED = TICKS * 2 // 5
+"""400 ms: how long a block must last to move packets later."""
+LEAP = TICKS
+"""1 s: no network makes packets this early; the sender's timestamp jumped."""
+LATE_TICKS = TICKS * 6 // 100
+"""60 ms: what a usual jitter buffer would have discarded."""
+STRAY = 5 * TICKS
+"""A packet this far behind what was placed belongs to no place."""
+UNHEARD = -(1 << 62)
+"""Delay of a packet that says nothing of the delay: an event, noise, or one out of order."""
+
+
+@njit(cache=True, nogil=True, inline="always")
+def ticks_of(nanoseconds: int) -> int:
+    """Timeline ticks of a duration; exact splitting keeps years within 64 bits."""
+    return nanoseconds // 1_000_000 * 14_112 + nanoseconds % 1_000_000 * 14_112 // 1_000_000
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _signed(difference: int) -> int:
+    """A 32-bit difference as signed."""
+    d = difference & 0xFFFFFFFF
+    return d - 0x100000000 if d >= 0x80000000 else d
+
+
+@njit(cache=True, nogil=True)
+def _unwrap(state, s, first, last, top, order, w_time, w_stamp, w_type, kinds, clocks, epoch, uts, position, delay):
+    """Timestamps without wraps, positions by the mapping in force and delays against it, up to a change of clock.
+
+    Gives (the packet reached, the highest timestamp).
+    """
+    f = state[s, FORMATS]
+    heard = False
+    for i in range(first, last):
+        p = order[i]
+        kind = kinds[f, w_type[p] & 127]
+        stamp = np.int64(w_stamp[p])
+        clock = np.int64(clocks[f, w_type[p] & 127])
+        arrival = ticks_of(w_time[p] - epoch)
+        if top < 0:
+            top = stamp + (1 << 33)
+            state[s, SEGMENT_UTS] = top
+            state[s, SEGMENT_POSITION] = arrival
+            state[s, SEGMENT_CLOCK] = clock
+            state[s, OLD_UTS] = UNHEARD
+            state[s, LAST_END] = arrival
+        here = top + _signed(stamp - top)
+        uts[i] = here
+        position[i] = arrival
+        delay[i] = UNHEARD
+        if kind == KIND_EVENT or kind == KIND_UNKNOWN:
+            continue
+        if clock != state[s, SEGMENT_CLOCK]:
+            if heard:
+                return i, top
+            state[s, OLD_UTS] = UNHEARD
+            state[s, SEGMENT_UTS] = here
+            state[s, SEGMENT_CLOCK] = clock
+            state[s, SEGMENT_POSITION] = max(arrival - state[s, BASELINE], state[s, LAST_END])
+        if here < state[s, SEGMENT_UTS] and state[s, OLD_UTS] != UNHEARD:
+            place = state[s, OLD_POSITION] + (here - state[s, OLD_UTS]) * TICKS // clock
+        else:
+            place = state[s, SEGMENT_POSITION] + (here - state[s, SEGMENT_UTS]) * TICKS // clock
+        position[i] = place
+        if here >= top and kind != KIND_NOISE:
+            delay[i] = arrival - place
+            top = here
+            heard = True
+    return last, top
+
+
+@njit(cache=True, nogil=True)
+def _moves(low, baseline, duration):
+    """Whether a block whose least delay is `low` must be moved on the timeline."""
+    offset = low - baseline
+    if -DRIFT <= offset <= DRIFT:
+        return False
+    if offset <= -LEAP:
+        return True
+    return duration >= (SETTLED if offset > 0 else SETTLED // 2)
+
+
+@njit(cache=True, nogil=True)
+def _align(state, s, first, last, final, uts, position, delay):
+    """Move blocks of packets to where their delay says; gives the index behind the last packet that is settled."""
+    i = first
+    shift = np.int64(0)
+    measured = first
+    edge = state[s, LAST_END]
+    while i < last:
+        begin = i
+        low = np.int64(0)
+        since = np.int64(0)
+        until = np.int64(0)
+        previous = UNHEARD
+        while i < last:
+            d = delay[i]
+            if d != UNHEARD:
+                arrival = d + position[i]
+                if previous == UNHEARD:
+                    low = d
+                    since = arrival
+                else:
+                    step = d - previous
+                    if state[s, BASELINE_KNOWN]:
+                        early = step < -JUMP and d - shift < state[s, BASELINE] - JUMP
+                        if step > JUMP or early or step < -LEAP:
+                            break
+                    elif step > JUMP_AT_START or step < -JUMP_AT_START:
+                        break
+                low = min(low, d)
+                until = arrival
+                previous = d
+            i += 1
+        if previous == UNHEARD:
+            for k in range(begin, i):
+                position[k] += shift
+            break
+        if not state[s, BASELINE_KNOWN]:
+            state[s, BASELINE] = low
+            state[s, BASELINE_KNOWN] = 1
+        elif _moves(low - shift, state[s, BASELINE], until - since):
+            offset = low - shift - state[s, BASELINE]
+            head = begin
+            while delay[head] == UNHEARD:
+                head += 1
+            if offset <= -LEAP and position[head] + shift + offset < edge:
+                # The capture's clock stepped back: go on behind what is placed, and measure from there.
+                moved = edge - position[head] - shift
+                state[s, BASELINE] += offset - moved
+                offset = moved
+            state[s, OLD_POSITION] = state[s, SEGMENT_POSITION] + shift
+            state[s, OLD_UTS] = state[s, SEGMENT_UTS]
+            shift += offset
+            if offset > LEAP // 5 or offset < -LEAP // 5:
+                state[s, RESTARTS] += 1
+            else:
+                state[s, SHIFTS] += 1
+            boundary = uts[head]
+            for k in range(begin, i):
+                position[k] += shift if uts[k] >= boundary else shift - offset
+            state[s, SEGMENT_POSITION] += (boundary - state[s, SEGMENT_UTS]) * TICKS // state[s, SEGMENT_CLOCK]
+            state[s, OLD_POSITION] += (boundary - state[s, SEGMENT_UTS]) * TICKS // state[s, SEGMENT_CLOCK]
+            state[s, OLD_UTS] = boundary
+            state[s, SEGMENT_UTS] = boundary
+            begin = i
+        elif not final and i == last and begin > first and low - shift - state[s, BASELINE] > JUMP:
+            # Late, but for too short a time to say whether it stays so.
+            state[s, SEGMENT_POSITION] += shift
+            return begin
+        for k in range(begin, i):
+            position[k] += shift
+        for k in range(measured, i):
+            if delay[k] != UNHEARD and position[k] > edge:
+                edge = position[k]
+        measured = i
+    state[s, SEGMENT_POSITION] += shift
+    return last
+
+
+@njit(cache=True, nogil=True)
+def locate(
+    state, s, first, last, final, order, w_time, w_stamp, w_type, kinds, clocks, epoch, uts, position, delay,
+):  # fmt: skip
+    """Unwrapped timestamp and position of the packets order[first:last] of stream s; gives how far they are settled.
+
+    Packets from the returned index on must be looked at again together with those that follow them.
+    """
+    top = state[s, UTS] if state[s, STARTED] else np.int64(-1)
+    begin = first
+    settled = last
+    while begin < last:
+        end, top = _unwrap(
+            state, s, begin, last, top, order, w_time, w_stamp, w_type, kinds, clocks, epoch, uts, position, delay
+        )
+        settled = _align(state, s, begin, end, final or end < last, uts, position, delay)
+        if settled < end:
+            break
+        begin = end
+    return settled
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _seen(state, s, extended):
+    """Whether the packet with this extended sequence number was received, as far as the history goes."""
+    word = (extended >> 6) & 3
+    return (state[s, SEEN + word] >> (extended & 63)) & 1
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _mark(state, s, extended):
+    """Remember a received packet."""
+    state[s, SEEN + ((extended >> 6) & 3)] |= np.int64(1) << (extended & 63)
+
+
+@njit(cache=True, nogil=True)
+def _advance(state, s, extended):
+    """Move the highest sequence number up to `extended`, forgetting what falls out of the history."""
+    top = state[s, TOP]
+    if extended - top >= HISTORY:
+        for word in range(4):
+            state[s, SEEN + word] = 0
+    else:
+        for gone in range(top + 1, extended + 1):
+            state[s, SEEN + ((gone >> 6) & 3)] &= ~(np.int64(1) << (gone & 63))
+    state[s, TOP] = extended
+    _mark(state, s, extended)
+
+
+@njit(cache=True, nogil=True)
+def _begin(state, s, extended):
+    """RFC 3550 A.1 init_seq; what an earlier sequence of the same source expected is kept."""
+    if state[s, STARTED]:
+        state[s, EXPECTED] += state[s, TOP] - state[s, BASE] + 1
+        state[s, EPOCHS] += 1
+    for word in range(4):
+        state[s, SEEN + word] = 0
+    state[s, BASE] = extended
+    state[s, TOP] = extended
+    state[s, BAD] = -1
+    _mark(state, s, extended)
+
+
+NEW = 0
+REPEATED = 1
+ASTRAY = 2
+UNDECIDED = 3
+
+
+@njit(cache=True, nogil=True)
+def _sequence(state, s, sequence, following, final):
+    """RFC 3550 A.1 update_seq with a look ahead: NEW, REPEATED, ASTRAY or UNDECIDED (needs the next packet).
+
+    `following` is the sequence number of the stream's next packet in order of arrival, -1 where there is none yet.
+    Where A.1 drops the first packet after a jump, the look ahead lets a recorder keep its audio.
+    """
+    if not state[s, STARTED]:
+        _begin(state, s, sequence + 65536)
+        return NEW
+    top = state[s, TOP]
+    delta = (sequence - top) & 0xFFFF
+    if delta == 0:
+        return REPEATED
+    if delta < MAX_DROPOUT:
+        if delta > 1:
+            state[s, GAPS] += 1
+        _advance(state, s, top + delta)
+        return NEW
+    if delta > 65536 - MAX_MISORDER:
+        extended = top - (65536 - delta)
+        if extended >= state[s, BASE] - MAX_MISORDER and _seen(state, s, extended):
+            return REPEATED
+        _mark(state, s, extended)
+        state[s, REORDERED] += 1
+        state[s, BASE] = min(state[s, BASE], extended)
+        return NEW
+    if following < 0 and not final:
+        return UNDECIDED
+    if following == ((sequence + 1) & 0xFFFF) or state[s, BAD] == sequence:
+        _begin(state, s, ((top >> 16) + 2) * 65536 + sequence)
+        return NEW
+    state[s, BAD] = (sequence + 1) & 0xFFFF
+    return ASTRAY
+
+
+@njit(cache=True, nogil=True)
+def _jitter(state, figures, s, kind, clock, nanoseconds, stamp):
+    """RFC 3550 section 6.4.1, in order of arrival; events and noise are left out (their timestamps stand still)."""
+    if kind == KIND_EVENT or kind == KIND_NOISE:
+        state[s, AFTER_EVENT] = 1
+        return
+    arrival = nanoseconds // 1_000_000_000 * clock + nanoseconds % 1_000_000_000 * clock // 1_000_000_000
+    transit = (arrival - stamp) & 0xFFFFFFFF
+    if state[s, AFTER_EVENT] == 0 and state[s, TRANSIT_CLOCK] == clock:
+        d = abs(_signed(transit - state[s, TRANSIT]))
+        if d < 10 * clock:
+            figures[s, JITTER] += (d - figures[s, JITTER]) / 16.0
+            figures[s, JITTER_MAX] = max(figures[s, JITTER_MAX], figures[s, JITTER] / clock * 1000.0)
+            figures[s, JITTER_SUM] += figures[s, JITTER] / clock * 1000.0
+            figures[s, JITTER_COUNT] += 1
+    state[s, AFTER_EVENT] = 0
+    state[s, TRANSIT] = transit
+    state[s, TRANSIT_CLOCK] = clock
+
+
+@njit(cache=True, nogil=True)
+def _as_copy(state, s, primary, sequence, stamp):
+    """Place a packet of a second sighting by the first one's mapping; gives its position, or UNHEARD if it has it."""
+    top = state[primary, TOP]
+    delta = (sequence - top) & 0xFFFF
+    extended = top + (delta - 65536 if delta >= 32768 else delta)
+    if extended <= top and top - extended < HISTORY:
+        if _seen(state, primary, extended):
+            return UNHEARD
+        _mark(state, primary, extended)
+    highest = state[primary, UTS]
+    here = highest + _signed(stamp - highest)
+    since = here - state[primary, SEGMENT_UTS]
+    return state[primary, SEGMENT_POSITION] + since * TICKS // state[primary, SEGMENT_CLOCK]
+
+
+DROPPED = 255
+"""Kind of an entry that leaves no sound."""
+
+
+@njit(cache=True, nogil=True)
+def _receive_stream(
+    state, figures, s, first, last, horizon, final, order, w_time, w_stamp, w_sequence, w_type, w_size, w_missing,
+    w_number, kinds, clocks, epoch, uts, position, out_kind,
+):  # fmt: skip
+    """Statistics and placing of one stream's entries; gives the index behind the last one that was taken."""
+    f = state[s, FORMATS]
+    primary = state[s, PRIMARY]
+    for i in range(first, last):
+        p = order[i]
+        following = np.int64(w_sequence[order[i + 1]]) if i + 1 < horizon else np.int64(-1)
+        kind = kinds[f, w_type[p] & 127]
+        clock = np.int64(clocks[f, w_type[p] & 127])
+        stamp = np.int64(w_stamp[p])
+        out_kind[i] = DROPPED
+        verdict = _sequence(state, s, np.int64(w_sequence[p]), following, final)
+        if verdict == UNDECIDED:
+            return i
+        if not state[s, STARTED]:
+            state[s, STARTED] = 1
+            state[s, FIRST_TIME] = w_time[p]
+            state[s, FIRST_NUMBER] = w_number[p]
+            state[s, FIRST_STAMP] = stamp
+            state[s, UTS] = uts[i]
+        state[s, LAST_TIME] = max(state[s, LAST_TIME], w_time[p])
+        state[s, LAST_NUMBER] = w_number[p]
+        if verdict == REPEATED:
+            state[s, DUPLICATES] += 1
+            continue
+        if verdict == ASTRAY:
+            state[s, STRAYS] += 1
+            continue
+        state[s, RECEIVED] += 1
+        _jitter(state, figures, s, kind, clock, w_time[p] - epoch, stamp)
+        if w_missing[p] > 0:
+            state[s, SNAPPED] += 1
+        if kind == KIND_EVENT:
+            state[s, EVENTS] += 1
+        elif kind == KIND_NOISE:
+            state[s, NOISE] += 1
+        elif kind == KIND_UNKNOWN:
+            state[s, UNKNOWN] += 1
+        else:
+            state[s, AUDIO] += 1
+            state[s, AUDIO_TYPE] = w_type[p] & 127
+            if uts[i] > state[s, UTS]:
+                state[s, UTS] = uts[i]
+            if ticks_of(w_time[p] - epoch) - position[i] - state[s, BASELINE] > LATE_TICKS:
+                state[s, LATE] += 1
+        if primary >= 0:
+            position[i] = _as_copy(state, s, primary, np.int64(w_sequence[p]), stamp)
+            if position[i] == UNHEARD:
+                continue
+        elif position[i] < state[s, LAST_END] - STRAY:
+            state[s, STRAYS] += 1
+            continue
+        out_kind[i] = kind
+        if kind == KIND_ULAW or kind == KIND_ALAW:
+            end = position[i] + w_size[p] * TICKS // clock
+            if position[i] < state[s, LOW_TICKS]:
+                state[s, LOW_TICKS] = position[i]
+            if end > state[s, HIGH_TICKS]:
+                state[s, HIGH_TICKS] = end
+        if position[i] > state[s, LAST_END]:
+            state[s, LAST_END] = position[i]
+    return last
+
+
+@njit(cache=True, nogil=True)
+def receive(
+    state, figures, streams, bounds, taken, order, w_time, w_stamp, w_sequence, w_type, w_size, w_missing, w_number,
+    kinds, clocks, epoch, now, hold, uts, position, delay, out_kind,
+):  # fmt: skip
+    """Run the receiver over the entries of each stream: order[bounds[x]:bounds[x + 1]] belongs to streams[x].
+
+    `hold` (ns) is how much of a beginning stream must have been seen before its place is settled; 0 settles all.
+    Writes `taken[x]`, the number of entries that are settled; the rest must come again with the next window.
+    """
+    for x in range(streams.shape[0]):
+        s = streams[x]
+        first = bounds[x]
+        last = bounds[x + 1]
+        taken[x] = 0
+        if first == last:
+            continue
+        # The extent of what this window places, for the caller.
+        state[s, LOW_TICKS] = np.int64(1) << 62
+        state[s, HIGH_TICKS] = UNHEARD
+        if not state[s, STARTED] and now - w_time[order[first]] < hold:
+            continue
+        settled = locate(
+            state, s, first, last, hold == 0, order, w_time, w_stamp, w_type, kinds, clocks, epoch, uts, position, delay
+        )
+        settled = _receive_stream(
+            state, figures, s, first, settled, last, hold == 0, order, w_time, w_stamp, w_sequence, w_type, w_size,
+            w_missing, w_number, kinds, clocks, epoch, uts, position, out_kind,
+        )  # fmt: skip
+        taken[x] = settled - first
+
+
+@njit(cache=True, nogil=True)
+def gather(begins, bounds, by_flow, order):
+    """Lay the staged packets of each stream one after the other: the entries that `receive` works on."""
+    for x in range(begins.shape[0]):
+        to = bounds[x]
+        for i in range(bounds[x + 1] - to):
+            order[to + i] = by_flow[begins[x] + i]
+
+
+@njit(cache=True, nogil=True)
+def place(
+    job_first, job_last, job_low, job_frames, job_kept, job_out, job_zero, job_step, channels, bounds, taken, out_kind,
+    position, order, w_offset, w_header, w_size, arena, ulaw, alaw, left, right, out,
+):  # fmt: skip
+    """Decode G.711 entries into interleaved stereo, a job per track.
+
+    Job j takes the streams job_first[j]:job_last[j], gives job_frames[j] frames from sample job_low[j] of its track on
+    at frame job_out[j] of `out`, the first job_kept[j] of which hold what the track already has. `left` and `right` are
+    scratch of at least as many samples as the longest job.
+    """
+    for j in range(job_first.shape[0]):
+        frames = job_frames[j]
+        base = 2 * job_out[j]
+        left[:frames] = 0
+        right[:frames] = 0
+        for k in range(job_kept[j]):
+            left[k] = out[base + 2 * k]
+            right[k] = out[base + 2 * k + 1]
+        step = job_step[j]
+        for x in range(job_first[j], job_last[j]):
+            if channels[x] < 0:
+                continue
+            side = left if channels[x] == 0 else right
+            for i in range(bounds[x], bounds[x] + taken[x]):
+                kind = out_kind[i]
+                if kind != KIND_ULAW and kind != KIND_ALAW:
+                    continue
+                table = ulaw if kind == KIND_ULAW else alaw
+                p = order[i]
+                at = (position[i] - job_zero[j] + step // 2) // step - job_low[j]
+                source = w_offset[p] + w_header[p]
+                size = np.int64(w_size[p])
+                if at < 0:
+                    source -= at
+                    size += at
+                    at = np.int64(0)
+                size = min(size, frames - at)
+                for k in range(size):
+                    side[at + k] = table[arena[source + k]]
+        for k in range(frames):
+            out[base + 2 * k] = left[k]
+            out[base + 2 * k + 1] = right[k]

@@ -1,0 +1,203 @@
+"""The timeline: where on the call's clock each received packet sounds, and what the receiver saw of each stream.
+
+A stream is anchored by the capture time of its first packet and then follows its RTP timestamps. Its delay (arrival
+less position) is watched: the least delay of the first moments is the baseline; when the least delay of a later block
+leaves it by more than 10 ms for long enough, the block and all that follows is moved by the difference, whole packets
+at a time. That corrects clock skew, timestamp jumps and sender restarts with one rule and leaves jitter, bursts after
+a stall and reordering alone. Statistics are RFC 3550's (appendix A.1, A.3 and section 6.4.1).
+
+Positions are ticks of 1 / TICKS s since the engine's epoch. Pure: works on columns, never on files or clocks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capture.batch import Int32, Int64, UInt8
+from decoders import _stream_kernels as kernels
+from decoders._stream_kernels import TICKS
+from decoders.codecs.g711 import ALAW, ULAW
+from decoders.rtp import Window
+from decoders.sdp import PayloadFormat
+
+__all__ = ["TICKS", "Entries", "FormatTable", "Job", "Placer", "StreamTable", "ticks_of"]
+
+_KINDS = {
+    "PCMU": kernels.KIND_ULAW,
+    "PCMA": kernels.KIND_ALAW,
+    "TELEPHONE-EVENT": kernels.KIND_EVENT,
+    "CN": kernels.KIND_NOISE,
+    "RED": kernels.KIND_REDUNDANT,
+}
+
+
+def ticks_of(nanoseconds: int) -> int:
+    """Timeline ticks of a duration in ns."""
+    return nanoseconds * (TICKS // 1000) // 1_000_000
+
+
+class FormatTable:
+    """What each payload type means to each stream, as rows that the kernels read.
+
+    Streams with equal maps share a row, so that the table stays as small as the variety on the wire.
+    """
+
+    def __init__(self) -> None:
+        self.kinds: UInt8 = np.zeros((16, 128), np.uint8)
+        self.clocks: Int32 = np.full((16, 128), 8000, np.int32)
+        self._rows: dict[tuple[tuple[int, str, int, int, bool], ...], int] = {}
+
+    def row(self, formats: Mapping[int, PayloadFormat], media: str, slow: bool) -> int:
+        """Row for these formats. `slow`: no payload can be read from the window as it is (encrypted media)."""
+        key = (
+            *sorted((f.payload_type, f.encoding.upper(), f.clock_rate, f.channels, slow) for f in formats.values()),
+            (-1, media, 0, 0, slow),
+        )
+        found = self._rows.get(key)
+        if found is not None:
+            return found
+        row = len(self._rows)
+        if row == len(self.kinds):
+            self.kinds = np.vstack([self.kinds, np.zeros_like(self.kinds)])
+            self.clocks = np.vstack([self.clocks, np.full_like(self.clocks, 8000)])
+        for f in formats.values():
+            if 0 <= f.payload_type < 128 and f.clock_rate > 0:
+                kind = _KINDS.get(f.encoding.upper(), kernels.KIND_CODEC)
+                if media != "audio":
+                    kind = kernels.KIND_OTHER
+                elif kind in (kernels.KIND_ULAW, kernels.KIND_ALAW) and (slow or f.channels > 1):
+                    kind = kernels.KIND_CODEC
+                self.kinds[row, f.payload_type] = kind
+                self.clocks[row, f.payload_type] = f.clock_rate
+        self._rows[key] = row
+        return row
+
+
+class StreamTable:
+    """Receiver state of all streams at one time, one row each; see the column names in `_stream_kernels`."""
+
+    def __init__(self, capacity: int = 1024) -> None:
+        self.state: Int64 = np.zeros((capacity, kernels.STATE), np.int64)
+        self.figures: NDArray[np.float64] = np.zeros((capacity, kernels.STATISTICS), np.float64)
+        self._free = list(range(capacity - 1, -1, -1))
+
+    def allocate(self, formats_row: int, primary: int = -1) -> int:
+        """A fresh row. `primary`: the row of the stream that this one is another sighting of."""
+        if not self._free:
+            n = len(self.state)
+            self.state = np.vstack([self.state, np.zeros_like(self.state)])
+            self.figures = np.vstack([self.figures, np.zeros_like(self.figures)])
+            self._free = list(range(2 * n - 1, n - 1, -1))
+        s = self._free.pop()
+        self.state[s] = 0
+        self.figures[s] = 0
+        self.state[s, kernels.FORMATS] = formats_row
+        self.state[s, kernels.PRIMARY] = primary
+        self.state[s, kernels.BAD] = -1
+        return s
+
+    def release(self, s: int) -> None:
+        """Give a row back."""
+        self._free.append(s)
+
+
+@dataclass(slots=True)
+class Entries:
+    """The packets of one window laid out by stream: order[bounds[x]:bounds[x + 1]] are of streams[x]."""
+
+    streams: Int32
+    bounds: Int64
+    order: Int32
+    """Index of each entry in the window."""
+    taken: Int64
+    """How many entries of each stream are settled."""
+    uts: Int64
+    """Unwrapped RTP timestamp of each entry."""
+    position: Int64
+    """Ticks since the epoch at which the entry's first sample sounds."""
+    delay: Int64
+    kind: UInt8
+    """KIND_ of each settled entry, DROPPED for duplicates and strays."""
+
+    @classmethod
+    def lay_out(cls, streams: Int32, begins: Int64, counts: Int64, by_flow: Int32) -> "Entries":
+        """Entries for streams that have by_flow[begins[x]:begins[x] + counts[x]]."""
+        bounds = np.zeros(len(streams) + 1, np.int64)
+        np.cumsum(counts, out=bounds[1:])
+        n = int(bounds[-1])
+        order = np.empty(n, np.int32)
+        kernels.gather(begins, bounds, by_flow, order)
+        return cls(
+            streams=streams,
+            bounds=bounds,
+            order=order,
+            taken=np.zeros(len(streams), np.int64),
+            uts=np.empty(n, np.int64),
+            position=np.empty(n, np.int64),
+            delay=np.empty(n, np.int64),
+            kind=np.full(n, kernels.DROPPED, np.uint8),
+        )
+
+    def receive(
+        self, table: StreamTable, formats: FormatTable, window: Window, epoch: int, now: int, hold: int,
+        first: int, last: int,
+    ) -> None:  # fmt: skip
+        """Run the receiver for streams[first:last]. Distinct ranges may run in parallel threads."""
+        kernels.receive(
+            table.state, table.figures, self.streams[first:last], self.bounds[first : last + 1], self.taken[first:last],
+            self.order, window.time, window.stamp, window.sequence, window.type, window.size, window.missing,
+            window.number, formats.kinds, formats.clocks, epoch, now, hold, self.uts, self.position, self.delay,
+            self.kind,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Job:
+    """What one track gets from a window: `frames` frames from sample `low` on, from the entries of a stream range."""
+
+    first: int
+    last: int
+    low: int
+    frames: int
+    kept: int
+    """Leading frames that the track already has."""
+    zero: int
+    """Ticks of the track's sample 0."""
+    step: int
+    """Ticks in a sample."""
+    out: int = 0
+
+
+class Placer:
+    """Scratch space for decoding G.711 into interleaved frames; one for each thread."""
+
+    def __init__(self) -> None:
+        self.out: NDArray[np.int16] = np.empty(0, np.int16)
+        self._left: NDArray[np.int16] = np.empty(0, np.int16)
+        self._right: NDArray[np.int16] = np.empty(0, np.int16)
+
+    def reserve(self, jobs: list[Job]) -> None:
+        """Give every job its place in `out`."""
+        total = 0
+        longest = 0
+        for job in jobs:
+            job.out = total
+            total += job.frames
+            longest = max(longest, job.frames)
+        if len(self.out) < 2 * total:
+            self.out = np.empty(2 * total, np.int16)
+        if len(self._left) < longest:
+            self._left = np.empty(longest, np.int16)
+            self._right = np.empty(longest, np.int16)
+
+    def place(self, jobs: list[Job], channels: Int32, entries: Entries, window: Window) -> None:
+        """Decode the jobs' entries into `out`, where the kept frames must already be."""
+        columns = np.array([(j.first, j.last, j.low, j.frames, j.kept, j.out, j.zero, j.step) for j in jobs], np.int64)
+        first, last, low, frames, kept, out, zero, step = np.ascontiguousarray(columns.T)
+        kernels.place(
+            first, last, low, frames, kept, out, zero, step, channels, entries.bounds, entries.taken, entries.kind,
+            entries.position, entries.order, window.offset, window.header, window.size, window.arena, ULAW, ALAW,
+            self._left, self._right, self.out,
+        )  # fmt: skip

@@ -1,0 +1,117 @@
+"""Audio in the making: interleaved 16-bit frames of one rate in a file that grows, patched where late packets land.
+
+A call of one rate has one track, whose file becomes its audio as it is. Media of another rate, or that sounds at the
+same time on the same channel, gets a track of its own, and `mixdown` joins them. Files are opened through a bounded
+pool, so that ten thousand calls at once need no more descriptors than a few hundred.
+"""
+
+import os
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capture.errors import SpanrecError
+from decoders.timeline import TICKS
+
+HEADER = 44
+"""Octets in front of the samples, kept free for the WAV header."""
+FRAME = 4
+"""Octets of a stereo frame."""
+MAX_OPEN = 256
+
+
+class StoreError(SpanrecError):
+    """What was recorded cannot be written."""
+
+
+class FilePool:
+    """At most MAX_OPEN files open at one time; the one not used for longest is closed first."""
+
+    def __init__(self, limit: int = MAX_OPEN) -> None:
+        self._open: OrderedDict[Path, int] = OrderedDict()
+        self._limit = limit
+
+    def descriptor(self, path: Path) -> int:
+        """An open descriptor of `path`, which is made if it is not there."""
+        fd = self._open.get(path)
+        if fd is not None:
+            self._open.move_to_end(path)
+            return fd
+        if len(self._open) >= self._limit:
+            os.close(self._open.popitem(last=False)[1])
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be written: {error.strerror}") from error
+        self._open[path] = fd
+        return fd
+
+    def close(self, path: Path) -> None:
+        """Close `path` if it is open."""
+        fd = self._open.pop(path, None)
+        if fd is not None:
+            os.close(fd)
+
+    def close_all(self) -> None:
+        """Close everything."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+
+@dataclass(slots=True)
+class Track:
+    """Interleaved stereo frames of one rate; sample 0 is `zero` ticks after the epoch."""
+
+    path: Path
+    rate: int
+    zero: int
+    layer: int = 0
+    """0 plays first on its channels; media that overlaps it goes to the next layers."""
+    frames: int = 0
+    channels_used: set[int] = field(default_factory=set)
+
+    @property
+    def step(self) -> int:
+        """Ticks in a sample."""
+        return TICKS // self.rate
+
+    def sample_at(self, ticks: int) -> int:
+        """Sample that sounds at a tick, to the nearest."""
+        return (ticks - self.zero + self.step // 2) // self.step
+
+    def read(self, pool: FilePool, first: int, count: int, into: NDArray[np.int16]) -> None:
+        """Frames first..first + count, which the track must have, into a flat array of 2 * count samples."""
+        view = memoryview(into).cast("B")[: FRAME * count]
+        got = os.preadv(pool.descriptor(self.path), [view], HEADER + FRAME * first)
+        if got < FRAME * count:
+            view[got:] = bytes(FRAME * count - got)
+
+    def write(self, pool: FilePool, first: int, frames: NDArray[np.int16]) -> None:
+        """Write a flat array of interleaved samples from frame `first` on; what was jumped over is silence."""
+        view = memoryview(frames).cast("B")
+        at = HEADER + FRAME * first
+        try:
+            fd = pool.descriptor(self.path)
+            while len(view):
+                done = os.pwrite(fd, view, at)
+                view, at = view[done:], at + done
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written: {error.strerror}") from error
+        self.frames = max(self.frames, first + len(frames) // 2)
+
+    def write_channel(self, pool: FilePool, channel: int, first: int, samples: NDArray[np.int16]) -> None:
+        """Write one channel's samples from sample `first` on and leave the other channel as it is."""
+        if first < 0:
+            samples, first = samples[-first:], 0
+        if len(samples) == 0:
+            return
+        frames = np.zeros(2 * len(samples), np.int16)
+        kept = min(max(self.frames - first, 0), len(samples))
+        if kept:
+            self.read(pool, first, kept, frames)
+        frames[channel::2] = samples
+        self.write(pool, first, frames)
+        self.channels_used.add(channel)
