@@ -48,6 +48,8 @@ MAX_PACKETS = 64
 MAX_ITEMS = 32
 MAX_XR_BLOCKS = 32
 
+RTCP_TYPES = range(192, 224)
+"""Packet types that can be RTCP (RFC 5761, section 4); anything else is foreign or encrypted."""
 MAX_ROUND_TRIP = 60_000_000_000
 """ns; what is longer comes of a broken DLSR field, not of a network."""
 REMEMBERED_REPORTS = 256
@@ -69,6 +71,9 @@ def parse_rtcp(data: bytes) -> RtcpCompound:
         first, kind, words = struct.unpack_from("!BBH", data, offset)
         if first >> 6 != 2:
             compound.note(f"version {first >> 6} at octet {offset}")
+            break
+        if kind not in RTCP_TYPES:
+            compound.note(f"no RTCP from octet {offset} on: packet type {kind}")
             break
         if len(compound.packet_types) == MAX_PACKETS:
             compound.note(f"more than {MAX_PACKETS} packets")
@@ -151,7 +156,8 @@ def _parse_items(compound: RtcpCompound, body: bytes, offset: int) -> tuple[tupl
             compound.note("an SDES item runs past its packet")
             return tuple(items), len(body)
         if len(items) < MAX_ITEMS:
-            items.append((body[offset], body[offset + 2 : end].decode("utf-8", "replace")))
+            # Some senders count a terminating null as text.
+            items.append((body[offset], body[offset + 2 : end].decode("utf-8", "replace").rstrip("\0")))
         offset = end
     if offset >= len(body):
         compound.note("an SDES chunk without its end")
