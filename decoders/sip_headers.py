@@ -66,7 +66,7 @@ def split_lines(head: bytes, notes: list[str]) -> list[str]:
         head = head.replace(b"\r", b" " if b"\n" in head else b"\n")
     if b"\0" in head:
         notes.append("NUL in the header")
-        head = head.replace(b"\0", b"")
+        head = head.replace(b"\0", b" ")
     try:
         text = head.decode()
     except UnicodeDecodeError:
