@@ -1,15 +1,18 @@
 """What the layer kernels share: the cursor's slots, the names of the layers, and readers of network byte order.
 
 A cursor is an int64 array of `SLOTS` elements that stands before the next header of one frame. Each layer kernel takes
-(buffer, cursor), checks its header against `END`, and either moves `AT` and names the next `LAYER`, or stops. What has
-been found so far (the innermost datagram) stays in the cursor when a deeper header turns out damaged or unknown.
-Nothing here allocates, and nothing reads at or beyond `END`.
+(buffer, cursor), checks its header against `END`, moves `AT` behind it and returns the layer that comes next, or
+LAYER_STOP. What has been found so far (the innermost datagram) stays in the cursor when a deeper header turns out
+damaged or unknown. Nothing here allocates, and nothing reads at or beyond `END`.
+
+The kernels are few and take no constants as arguments because every kernel, once more for every constant, costs about
+0.1 s when it is first compiled.
 """
 
 import numpy as np
 from numba import njit
 
-from capture.batch import KIND_NONE, Bytes, Int64
+from capture.batch import Bytes, Int64
 
 AT = 0
 """Offset of the next header."""
@@ -17,45 +20,41 @@ END = 1
 """Offset behind the last captured octet of the payload at hand (padding trimmed)."""
 PROMISED = 2
 """Offset behind its last octet as its headers tell; beyond `END` where the snap length cut the frame."""
-LAYER = 3
-"""One of the LAYER_ values."""
-REALM = 4
+REALM = 3
 """Hash of the identifiers of virtual networks seen so far."""
-KIND = 5
+KIND = 4
 """Of the datagram found so far: its KIND_ value, ..."""
-NETWORK = 6
+NETWORK = 5
 """... the offset of its IP header, ..."""
-VERSION = 7
+VERSION = 6
 """... the version of IP, ..."""
-PAYLOAD = 8
+PAYLOAD = 7
 """... its payload, as `DatagramBatch.payload` defines it, ..."""
-PAYLOAD_END = 9
+PAYLOAD_END = 8
 """... where that ends in the buffer, ..."""
-PAYLOAD_PROMISED = 10
-"""... and where it would end had the frame not been cut; ..."""
-PAYLOAD_REALM = 11
-"""... its realm."""
-SLOTS = 12
+PAYLOAD_PROMISED = 9
+"""... where it would end had the frame not been cut, ..."""
+PAYLOAD_REALM = 10
+"""... and its realm."""
+SLOTS = 11
 
 LAYER_STOP = 0
 LAYER_ETHERNET = 1
-LAYER_VLAN = 2
-LAYER_LLC = 3
-LAYER_MPLS = 4
-LAYER_PPPOE = 5
-LAYER_PPP = 6
-LAYER_IPV4 = 7
-LAYER_IPV6 = 8
-LAYER_EXTENSION = 9
-LAYER_FRAGMENT = 10
-LAYER_AUTHENTICATION = 11
-LAYER_ESP = 12
-LAYER_GRE = 13
-LAYER_ETHERIP = 14
-LAYER_UDP = 15
-LAYER_TCP = 16
-LAYER_IP = 17
+LAYER_MPLS = 2
+LAYER_PPPOE = 3
+LAYER_PPP = 4
+LAYER_IP = 5
 """IP of the version that its first four bits name."""
+LAYER_IPV4 = 6
+LAYER_IPV6 = 7
+LAYER_EXTENSION = 8
+LAYER_AUTHENTICATION = 9
+LAYER_FRAGMENT = 10
+LAYER_ESP = 11
+LAYER_GRE = 12
+LAYER_ETHERIP = 13
+LAYER_UDP = 14
+LAYER_TCP = 15
 
 MAX_LAYERS = 32
 """Headers followed in one frame; whoever nests deeper keeps what was found until then."""
@@ -91,30 +90,8 @@ def be64(buffer: Bytes, at: int) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def start(cursor: Int64, at: int, end: int, promised: int, realm: int) -> None:
-    """Stand before a frame, nothing found yet."""
-    cursor[:] = 0
-    cursor[AT] = at
-    cursor[END] = end
-    cursor[PROMISED] = promised
-    cursor[REALM] = realm
-    cursor[KIND] = KIND_NONE
-    cursor[PAYLOAD] = at
-    cursor[PAYLOAD_END] = at
-    cursor[PAYLOAD_PROMISED] = at
-
-
-@njit(cache=True, nogil=True)
-def go(cursor: Int64, layer: int, at: int) -> None:
-    """Move on to the header at `at`."""
-    cursor[LAYER] = layer
-    cursor[AT] = at
-
-
-@njit(cache=True, nogil=True)
-def found(cursor: Int64, kind: int, payload: int) -> None:
-    """Note the innermost datagram so far; it reaches from `payload` to the present end."""
-    cursor[KIND] = kind
+def found(cursor: Int64, payload: int) -> None:
+    """Note the innermost datagram so far, of the KIND that the cursor has; it reaches from `payload` to the end."""
     cursor[PAYLOAD] = payload
     cursor[PAYLOAD_END] = cursor[END]
     cursor[PAYLOAD_PROMISED] = cursor[PROMISED]
@@ -125,16 +102,18 @@ def found(cursor: Int64, kind: int, payload: int) -> None:
 def trim(cursor: Int64, promised: int) -> None:
     """A header says that its payload ends at `promised`: what lies behind is padding, what is not there was cut."""
     cursor[PROMISED] = promised
-    cursor[END] = min(cursor[END], promised)
+    if cursor[END] > promised:
+        cursor[END] = promised
 
 
 @njit(cache=True, nogil=True)
-def realm_of(realm: int, identifier: int) -> int:
-    """Realm of the virtual network `identifier` inside `realm`; 32 bits, never 0."""
-    mixed = realm ^ identifier
+def enter_realm(cursor: Int64, identifier: int) -> None:
+    """Go into the virtual network `identifier` of the present realm. A realm has 32 bits and is 0 outside of any."""
+    mixed = cursor[REALM] ^ identifier
     mixed = ((mixed >> 16 ^ mixed) * 0x45D9F3B) & 0xFFFFFFFF
     mixed = ((mixed >> 16 ^ mixed) * 0x45D9F3B) & 0xFFFFFFFF
-    return max(mixed >> 16 ^ mixed, 1)
+    mixed = mixed >> 16 ^ mixed
+    cursor[REALM] = mixed if mixed != 0 else 1
 
 
 @njit(cache=True, nogil=True)

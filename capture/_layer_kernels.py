@@ -12,7 +12,6 @@ from capture._layer_cursor import (
     AT,
     END,
     KIND,
-    LAYER,
     LAYER_AUTHENTICATION,
     LAYER_ESP,
     LAYER_ETHERIP,
@@ -23,14 +22,12 @@ from capture._layer_cursor import (
     LAYER_IP,
     LAYER_IPV4,
     LAYER_IPV6,
-    LAYER_LLC,
     LAYER_MPLS,
     LAYER_PPP,
     LAYER_PPPOE,
     LAYER_STOP,
     LAYER_TCP,
     LAYER_UDP,
-    LAYER_VLAN,
     MAX_LAYERS,
     NETWORK,
     PAYLOAD,
@@ -49,13 +46,11 @@ from capture._layer_cursor import (
     be32,
     be64,
     found,
-    go,
     octet,
-    start,
     trim,
 )
-from capture._link_kernels import ethernet, link, llc, mpls, ppp, pppoe, vlan
-from capture._tunnel_kernels import esp, etherip, gre, is_tunnel_port, udp_tunnel
+from capture._link_kernels import ethertype_at, link, mpls, ppp, pppoe
+from capture._tunnel_kernels import esp, gre, is_tunnel_port, udp_tunnel
 from capture.batch import (
     KIND_FRAGMENT,
     KIND_NONE,
@@ -77,186 +72,149 @@ V4_MAPPED_PREFIX = 0xFFFF << 32
 
 
 @njit(cache=True, nogil=True)
-def layer_of_protocol(protocol: int, version: int) -> int:
-    """Layer behind an IP protocol number, LAYER_STOP for what we do not follow."""
+def protocol_at(cursor: Int64, protocol: int, at: int) -> int:
+    """Layer of the IP protocol whose header stands at `at`. IP and MPLS in IP are tunnels and leave the realm."""
+    cursor[AT] = at
+    layer = LAYER_STOP
     if protocol == PROTOCOL_UDP:
-        return LAYER_UDP
-    if protocol == PROTOCOL_TCP:
-        return LAYER_TCP
-    if protocol == PROTOCOL_IPV4:
-        return LAYER_IPV4
-    if protocol == PROTOCOL_IPV6:
-        return LAYER_IPV6
-    if protocol == 47:
-        return LAYER_GRE
-    if protocol == 50:
-        return LAYER_ESP
-    if protocol == 51:
-        return LAYER_AUTHENTICATION
-    if protocol == 97:
-        return LAYER_ETHERIP
-    if protocol == 137:
-        return LAYER_MPLS
-    if version == 6:
-        if protocol == 44:
-            return LAYER_FRAGMENT
-        if protocol == 0 or protocol == 43 or protocol == 60 or protocol == 135 or protocol == 139 or protocol == 140:
-            return LAYER_EXTENSION
-    return LAYER_STOP
-
-
-@njit(cache=True, nogil=True)
-def protocol_at(cursor: Int64, protocol: int, at: int) -> None:
-    """Go on with the header of an IP protocol; IP and MPLS in IP are tunnels and leave the realm."""
-    layer = layer_of_protocol(protocol, cursor[VERSION])
-    if layer in (LAYER_IPV4, LAYER_IPV6, LAYER_MPLS):
+        layer = LAYER_UDP
+    elif protocol == PROTOCOL_TCP:
+        layer = LAYER_TCP
+    elif protocol == 47:
+        layer = LAYER_GRE
+    elif protocol == 50:
+        layer = LAYER_ESP
+    elif protocol == 51:
+        layer = LAYER_AUTHENTICATION
+    elif protocol == 97:
+        layer = LAYER_ETHERIP
+    elif protocol in (PROTOCOL_IPV4, PROTOCOL_IPV6, 137):
         cursor[REALM] = 0
-    go(cursor, layer, at)
+        layer = LAYER_MPLS if protocol == 137 else LAYER_IPV4 if protocol == PROTOCOL_IPV4 else LAYER_IPV6
+    elif cursor[VERSION] == 6:
+        if protocol == 44:
+            layer = LAYER_FRAGMENT
+        elif protocol in (0, 43, 60, 135, 139, 140):
+            layer = LAYER_EXTENSION
+    return layer
 
 
 @njit(cache=True, nogil=True)
-def ipv4(buffer: Bytes, cursor: Int64) -> None:
+def ipv4(buffer: Bytes, cursor: Int64) -> int:
     """IPv4 header (RFC 791, section 3.1). A total length of 0 is segmentation offload: the frame tells the length."""
     at = cursor[AT]
     end = cursor[END]
-    go(cursor, LAYER_STOP, at)
     if end - at < 20 or buffer[at] >> 4 != 4:
-        return
+        return LAYER_STOP
     header = (octet(buffer, at) & 15) * 4
     total = be16(buffer, at + 2)
     if header < 20 or header > end - at or (total != 0 and total < header):
-        return
+        return LAYER_STOP
     if total != 0:
         trim(cursor, at + total)
     cursor[NETWORK] = at
     cursor[VERSION] = 4
     if be16(buffer, at + 6) & 0x3FFF != 0:
-        found(cursor, KIND_FRAGMENT, at)
-        return
-    found(cursor, KIND_OTHER, at + header)
-    protocol_at(cursor, octet(buffer, at + 9), at + header)
+        cursor[KIND] = KIND_FRAGMENT
+        found(cursor, at)
+        return LAYER_STOP
+    cursor[KIND] = KIND_OTHER
+    found(cursor, at + header)
+    return protocol_at(cursor, octet(buffer, at + 9), at + header)
 
 
 @njit(cache=True, nogil=True)
-def ipv6(buffer: Bytes, cursor: Int64) -> None:
+def ipv6(buffer: Bytes, cursor: Int64) -> int:
     """IPv6 header (RFC 8200, section 3). A payload length of 0 is a jumbogram or segmentation offload."""
     at = cursor[AT]
-    go(cursor, LAYER_STOP, at)
     if cursor[END] - at < 40 or buffer[at] >> 4 != 6:
-        return
+        return LAYER_STOP
     length = be16(buffer, at + 4)
     if length != 0:
         trim(cursor, at + 40 + length)
     cursor[NETWORK] = at
     cursor[VERSION] = 6
-    found(cursor, KIND_OTHER, at + 40)
-    protocol_at(cursor, octet(buffer, at + 6), at + 40)
+    cursor[KIND] = KIND_OTHER
+    found(cursor, at + 40)
+    return protocol_at(cursor, octet(buffer, at + 6), at + 40)
 
 
 @njit(cache=True, nogil=True)
-def extension(buffer: Bytes, cursor: Int64, unit: int, least: int) -> None:
-    """Skip a header of (length + least) * unit octets: IPv6 extensions 8 and 1, the authentication header 4 and 2."""
+def extension(buffer: Bytes, cursor: Int64, layer: int) -> int:
+    """Skip an IPv6 extension header (RFC 8200, section 4) or an authentication header (RFC 4302, section 2.2).
+
+    An IPv6 fragment header ends the walk unless the fragment is atomic, which is whole (RFC 6946).
+    """
     at = cursor[AT]
     end = cursor[END]
-    go(cursor, LAYER_STOP, at)
     if end - at < 8:
-        return
-    behind = at + (octet(buffer, at + 1) + least) * unit
-    if behind <= end:
-        protocol_at(cursor, octet(buffer, at), behind)
+        return LAYER_STOP
+    size = 8
+    if layer == LAYER_AUTHENTICATION:
+        size = (octet(buffer, at + 1) + 2) * 4
+    elif layer == LAYER_EXTENSION:
+        size = (octet(buffer, at + 1) + 1) * 8
+    elif be16(buffer, at + 2) & 0xFFF9 != 0:
+        cursor[KIND] = KIND_FRAGMENT
+        found(cursor, cursor[NETWORK])
+        return LAYER_STOP
+    if size > end - at:
+        return LAYER_STOP
+    return protocol_at(cursor, octet(buffer, at), at + size)
 
 
 @njit(cache=True, nogil=True)
-def fragment(buffer: Bytes, cursor: Int64) -> None:
-    """IPv6 fragment header (RFC 8200, section 4.5); an atomic fragment (RFC 6946) is whole."""
-    at = cursor[AT]
-    go(cursor, LAYER_STOP, at)
-    if cursor[END] - at < 8:
-        return
-    if be16(buffer, at + 2) & 0xFFF9 != 0:
-        found(cursor, KIND_FRAGMENT, cursor[NETWORK])
-    else:
-        protocol_at(cursor, octet(buffer, at), at + 8)
-
-
-@njit(cache=True, nogil=True)
-def udp(buffer: Bytes, cursor: Int64) -> None:
+def udp(buffer: Bytes, cursor: Int64) -> int:
     """UDP header (RFC 768). A length that cannot be gives way to what IP says."""
     at = cursor[AT]
-    go(cursor, LAYER_STOP, at + 8)
     if cursor[END] - at < 8:
-        return
+        return LAYER_STOP
     length = be16(buffer, at + 4)
     if 8 <= length <= cursor[PROMISED] - at:
         trim(cursor, at + length)
-    found(cursor, KIND_UDP, at + 8)
-    source = be16(buffer, at)
-    destination = be16(buffer, at + 2)
-    if is_tunnel_port(source, destination):
-        udp_tunnel(buffer, cursor, source, destination)
+    cursor[KIND] = KIND_UDP
+    found(cursor, at + 8)
+    cursor[AT] = at + 8
+    return udp_tunnel(buffer, cursor, be16(buffer, at), be16(buffer, at + 2))
 
 
 @njit(cache=True, nogil=True)
-def tcp(cursor: Int64) -> None:
-    """TCP (RFC 9293, section 3.1): a fixed header that is all there makes a segment."""
+def step(buffer: Bytes, cursor: Int64, layer: int) -> int:
+    """Decode the one header at the cursor, of the given layer, and tell the next layer."""
+    following = LAYER_STOP
     at = cursor[AT]
-    go(cursor, LAYER_STOP, at)
-    if cursor[END] - at >= 20:
-        found(cursor, KIND_TCP, at)
-
-
-@njit(cache=True, nogil=True)
-def step(buffer: Bytes, cursor: Int64) -> None:
-    """Decode the one header at the cursor."""
-    layer = cursor[LAYER]
-    if layer == LAYER_IP:
-        layer = LAYER_STOP
-        if cursor[END] - cursor[AT] >= 1:
-            layer = LAYER_IPV4 if buffer[cursor[AT]] >> 4 == 4 else LAYER_IPV6
+    left = cursor[END] - at
+    if layer == LAYER_IP and left >= 1:
+        layer = LAYER_IPV4 if buffer[at] >> 4 == 4 else LAYER_IPV6
     if layer == LAYER_IPV4:
-        ipv4(buffer, cursor)
+        following = ipv4(buffer, cursor)
     elif layer == LAYER_IPV6:
-        ipv6(buffer, cursor)
+        following = ipv6(buffer, cursor)
     elif layer == LAYER_UDP:
-        udp(buffer, cursor)
+        following = udp(buffer, cursor)
     elif layer == LAYER_TCP:
-        tcp(cursor)
+        if left >= 20:
+            cursor[KIND] = KIND_TCP
+            found(cursor, at)
     elif layer == LAYER_ETHERNET:
-        ethernet(buffer, cursor)
-    elif layer == LAYER_VLAN:
-        vlan(buffer, cursor)
+        following = ethertype_at(buffer, cursor, at + 12)
+    elif layer in (LAYER_EXTENSION, LAYER_AUTHENTICATION, LAYER_FRAGMENT):
+        following = extension(buffer, cursor, layer)
     elif layer == LAYER_MPLS:
-        mpls(buffer, cursor)
+        following = mpls(buffer, cursor)
     elif layer == LAYER_PPPOE:
-        pppoe(buffer, cursor)
+        following = pppoe(buffer, cursor)
     elif layer == LAYER_PPP:
-        ppp(buffer, cursor)
-    elif layer == LAYER_LLC:
-        llc(buffer, cursor)
-    elif layer == LAYER_EXTENSION:
-        extension(buffer, cursor, 8, 1)
-    elif layer == LAYER_AUTHENTICATION:
-        extension(buffer, cursor, 4, 2)
-    elif layer == LAYER_FRAGMENT:
-        fragment(buffer, cursor)
+        following = ppp(buffer, cursor)
     elif layer == LAYER_GRE:
-        gre(buffer, cursor)
+        following = gre(buffer, cursor)
     elif layer == LAYER_ESP:
-        esp(buffer, cursor)
-    elif layer == LAYER_ETHERIP:
-        etherip(buffer, cursor)
-    else:
-        cursor[LAYER] = LAYER_STOP
-
-
-@njit(cache=True, nogil=True)
-def walk(buffer: Bytes, cursor: Int64, link_type: int) -> None:
-    """Decode the layers of one frame until nothing is left that we follow."""
-    link(buffer, cursor, link_type)
-    for _ in range(MAX_LAYERS):
-        if cursor[LAYER] == LAYER_STOP:
-            return
-        step(buffer, cursor)
+        following = esp(buffer, cursor)
+    elif layer == LAYER_ETHERIP and left >= 2 and be16(buffer, at) == 0x3000:
+        cursor[REALM] = 0
+        cursor[AT] = at + 2
+        following = LAYER_ETHERNET
+    return following
 
 
 @njit(cache=True, nogil=True)
@@ -299,7 +257,9 @@ def decode(
     cursor = np.zeros(SLOTS, np.int64)
     for i in range(offset.shape[0]):
         at = offset[i]
-        size = min(np.int64(captured[i]), buffer.shape[0] - at)
+        size = np.int64(captured[i])
+        if size > buffer.shape[0] - at:
+            size = buffer.shape[0] - at
         if at >= 0 and link_type[i] == LINKTYPE_ETHERNET and is_plain(buffer, at, size):
             kind[i] = KIND_UDP
             payload[i] = at + 42
@@ -314,9 +274,20 @@ def decode(
             realm[i] = realm_of_frames
             ip_id[i] = be16(buffer, at + 18)
             continue
-        start(cursor, at, at + size, at + max(size, np.int64(wire[i])), realm_of_frames)
+        cursor[KIND] = KIND_NONE
+        cursor[AT] = at
+        cursor[END] = at + size
+        cursor[PROMISED] = at + (size if size > wire[i] else wire[i])
+        cursor[REALM] = realm_of_frames
+        found(cursor, at)
+        cursor[PAYLOAD_END] = at
+        cursor[PAYLOAD_PROMISED] = at
         if at >= 0 and size > 0:
-            walk(buffer, cursor, np.int64(link_type[i]))
+            layer = link(buffer, cursor, np.int64(link_type[i]))
+            for _ in range(MAX_LAYERS):
+                if layer == LAYER_STOP:
+                    break
+                layer = step(buffer, cursor, layer)
         kind[i] = cursor[KIND]
         begin = cursor[PAYLOAD]
         payload[i] = begin

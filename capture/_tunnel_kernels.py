@@ -1,9 +1,9 @@
 """Kernels of the tunnels over IP and UDP.
 
-Each takes (buffer, cursor) and moves the cursor as `_layer_cursor` describes. A tunnel over UDP is followed only if its
-header is sound in every bit that its standard fixes and something we know follows: SIP and RTP on such a port stay what
-they are. Whoever enters a tunnel leaves the realm of its carrier: which VLAN carried the tunnel says nothing of the
-network inside, and often differs between the two directions.
+Each takes (buffer, cursor) and returns the next layer, as `_layer_cursor` describes. A tunnel over UDP is followed only
+if its header is sound in every bit that its standard fixes and something we know follows: SIP and RTP on such a port
+stay what they are. Whoever enters a tunnel leaves the realm of its carrier: which VLAN carried the tunnel says nothing
+of the network inside, and often differs between the two directions.
 """
 
 from numba import njit
@@ -28,10 +28,9 @@ from capture._layer_cursor import (
     REALM,
     be16,
     be32,
-    go,
+    enter_realm,
     is_ip,
     octet,
-    realm_of,
     trim,
 )
 from capture._link_kernels import ETHERTYPE_BRIDGED, is_ethernet, layer_of_ethertype
@@ -60,258 +59,225 @@ PROTOCOL_ERSPAN_III = 0x22EB
 @njit(cache=True, nogil=True)
 def is_tunnel_port(source: int, destination: int) -> bool:
     """Whether a datagram between these ports may be one of the tunnels over UDP."""
-    return destination in (
-        PORT_GTP_USER,
-        PORT_VXLAN,
-        PORT_VXLAN_LINUX,
-        PORT_GENEVE,
-        PORT_TZSP,
-        PORT_ESP,
-        PORT_MPLS,
-    ) or source in (PORT_GTP_USER, PORT_ESP)
+    return (
+        destination in (PORT_GTP_USER, PORT_ESP, PORT_VXLAN, PORT_VXLAN_LINUX, PORT_GENEVE, PORT_MPLS, PORT_TZSP)
+        or source == PORT_GTP_USER
+        or source == PORT_ESP  # a comparison fewer to compile
+    )
 
 
 @njit(cache=True, nogil=True)
-def vxlan(buffer: Bytes, cursor: Int64) -> None:
-    """VXLAN (RFC 7348, section 5), also with a group policy."""
+def vxlan(buffer: Bytes, cursor: Int64) -> int:
+    """VXLAN (RFC 7348, section 5), also with a group policy (its G bit, then 16 bits of policy)."""
     at = cursor[AT]
     end = cursor[END]
-    if end - at < 8 or buffer[at] & 0x7F != 0x08 or buffer[at + 7] != 0 or not is_ethernet(buffer, at + 8, end):
-        return
-    policy = buffer[at] & 0x80 != 0
-    if not policy and be32(buffer, at) & 0xFFFFFF != 0:
-        return
-    cursor[REALM] = realm_of(0, REALM_VNI | be32(buffer, at + 4) >> 8)
-    go(cursor, LAYER_ETHERNET, at + 8)
+    if end - at < 8 or buffer[at + 7] != 0 or not is_ethernet(buffer, at + 8, end):
+        return LAYER_STOP
+    flags = be32(buffer, at)
+    if flags != 0x08000000 and flags >> 24 != 0x88:
+        return LAYER_STOP
+    cursor[REALM] = 0
+    enter_realm(cursor, REALM_VNI | be32(buffer, at + 4) >> 8)
+    cursor[AT] = at + 8
+    return LAYER_ETHERNET
 
 
 @njit(cache=True, nogil=True)
-def geneve(buffer: Bytes, cursor: Int64) -> None:
+def geneve(buffer: Bytes, cursor: Int64) -> int:
     """GENEVE (RFC 8926, section 3.4)."""
     at = cursor[AT]
     end = cursor[END]
     if end - at < 8 or buffer[at] >> 6 != 0 or buffer[at + 1] & 0x3F != 0 or buffer[at + 7] != 0:
-        return
+        return LAYER_STOP
     inner = at + 8 + (octet(buffer, at) & 0x3F) * 4
     protocol = be16(buffer, at + 2)
-    layer = LAYER_STOP
+    layer = layer_of_ethertype(protocol)
     if protocol == ETHERTYPE_BRIDGED:
-        if is_ethernet(buffer, inner, end):
-            layer = LAYER_ETHERNET
-    elif is_ip(buffer, inner, end, cursor[PROMISED]):
-        layer = layer_of_ethertype(protocol)
-    if layer != LAYER_STOP:
-        cursor[REALM] = realm_of(0, REALM_VNI | be32(buffer, at + 4) >> 8)
-        go(cursor, layer, inner)
+        sound = is_ethernet(buffer, inner, end)
+    else:
+        sound = is_ip(buffer, inner, end, cursor[PROMISED])
+    if not sound:
+        return LAYER_STOP
+    cursor[REALM] = 0
+    enter_realm(cursor, REALM_VNI | be32(buffer, at + 4) >> 8)
+    cursor[AT] = inner
+    return layer
 
 
 @njit(cache=True, nogil=True)
-def gtp_user(buffer: Bytes, cursor: Int64) -> None:
+def gtp_user(buffer: Bytes, cursor: Int64) -> int:
     """GTP-U version 1, G-PDU (3GPP TS 29.281, section 5): IP, or Ethernet for Ethernet PDU sessions."""
     at = cursor[AT]
     end = cursor[END]
-    if end - at < 8 or buffer[at] & 0xF8 != 0x30 or buffer[at + 1] != 255:
-        return
-    length = be16(buffer, at + 2)
-    if length > cursor[PROMISED] - at - 8:
-        return
+    if end - at < 8 or be16(buffer, at) & 0xF8FF != 0x30FF:
+        return LAYER_STOP
+    promised = at + 8 + be16(buffer, at + 2)
+    if promised > cursor[PROMISED]:
+        return LAYER_STOP
+    if end > promised:
+        end = promised
     inner = at + 8
     if buffer[at] & 7 != 0:
         if end - inner < 4:
-            return
+            return LAYER_STOP
         extension = buffer[at] & 4 != 0 and buffer[inner + 3] != 0
         inner += 4
         while extension:
             if end - inner < 4 or buffer[inner] == 0:
-                return
+                return LAYER_STOP
             inner += octet(buffer, inner) * 4
             if inner > end:
-                return
+                return LAYER_STOP
             extension = buffer[inner - 1] != 0
-    promised = at + 8 + length
-    layer = LAYER_STOP
-    if is_ip(buffer, inner, min(end, promised), promised):
+    if is_ip(buffer, inner, end, promised):
         layer = LAYER_IP
-    elif is_ethernet(buffer, inner, min(end, promised)):
+    elif is_ethernet(buffer, inner, end):
         layer = LAYER_ETHERNET
-    if layer != LAYER_STOP:
-        trim(cursor, promised)
-        cursor[REALM] = 0
-        go(cursor, layer, inner)
+    else:
+        return LAYER_STOP
+    trim(cursor, promised)
+    cursor[REALM] = 0
+    cursor[AT] = inner
+    return layer
 
 
 @njit(cache=True, nogil=True)
-def tzsp(buffer: Bytes, cursor: Int64) -> None:
+def tzsp(buffer: Bytes, cursor: Int64) -> int:
     """TaZmen Sniffer Protocol: version 1, a received or transmitted Ethernet frame behind tagged fields."""
     at = cursor[AT]
     end = cursor[END]
     if end - at < 5 or buffer[at] != 1 or buffer[at + 1] > 1 or be16(buffer, at + 2) != 1:
-        return
+        return LAYER_STOP
     at += 4
     while end - at >= 2 and buffer[at] != 1:
         if buffer[at] == 0:
             at += 1
         else:
             at += 2 + octet(buffer, at + 1)
-    if end - at >= 1 and buffer[at] == 1 and is_ethernet(buffer, at + 1, end):
-        cursor[REALM] = 0
-        go(cursor, LAYER_ETHERNET, at + 1)
-
-
-@njit(cache=True, nogil=True)
-def udp_tunnel(buffer: Bytes, cursor: Int64, source: int, destination: int) -> None:
-    """Enter the tunnel that a UDP payload at the cursor holds, if it holds one; else leave the cursor stopped."""
-    if destination in (PORT_VXLAN, PORT_VXLAN_LINUX):
-        vxlan(buffer, cursor)
-    elif destination == PORT_GENEVE:
-        geneve(buffer, cursor)
-    elif destination == PORT_TZSP:
-        tzsp(buffer, cursor)
-    elif destination == PORT_GTP_USER or source == PORT_GTP_USER:
-        gtp_user(buffer, cursor)
-    elif destination == PORT_MPLS:
-        go(cursor, LAYER_MPLS, cursor[AT])
-    elif destination == PORT_ESP or source == PORT_ESP:
-        go(cursor, LAYER_ESP, cursor[AT])
-
-
-@njit(cache=True, nogil=True)
-def erspan(buffer: Bytes, cursor: Int64, protocol: int, sequenced: bool, at: int) -> None:
-    """ERSPAN behind its GRE header: type I has no header, II has 8 octets, III 12 and 8 more where its O bit is set."""
-    end = cursor[END]
-    version = 0
-    if end - at >= 12:
-        version = octet(buffer, at) >> 4
-    layer = LAYER_ETHERNET
-    if protocol == PROTOCOL_ERSPAN:
-        if sequenced and version == 1:
-            at += 8
-    elif version == 2:
-        raw_ip = (be16(buffer, at + 10) >> 10 & 0x1F) == 2
-        optional = buffer[at + 11] & 1 != 0
-        at += 20 if optional else 12
-        if raw_ip:
-            layer = LAYER_IP
-    else:
-        layer = LAYER_STOP
+    if end - at < 1 or buffer[at] != 1 or not is_ethernet(buffer, at + 1, end):
+        return LAYER_STOP
     cursor[REALM] = 0
-    go(cursor, layer, at)
+    cursor[AT] = at + 1
+    return LAYER_ETHERNET
 
 
 @njit(cache=True, nogil=True)
-def after_routing(buffer: Bytes, at: int, end: int) -> int:
-    """Offset behind the source route entries of a GRE header (RFC 1701), `end` where they do not end."""
-    for _ in range(16):
-        if end - at < 4:
-            break
-        family = be16(buffer, at)
-        length = octet(buffer, at + 3)
-        at += 4 + length
-        if family == 0 and length == 0:
-            return min(at, end)
-    return end
+def udp_tunnel(buffer: Bytes, cursor: Int64, source: int, destination: int) -> int:
+    """Enter the tunnel that a UDP payload at the cursor holds, if it holds one."""
+    layer = LAYER_STOP
+    if destination in (PORT_VXLAN, PORT_VXLAN_LINUX):
+        layer = vxlan(buffer, cursor)
+    elif destination == PORT_GENEVE:
+        layer = geneve(buffer, cursor)
+    elif destination == PORT_TZSP:
+        layer = tzsp(buffer, cursor)
+    elif destination == PORT_GTP_USER or source == PORT_GTP_USER:
+        layer = gtp_user(buffer, cursor)
+    elif destination == PORT_MPLS:
+        cursor[REALM] = 0
+        layer = LAYER_MPLS
+    elif destination == PORT_ESP or source == PORT_ESP:
+        layer = LAYER_ESP
+    return layer
 
 
 @njit(cache=True, nogil=True)
-def gre(buffer: Bytes, cursor: Int64) -> None:
+def erspan(buffer: Bytes, cursor: Int64, flags: int, protocol: int) -> int:
+    """ERSPAN behind its GRE header: type I has no header, II has 8 octets, III 12 and 8 more where its O bit is set."""
+    at = cursor[AT]
+    version = 0
+    if cursor[END] - at >= 12:
+        version = octet(buffer, at) >> 4
+    if protocol == PROTOCOL_ERSPAN:
+        if flags & GRE_SEQUENCE != 0 and version == 1:
+            cursor[AT] = at + 8
+        return LAYER_ETHERNET
+    if version != 2:
+        return LAYER_STOP
+    frame_type = be16(buffer, at + 10) >> 10 & 0x1F
+    cursor[AT] = at + 12 + (octet(buffer, at + 11) & 1) * 8
+    return LAYER_IP if frame_type == 2 else LAYER_ETHERNET
+
+
+@njit(cache=True, nogil=True)
+def gre(buffer: Bytes, cursor: Int64) -> int:
     """GRE with any of its optional fields (RFC 1701, 2784, 2890), version 1 with PPP (RFC 2637, section 4.1)."""
     at = cursor[AT]
     end = cursor[END]
-    go(cursor, LAYER_STOP, at)
-    if end - at < 4:
-        return
+    if end - at < 4 or buffer[at + 1] & 7 > 1:
+        return LAYER_STOP
     flags = be16(buffer, at)
     protocol = be16(buffer, at + 2)
-    version = flags & 7
-    if version > 1:
-        return
     at += 4
-    if flags & (GRE_CHECKSUM | GRE_ROUTING) != 0 and version == 0:
-        at += 4
     if flags & GRE_KEY != 0:
         at += 4
     if flags & GRE_SEQUENCE != 0:
         at += 4
-    if version == 1 and flags & GRE_ACKNOWLEDGMENT != 0:
+    if flags & 7 == 1:
+        if flags & GRE_ACKNOWLEDGMENT != 0:
+            at += 4
+    elif flags & (GRE_CHECKSUM | GRE_ROUTING) != 0:
         at += 4
-    if flags & GRE_ROUTING != 0 and version == 0:
-        at = after_routing(buffer, at, end)
-    if protocol in (PROTOCOL_ERSPAN, PROTOCOL_ERSPAN_III):
-        erspan(buffer, cursor, protocol, flags & GRE_SEQUENCE != 0, at)
-        return
+        routing = flags & GRE_ROUTING != 0
+        while routing:  # source route entries; the last has family and length 0
+            if end - at < 4:
+                return LAYER_STOP
+            routing = be32(buffer, at) & 0xFFFF00FF != 0
+            at += 4 + octet(buffer, at + 3)
+    cursor[AT] = at
     cursor[REALM] = 0
-    go(cursor, layer_of_ethertype(protocol), at)
-
-
-@njit(cache=True, nogil=True)
-def etherip(buffer: Bytes, cursor: Int64) -> None:
-    """EtherIP (RFC 3378): version 3, then an Ethernet frame."""
-    at = cursor[AT]
-    if cursor[END] - at >= 2 and be16(buffer, at) == 0x3000:
-        cursor[REALM] = 0
-        go(cursor, LAYER_ETHERNET, at + 2)
-    else:
-        go(cursor, LAYER_STOP, at)
+    if protocol in (PROTOCOL_ERSPAN, PROTOCOL_ERSPAN_III):
+        return erspan(buffer, cursor, flags, protocol)
+    return layer_of_ethertype(protocol)
 
 
 @njit(cache=True, nogil=True)
 def clear_layer(buffer: Bytes, protocol: int, at: int, end: int) -> int:
     """Layer of what ESP carries from `at` to `end` if that is in clear and fits exactly, else LAYER_STOP."""
+    size = end - at
     if protocol == PROTOCOL_UDP:
-        if end - at >= 8 and be16(buffer, at + 4) == end - at:
+        if size >= 8 and be16(buffer, at + 4) == size:
             return LAYER_UDP
     elif protocol == PROTOCOL_TCP:
-        if end - at >= 20:
-            header = (octet(buffer, at + 12) >> 4) * 4
-            if 20 <= header <= end - at and buffer[at + 12] & 0x0E == 0:
-                return LAYER_TCP
-    elif protocol == PROTOCOL_IPV4:
-        if is_ip(buffer, at, end, end) and buffer[at] >> 4 == 4 and be16(buffer, at + 2) == end - at:
+        if size >= 20 and buffer[at + 12] & 0x0E == 0 and 20 <= (octet(buffer, at + 12) >> 4) * 4 <= size:
+            return LAYER_TCP
+    elif protocol in (PROTOCOL_IPV4, PROTOCOL_IPV6) and is_ip(buffer, at, end, end):
+        if protocol == PROTOCOL_IPV4 and buffer[at] >> 4 == 4 and be16(buffer, at + 2) == size:
             return LAYER_IPV4
-    elif (
-        protocol == PROTOCOL_IPV6
-        and is_ip(buffer, at, end, end)
-        and buffer[at] >> 4 == 6
-        and be16(buffer, at + 4) + 40 == end - at
-    ):
-        return LAYER_IPV6
+        if protocol == PROTOCOL_IPV6 and buffer[at] >> 4 == 6 and be16(buffer, at + 4) + 40 == size:
+            return LAYER_IPV6
     return LAYER_STOP
 
 
 @njit(cache=True, nogil=True)
-def is_esp_padding(buffer: Bytes, at: int, end: int) -> bool:
-    """Whether the octets from `at` to `end` count 1, 2, 3... (RFC 4303, section 2.4)."""
-    k = 0
-    while k < end - at and buffer[at + k] == k + 1:
-        k += 1
-    return k == end - at
-
-
-@njit(cache=True, nogil=True)
-def esp(buffer: Bytes, cursor: Int64) -> None:
+def esp(buffer: Bytes, cursor: Int64) -> int:
     """ESP with NULL encryption (RFC 2410), known by what it holds: nothing on the wire says so.
 
-    The trailer must stand before an integrity check value of 96, 128, 160, 192 or 256 bits, its padding must count up,
-    and the next header must fit exactly what is left, which chance passes less than once in a million packets.
+    The trailer must stand before an integrity check value of 96, 128, 160, 192 or 256 bits, its padding must count up
+    1, 2, 3... (RFC 4303, section 2.4), and the next header must fit exactly what is left: chance passes that less than
+    once in a million packets.
     """
     at = cursor[AT] + 8
     end = cursor[END]
-    go(cursor, LAYER_STOP, at)
     if end != cursor[PROMISED] or end - at < 8 or be32(buffer, at - 8) == 0:
-        return
-    for words in range(3, 9):
-        trailer = end - words * 4 - 2
-        if words == 7 or trailer - at < 8:
+        return LAYER_STOP
+    for check in (12, 16, 20, 24, 32):
+        trailer = end - check - 2
+        if trailer - at < 8:
+            break
+        inner_end = trailer - octet(buffer, trailer)
+        if inner_end - at < 8:
             continue
-        padding = octet(buffer, trailer)
-        inner_end = trailer - padding
-        if inner_end - at < 8 or not is_esp_padding(buffer, inner_end, trailer):
+        k = inner_end
+        while k < trailer and buffer[k] == k - inner_end + 1:
+            k += 1
+        if k < trailer:
             continue
-        protocol = octet(buffer, trailer + 1)
-        layer = clear_layer(buffer, protocol, at, inner_end)
+        layer = clear_layer(buffer, octet(buffer, trailer + 1), at, inner_end)
         if layer != LAYER_STOP:
             trim(cursor, inner_end)
             if layer in (LAYER_IPV4, LAYER_IPV6):
                 cursor[REALM] = 0
-            go(cursor, layer, at)
-            return
+            cursor[AT] = at
+            return layer
+    return LAYER_STOP
