@@ -5,6 +5,8 @@
 cursor, innermost datagram last. It never reads outside a frame's captured octets.
 """
 
+# ruff: noqa: SIM109  # a chain of comparisons runs twice as fast in a kernel as a search in a tuple
+
 import numpy as np
 from numba import njit
 
@@ -88,13 +90,13 @@ def protocol_at(cursor: Int64, protocol: int, at: int) -> int:
         layer = LAYER_AUTHENTICATION
     elif protocol == 97:
         layer = LAYER_ETHERIP
-    elif protocol in (PROTOCOL_IPV4, PROTOCOL_IPV6, 137):
+    elif protocol == PROTOCOL_IPV4 or protocol == PROTOCOL_IPV6 or protocol == 137:
         cursor[REALM] = 0
         layer = LAYER_MPLS if protocol == 137 else LAYER_IPV4 if protocol == PROTOCOL_IPV4 else LAYER_IPV6
     elif cursor[VERSION] == 6:
         if protocol == 44:
             layer = LAYER_FRAGMENT
-        elif protocol in (0, 43, 60, 135, 139, 140):
+        elif protocol == 0 or protocol == 43 or protocol == 60 or protocol == 135 or protocol == 139 or protocol == 140:
             layer = LAYER_EXTENSION
     return layer
 
@@ -198,7 +200,7 @@ def step(buffer: Bytes, cursor: Int64, layer: int) -> int:
             found(cursor, at)
     elif layer == LAYER_ETHERNET:
         following = ethertype_at(buffer, cursor, at + 12)
-    elif layer in (LAYER_EXTENSION, LAYER_AUTHENTICATION, LAYER_FRAGMENT):
+    elif layer == LAYER_EXTENSION or layer == LAYER_AUTHENTICATION or layer == LAYER_FRAGMENT:
         following = extension(buffer, cursor, layer)
     elif layer == LAYER_MPLS:
         following = mpls(buffer, cursor)

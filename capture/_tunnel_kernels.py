@@ -6,6 +6,8 @@ stay what they are. Whoever enters a tunnel leaves the realm of its carrier: whi
 of the network inside, and often differs between the two directions.
 """
 
+# ruff: noqa: SIM109  # a chain of comparisons runs twice as fast in a kernel as a search in a tuple
+
 from numba import njit
 
 from capture._layer_cursor import (
@@ -60,7 +62,15 @@ PROTOCOL_ERSPAN_III = 0x22EB
 def is_tunnel_port(source: int, destination: int) -> bool:
     """Whether a datagram between these ports may be one of the tunnels over UDP."""
     return (
-        destination in (PORT_GTP_USER, PORT_ESP, PORT_VXLAN, PORT_VXLAN_LINUX, PORT_GENEVE, PORT_MPLS, PORT_TZSP)
+        (
+            destination == PORT_GTP_USER
+            or destination == PORT_ESP
+            or destination == PORT_VXLAN
+            or destination == PORT_VXLAN_LINUX
+            or destination == PORT_GENEVE
+            or destination == PORT_MPLS
+            or destination == PORT_TZSP
+        )
         or source == PORT_GTP_USER
         or source == PORT_ESP  # a comparison fewer to compile
     )
@@ -165,7 +175,7 @@ def tzsp(buffer: Bytes, cursor: Int64) -> int:
 def udp_tunnel(buffer: Bytes, cursor: Int64, source: int, destination: int) -> int:
     """Enter the tunnel that a UDP payload at the cursor holds, if it holds one."""
     layer = LAYER_STOP
-    if destination in (PORT_VXLAN, PORT_VXLAN_LINUX):
+    if destination == PORT_VXLAN or destination == PORT_VXLAN_LINUX:
         layer = vxlan(buffer, cursor)
     elif destination == PORT_GENEVE:
         layer = geneve(buffer, cursor)
@@ -226,7 +236,7 @@ def gre(buffer: Bytes, cursor: Int64) -> int:
             at += 4 + octet(buffer, at + 3)
     cursor[AT] = at
     cursor[REALM] = 0
-    if protocol in (PROTOCOL_ERSPAN, PROTOCOL_ERSPAN_III):
+    if protocol == PROTOCOL_ERSPAN or protocol == PROTOCOL_ERSPAN_III:
         return erspan(buffer, cursor, flags, protocol)
     return layer_of_ethertype(protocol)
 
@@ -241,7 +251,7 @@ def clear_layer(buffer: Bytes, protocol: int, at: int, end: int) -> int:
     elif protocol == PROTOCOL_TCP:
         if size >= 20 and buffer[at + 12] & 0x0E == 0 and 20 <= (octet(buffer, at + 12) >> 4) * 4 <= size:
             return LAYER_TCP
-    elif protocol in (PROTOCOL_IPV4, PROTOCOL_IPV6) and is_ip(buffer, at, end, end):
+    elif (protocol == PROTOCOL_IPV4 or protocol == PROTOCOL_IPV6) and is_ip(buffer, at, end, end):
         if protocol == PROTOCOL_IPV4 and buffer[at] >> 4 == 4 and be16(buffer, at + 2) == size:
             return LAYER_IPV4
         if protocol == PROTOCOL_IPV6 and buffer[at] >> 4 == 6 and be16(buffer, at + 4) + 40 == size:
@@ -276,7 +286,7 @@ def esp(buffer: Bytes, cursor: Int64) -> int:
         layer = clear_layer(buffer, octet(buffer, trailer + 1), at, inner_end)
         if layer != LAYER_STOP:
             trim(cursor, inner_end)
-            if layer in (LAYER_IPV4, LAYER_IPV6):
+            if layer == LAYER_IPV4 or layer == LAYER_IPV6:
                 cursor[REALM] = 0
             cursor[AT] = at
             return layer
