@@ -1,0 +1,35 @@
+"""Identifiers of calls and of what belongs to them, made from where things stand in a capture.
+
+In: times and packet numbers. Out: UUIDs (RFC 9562, version 5). Never made from a Call-ID, a name or a number:
+RFC 7865, section 6.10, wants identifiers that tell nothing about people; and never random, so that a replay of the
+same capture gives the same identifiers.
+"""
+
+from hashlib import sha1
+from uuid import UUID
+
+NAMESPACE = UUID("6f0a3f4e-5b0c-5c1e-9d6b-2a7e8f1c4d35")
+"""Namespace of every identifier that spanrec makes from a capture. Part of the format: never changes."""
+
+
+def call_uuid(capture_started_ns: int, packet: int, ordinal: int = 0) -> UUID:
+    """Identifier of the call whose first packet is frame `packet` (from 1) of its capture.
+
+    `capture_started_ns` is the time of that capture's first packet, `ordinal` tells apart calls that begin in the
+    same packet (several SIP messages in one TCP segment).
+    """
+    return _uuid5(NAMESPACE, f"call {capture_started_ns} {packet} {ordinal}")
+
+
+def part_uuid(call: UUID, kind: str, ordinal: int) -> UUID:
+    """Identifier of part `ordinal` of a call's recording, e.g. of its second participant or third stream.
+
+    `kind` is a word of RFC 7865's data model: session, participant, stream...
+    """
+    return _uuid5(call, f"{kind} {ordinal}")
+
+
+def _uuid5(namespace: UUID, name: str) -> UUID:
+    """RFC 9562, section 5.5. The digest identifies, it protects nothing (FIPS builds refuse SHA-1 otherwise)."""
+    digest = sha1(namespace.bytes + name.encode(), usedforsecurity=False).digest()
+    return UUID(bytes=digest[:16], version=5)
