@@ -1,0 +1,48 @@
+"""Identifiers of a metadata document (RFC 7865, section 6.10): UUIDs, written as the base64 of their 16 octets.
+
+All are derived from the call's own identifier, which stands for a place in a capture and tells nothing of people.
+"""
+
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from recorder.identifiers import part_uuid
+from recorder.model import Side
+
+
+def id_text(identifier: UUID) -> str:
+    """The 24 characters that stand for a UUID in the document."""
+    return b64encode(identifier.bytes).decode("ascii")
+
+
+def group_uuid(first_call: UUID) -> UUID:
+    """Identifier of the group whose first call is `first_call`.
+
+    It is not the call's own, for that names the session: one UUID for two elements is an error (section 6.10).
+    """
+    return part_uuid(first_call, "group", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Identifiers:
+    """What identifies the parts of one call's document."""
+
+    call: UUID
+    participants: Mapping[Side, UUID] = field(default_factory=dict)
+    """Identifiers that participants have from earlier calls of the group: a party that stays through a transfer keeps
+    its own (section 6.5.1)."""
+
+    @property
+    def session(self) -> UUID:
+        """`session_id`: the call's own identifier, the `id` of its call.json."""
+        return self.call
+
+    def participant(self, side: Side) -> UUID:
+        """`participant_id`."""
+        return self.participants.get(side) or part_uuid(self.call, "participant", 0 if side is Side.CALLER else 1)
+
+    def stream(self, label: str, occurrence: int = 0) -> UUID:
+        """`stream_id`; `occurrence` tells apart streams that share a label."""
+        return part_uuid(self.call, f"stream {label.encode('utf-8', 'backslashreplace').decode()}", occurrence)
