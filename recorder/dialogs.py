@@ -1,0 +1,213 @@
+"""Dialog identity of one call: transactions, tags, hops and the way of its INVITE (RFC 3261, sections 12 and 17).
+
+In: what a message says of its dialog, and where it was seen. Out: who sent it (caller or callee, by tag and never by
+direction), at which hop, and the signalling addresses at both ends of the way. Every table is bounded.
+"""
+
+from typing import NamedTuple
+
+from capture.address import Endpoint
+from decoders.sip import SipMessage
+from recorder.model import Side, Sighting
+
+MAX_TAGS = 64
+MAX_HOPS = 64
+UNKNOWN_NUMBER = -1
+
+
+class Exchange(NamedTuple):
+    """What a message says of its transaction and dialog."""
+
+    method: str
+    """Of the transaction: a response has that of its CSeq."""
+    status: int | None
+    number: int
+    """CSeq number, UNKNOWN_NUMBER where unsound."""
+    from_key: str
+    """From tag; the URI where there is none (RFC 2543)."""
+    to_tag: str | None
+
+    @property
+    def initial_invite(self) -> bool:
+        """A request that begins a dialog."""
+        return self.status is None and self.method == "INVITE" and self.to_tag is None
+
+
+def read_exchange(message: SipMessage) -> Exchange | None:
+    """The exchange of a message, None where it cannot be told."""
+    cseq = message.cseq
+    if message.method is not None:
+        method = message.method
+    elif cseq is not None:
+        method = cseq[1].upper()
+    else:
+        return None
+    sender, receiver = message.from_, message.to
+    from_key = (sender.tag or sender.uri) if sender else ""
+    to_tag = receiver.tag if receiver else None
+    return Exchange(method, message.status, cseq[0] if cseq else UNKNOWN_NUMBER, from_key, to_tag or None)
+
+
+class DialogTags:
+    """Which tags are the caller's and which the callee's, and which of the callee's dialogs live.
+
+    A call that forks has several callee tags at one hop; a B2BUA that keeps the Call-ID gives each hop its own.
+    """
+
+    __slots__ = ("_callee", "_caller", "_confirmed", "_hops")
+
+    def __init__(self) -> None:
+        self._caller: dict[str, None] = {}
+        self._callee: dict[str, None] = {}
+        self._hops: dict[str, set[int]] = {}
+        """Callee tag to the hops at which it was heard."""
+        self._confirmed: dict[str, set[int]] = {}
+        """Callee tag to the hops at which its 2xx was heard."""
+
+    def requester(self, exchange: Exchange) -> Side:
+        """Who sent the request of the exchange. Where no tag is known, the caller: the first to be heard."""
+        if exchange.from_key in self._caller:
+            return Side.CALLER
+        if exchange.from_key in self._callee or exchange.to_tag in self._caller:
+            return Side.CALLEE
+        return Side.CALLER
+
+    def learn(self, exchange: Exchange, requester: Side) -> None:
+        """Remember both tags of an exchange."""
+        caller, callee = (exchange.from_key, exchange.to_tag)
+        if requester is Side.CALLEE:
+            caller, callee = callee or "", exchange.from_key
+        if caller and len(self._caller) < MAX_TAGS:
+            self._caller[caller] = None
+        if callee and callee not in self._caller and len(self._callee) < MAX_TAGS:
+            self._callee[callee] = None
+
+    def alternatives(self, tag: str, hop: int) -> list[str]:
+        """Other callee tags heard at `hop`; also remembers `tag` there."""
+        if len(self._hops) < MAX_TAGS:
+            self._hops.setdefault(tag, set()).add(hop)
+        return [other for other, hops in self._hops.items() if other != tag and hop in hops]
+
+    def confirm(self, tag: str, hop: int) -> None:
+        """The dialog `tag` was answered at `hop`."""
+        if len(self._confirmed) < MAX_TAGS:
+            self._confirmed.setdefault(tag, set()).add(hop)
+
+    def confirmed(self, tag: str) -> bool:
+        """Whether the dialog was answered and has not ended."""
+        return tag in self._confirmed
+
+    def end(self, tag: str, hop: int) -> bool:
+        """A dialog ends at `hop`. True where no other answered dialog goes on there."""
+        here = any(hop in hops for hops in self._confirmed.values())
+        self._confirmed.pop(tag, None)
+        if here:
+            return not any(hop in hops for hops in self._confirmed.values())
+        return not self._confirmed
+
+
+class Hops:
+    """Numbers for pairs of signalling endpoints, in order of first sighting. The last number takes the overflow."""
+
+    __slots__ = ("_numbers",)
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[Endpoint, Endpoint, int], int] = {}
+
+    def number(self, seen: Sighting) -> int:
+        """Hop of a sighting, whichever way the message went."""
+        source, destination = seen.source, seen.destination
+        key = (source, destination, seen.realm) if source <= destination else (destination, source, seen.realm)
+        known = self._numbers.get(key)
+        if known is None:
+            known = min(len(self._numbers), MAX_HOPS - 1)
+            if len(self._numbers) < MAX_HOPS:
+                self._numbers[key] = known
+        return known
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
+class _Step(NamedTuple):
+    source: Endpoint
+    destination: Endpoint
+    hop: int
+
+
+class Path:
+    """The way of the initial INVITE over proxies, put in order whatever the order of sighting.
+
+    Hops are joined where one ends at the host at which the next begins, or at the very endpoint where hosts do not
+    tell nodes apart (several programs on one machine).
+    """
+
+    __slots__ = ("_answered", "_exact", "_ordered", "_steps")
+
+    def __init__(self) -> None:
+        self._steps: list[_Step] = []
+        self._answered: set[int] = set()
+        self._exact = False
+        self._ordered: list[_Step] = []
+
+    def forward(self, source: Endpoint, destination: Endpoint, hop: int) -> bool:
+        """An initial INVITE was seen at `hop`. True where that is news."""
+        if any(step.hop == hop for step in self._steps) or len(self._steps) >= MAX_HOPS:
+            return False
+        self._steps.append(_Step(source, destination, hop))
+        self._exact = self._exact or source[:2] == destination[:2]
+        self._order()
+        return True
+
+    def answer(self, hop: int) -> None:
+        """A 2xx was seen at `hop`: of several branches, this is the one."""
+        if hop not in self._answered and self._steps:
+            self._answered.add(hop)
+            self._order()
+
+    @property
+    def caller(self) -> Endpoint | None:
+        """Source of the first hop's INVITE."""
+        return self._ordered[0].source if self._ordered else None
+
+    @property
+    def callee(self) -> Endpoint | None:
+        """Destination of the last hop's INVITE, on the answered branch where there is one."""
+        return self._ordered[-1].destination if self._ordered else None
+
+    @property
+    def first_hop(self) -> int | None:
+        """The caller's own hop."""
+        return self._ordered[0].hop if self._ordered else None
+
+    def _order(self) -> None:
+        first = self._steps[0]
+        visited = {first.hop}
+        while (before := self._next(first.source, visited, backwards=True)) is not None:
+            visited.add(before.hop)
+            first = before
+        ordered, nodes = [first], [first.source, first.destination]
+        visited = {first.hop}
+        while (after := self._next(ordered[-1].destination, visited, backwards=False)) is not None:
+            visited.add(after.hop)
+            ordered.append(after)
+            nodes.append(after.destination)
+        # What hangs together with nothing (a node that sends from another address) went further in order of sighting.
+        loose = [
+            step
+            for step in self._steps
+            if step.hop not in visited and not any(self._same(node, step.source) for node in nodes)
+        ]
+        self._ordered = ordered + loose
+
+    def _next(self, node: Endpoint, visited: set[int], backwards: bool) -> _Step | None:
+        joined = [
+            step
+            for step in self._steps
+            if step.hop not in visited and self._same(step.destination if backwards else step.source, node)
+        ]
+        answered = [step for step in joined if step.hop in self._answered]
+        return (answered or joined or [None])[-1]
+
+    def _same(self, one: Endpoint, other: Endpoint) -> bool:
+        return one == other if self._exact else one[:2] == other[:2]
