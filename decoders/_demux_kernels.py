@@ -37,7 +37,7 @@ NO_START = -1
 RESPONSE = -2
 """What `_start_line` gives besides a packed method."""
 
-LF, CR, TAB, SPACE, COLON, SEMICOLON, DOT = 10, 13, 9, 32, 58, 59, 46
+LF, CR, SPACE, SLASH, COLON, SEMICOLON = 10, 13, 32, 47, 58, 59
 
 
 @njit(cache=True, nogil=True)
@@ -112,7 +112,7 @@ def _signalling(buffer: Bytes, at: int, end: int) -> int:
     method = NO_START
     for start in range(begin, min(end - 15, begin + MAX_JUNK + 1)):
         # Every method that matters begins with a letter from A to U, and so does SIP/2.0.
-        if start == begin or (65 <= buffer[start] <= 85 and not 48 <= buffer[start - 1] <= 122):
+        if start == begin or 65 <= buffer[start] <= 85:
             method = _start_line(buffer, start, end)
             if method != NO_START:
                 begin = start
@@ -155,7 +155,7 @@ def _start_line(buffer: Bytes, at: int, end: int) -> int:
         line_end += 1
     while line_end > blank and buffer[line_end - 1] == SPACE:
         line_end -= 1
-    response = blank - at == 7 and (buffer[at] | 32) == 115
+    response = blank - at == 7 and buffer[at + 3] == SLASH
     version = at if response else line_end - 7
     if version < at or version + 7 > end or (version != at and buffer[version - 1] != SPACE):
         return NO_START
@@ -165,7 +165,7 @@ def _start_line(buffer: Bytes, at: int, end: int) -> int:
         if expected == DIGIT:
             if found < 48 or found > 57:
                 return NO_START
-        elif found != expected and found != expected + 32:
+        elif found != expected and (index > 2 or found != expected + 32):
             return NO_START
     if not response:
         return method

@@ -13,12 +13,14 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import ECB
+from cryptography.hazmat.primitives.ciphers.modes import CTR, ECB
 
 from decoders._srtp_keys import SessionKeys
 
 _BLOCK = 16
 _SHA1_BLOCK = 64
+_FEW = 6
+"""Packets below which arrays of counters cost more than a cipher each."""
 
 
 class Sha1Authenticator:
@@ -55,14 +57,21 @@ class CounterCipher:
 
     def __init__(self, keys: SessionKeys) -> None:
         self._salt = int.from_bytes(keys.salt, "big") << 16
-        self._blocks = Cipher(AES(keys.cipher), ECB()).encryptor()  # of counters, which never repeat
+        self._algorithm = AES(keys.cipher)
+        self._blocks = Cipher(self._algorithm, ECB()).encryptor()  # of counters, which never repeat
 
     def decrypt(self, texts: Sequence[bytes], ssrcs: Sequence[int], indices: Sequence[int]) -> list[bytes]:
         """Plain text of each of `texts`, encrypted under its SSRC and packet index."""
-        starts = b"".join(
+        starts = [
             (self._salt ^ ssrc << 64 ^ index << 16).to_bytes(_BLOCK, "big")
             for ssrc, index in zip(ssrcs, indices, strict=True)
-        )
+        ]
+        if len(texts) < _FEW:
+            ciphers = (Cipher(self._algorithm, CTR(start)).encryptor() for start in starts)
+            return [cipher.update(text) for cipher, text in zip(ciphers, texts, strict=True)]
+        return self._decrypt_many(texts, b"".join(starts))
+
+    def _decrypt_many(self, texts: Sequence[bytes], starts: bytes) -> list[bytes]:
         counts = np.array([-(-len(text) // _BLOCK) for text in texts], np.int64)
         first = np.cumsum(counts) - counts
         counters = np.repeat(np.frombuffer(starts, np.uint8).reshape(-1, _BLOCK), counts, axis=0)

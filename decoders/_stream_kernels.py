@@ -16,9 +16,10 @@ TICKS = 14_112_000
     EXPECTED, EPOCHS, GAPS, UTS, TRANSIT, TRANSIT_CLOCK, AFTER_EVENT, SEGMENT_UTS, SEGMENT_POSITION, SEGMENT_CLOCK,
     OLD_UTS, OLD_POSITION, BASELINE, BASELINE_KNOWN, FIRST_TIME, LAST_TIME, FIRST_STAMP, LOW_TICKS, HIGH_TICKS,
     LAST_END, SHIFTS, RESTARTS, AUDIO, EVENTS, NOISE, UNKNOWN, STRAYS, SNAPPED, AUDIO_TYPE, FIRST_NUMBER, LAST_NUMBER,
-    PLACED, STATE,
+    OTHERS, STATE,
 ) = range(47)  # fmt: skip
-"""STATE is the number of columns."""
+"""STATE is the number of columns; OTHERS counts what of a window is left to decoders, LOW_TICKS and HIGH_TICKS bound what
+of it the kernels place."""
 
 JITTER, JITTER_MAX, JITTER_SUM, JITTER_COUNT, STATISTICS = range(5)
 """Columns of a stream's floating-point state, jitter in RTP clock units; STATISTICS is their number."""
@@ -415,6 +416,8 @@ def _receive_stream(
                 state[s, LOW_TICKS] = position[i]
             if end > state[s, HIGH_TICKS]:
                 state[s, HIGH_TICKS] = end
+        else:
+            state[s, OTHERS] += 1
         if position[i] > state[s, LAST_END]:
             state[s, LAST_END] = position[i]
     return last
@@ -440,6 +443,7 @@ def receive(
         # The extent of what this window places, for the caller.
         state[s, LOW_TICKS] = np.int64(1) << 62
         state[s, HIGH_TICKS] = UNHEARD
+        state[s, OTHERS] = 0
         if not state[s, STARTED] and now - w_time[order[first]] < hold:
             continue
         settled = locate(

@@ -42,19 +42,20 @@ class ComfortNoise:
             return np.zeros(max(samples, 0), np.int16)
         if payload != self._payload:
             self._payload, self._response = payload, _impulse_response(payload[1 : 1 + _MAX_ORDER])
-        excitation = np.concatenate((self._history, self._white(payload, samples)))
+        if self._bits is None:
+            self._bits = np.random.PCG64([self._seed & 0xFFFFFFFF, *payload[: 1 + _MAX_ORDER]])
+            self._history = _white(self._bits, _TAPS - 1)
+        excitation = np.concatenate((self._history, _white(self._bits, samples)))
         shaped = np.convolve(excitation, self._response)[_TAPS - 1 : len(excitation)]
         self._history = excitation[-(_TAPS - 1) :]
         level = _FULL_SCALE * 10 ** (-(payload[0] & 0x7F) / 20)
         return np.clip(np.rint(shaped * level), -32768, 32767).astype(np.int16)
 
-    def _white(self, payload: bytes, samples: int) -> Floats:
-        """Uniform white noise of unit power, from raw bits: their sequence is the same in every version of numpy."""
-        if self._bits is None:
-            self._bits = np.random.PCG64([self._seed & 0xFFFFFFFF, *payload[: 1 + _MAX_ORDER]])
-            self._history = self._white(payload, _TAPS - 1)
-        raw = self._bits.random_raw(samples) >> np.uint64(11)
-        return (raw.astype(np.float64) * 2.0**-52 - 1.0) * np.sqrt(3.0)
+
+def _white(bits: np.random.PCG64, samples: int) -> Floats:
+    """Uniform white noise of unit power, from raw bits: their sequence is the same in every version of numpy."""
+    raw: NDArray[np.uint64] = bits.random_raw(samples)
+    return ((raw >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0) * np.sqrt(3.0)
 
 
 def _impulse_response(coefficients: bytes) -> Floats:

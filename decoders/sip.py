@@ -93,7 +93,7 @@ class SipMessage:
     @property
     def cseq(self) -> tuple[int, str] | None:
         """CSeq number and method; None where absent, unsound, or beyond 32 bits (RFC 3261, section 8.1.1.5)."""
-        words = (self.get("cseq") or "").split(None, 1)
+        words = (self.get("cseq") or "").split(None, 2)
         if len(words) < 2:
             return None
         number = _number(words[0])

@@ -44,7 +44,9 @@ def parse_name_address(value: str) -> NameAddress | None:
     sound = end >= 0
     if end < 0:
         end = len(value)
-    uri = value[start + 1 : end].strip()
+    inside = value[start + 1 : end]
+    uri = inside.strip()
+    sound = sound and uri == inside
     if quoted:
         name = unquote(f'"{quoted[1]}"')
         sound = sound and not value[quoted.end() : start].strip()
@@ -154,9 +156,11 @@ def parse_uri(text: str) -> SipUri:
     if scheme not in ("sip", "sips", ""):
         number, _, tail = rest.partition(";")
         return SipUri(scheme, number, "", None, parse_params(tail) if scheme == "tel" else {}, {})
+    # A question mark may stand in the user part; an @ may stand, against the grammar, in the header fields.
+    question = rest.find("?", rest.find("@") + 1)
+    rest, query = (rest[:question], rest[question + 1 :]) if question >= 0 else (rest, "")
     user, at, rest = rest.rpartition("@")
     user = user.partition(":")[0] if at else ""
-    rest, _, query = rest.partition("?")
     address, _, tail = rest.partition(";")
     host, port = _host_port(address)
     return SipUri(scheme, user, host, port, parse_params(tail), _uri_headers(query))

@@ -46,7 +46,7 @@ def _sequence(message: SipMessage) -> list[str]:
 
 def _routes(message: SipMessage) -> list[str]:
     found = []
-    if "?" in (message.request_uri or ""):
+    if "?" in (message.request_uri or "").rpartition("@")[2]:
         found.append("request URI with header fields")
     for value in message.getlist("via"):
         via = parse_via(value)

@@ -63,7 +63,7 @@ def split_lines(head: bytes, notes: list[str]) -> list[str]:
     """Unfolded lines of a message's head, whatever ends them; UTF-8, or Latin-1 for each line that is not."""
     head = head.replace(b"\r\n", b"\n")
     if b"\r" in head:
-        head = head.replace(b"\r", b" " if b"\n" in head else b"\n")
+        head = head.replace(b"\r", b"\n")
     if b"\0" in head:
         notes.append("NUL in the header")
         head = head.replace(b"\0", b" ")

@@ -1,8 +1,8 @@
 """G.711 µ-law and A-law by table, both ways (ITU-T G.711, RFC 3551, section 4.5.14).
 
 In: octets as they stand on the wire (A-law with its even bits inverted). Out: 16-bit samples, the 14 (13) bit values of
-the recommendation shifted to the left end, as every other program has them. Encoding picks the nearest level as
-the reference does: µ-law rounds by its bias, A-law truncates.
+the recommendation shifted to the left end, as every other program has them. Encoding compares all
+16 bits with the decision values of the recommendation.
 """
 
 from collections.abc import Sequence
