@@ -10,6 +10,7 @@ What the standard has no place for is in `metadata_extension`.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import Any
@@ -18,7 +19,6 @@ from uuid import UUID
 from lxml import etree
 
 from recorder import metadata_extension as extension
-from recorder.document import format_time
 from recorder.metadata_ids import Identifiers, group_uuid, id_text
 from recorder.metadata_text import ANONYMOUS, aor_uri, xml_text
 from recorder.model import AudioReport, Call, CallState, CaptureReport, IdentityOrigin, Party, Side, StreamReport
@@ -63,16 +63,17 @@ def build_metadata(
     for stream, stream_id in zip(streams, stream_ids, strict=True):
         element = _add(recording, "stream", stream_id=stream_id, session_id=id_text(ids.session))
         _add(element, "label", xml_text(stream.label))
-        element.append(extension.media_facts(stream))
+        extension.add_media(element, stream)
     _add_session_recording(recording, call, streams, ids)
     for party in (call.caller, call.callee):
         _add_participant_session(recording, call, party, ids)
     for side in Side:
         _add_participant_streams(recording, side, streams, stream_ids, ids)
-    recording.append(extension.provenance(call, audio, captures, version or _version()))
+    extension.add_provenance(recording, call, audio, captures, version or _version())
     return DECLARATION + etree.tostring(recording, encoding="UTF-8", pretty_print=True)
 
 
+@cache
 def _version() -> str | None:
     try:
         return installed_version("spanrec")
@@ -93,9 +94,9 @@ def _add(parent: Any, name: str, text: str | None = None, **attributes: str) -> 
 def _add_times(parent: Any, begin: int | None, end: int | None, names: tuple[str, str]) -> None:
     """Begin and end as far as known; an end never lies before its begin (captures of two clocks can say so)."""
     if begin is not None:
-        _add(parent, names[0], format_time(begin))
+        _add(parent, names[0], extension.time_text(begin))
     if end is not None:
-        _add(parent, names[1], format_time(end if begin is None else max(begin, end)))
+        _add(parent, names[1], extension.time_text(end if begin is None else max(begin, end)))
 
 
 _ASSOCIATION = ("associate-time", "disassociate-time")
@@ -121,7 +122,7 @@ def _add_group(recording: Any, call: Call, group_id: UUID) -> None:
     """RFC 7865, section 6.2. When a group of several calls ended is not one call's to tell."""
     element = _add(recording, "group", group_id=id_text(group_uuid(group_id)))
     _add_times(element, call.started, _stop(call) if group_id == call.id else None, _ASSOCIATION)
-    element.append(extension.conversation(call, group_id))
+    extension.add_conversation(element, call, group_id)
 
 
 def _add_session(recording: Any, call: Call, ids: Identifiers, group_id: UUID) -> None:
@@ -135,7 +136,7 @@ def _add_session(recording: Any, call: Call, ids: Identifiers, group_id: UUID) -
     _add(element, "group-ref", id_text(group_uuid(group_id)))
     start = None if call.state is CallState.MEDIA_ONLY else call.started
     _add_times(element, start, _stop(call), _SESSION)
-    element.append(extension.call_facts(call))
+    extension.add_call(element, call)
 
 
 def _add_participant(recording: Any, party: Party, ids: Identifiers) -> None:
@@ -145,7 +146,7 @@ def _add_participant(recording: Any, party: Party, ids: Identifiers) -> None:
         identity = _add(element, "nameID", aor=aor)
         if name:
             _add(identity, "name", name)
-    element.append(extension.party_facts(party))
+    extension.add_party(element, party)
 
 
 def _name_ids(party: Party) -> list[tuple[str, str | None]]:

@@ -1,13 +1,14 @@
 """What a metadata document says beyond RFC 7865, in spanrec's own namespace.
 
-In: the values that the document is made from. Out: elements of `NAMESPACE` for the places where the schema of RFC
-7865 allows foreign ones (its xs:any), which are the ends of group, session, participant, stream and recording; never
-in nameID, name, reason or param. Their schema: tests/schema/spanrec-metadata-1.xsd.
+In: the values that the document is made from. Out: elements of `NAMESPACE` at the places where the schema of RFC 7865
+allows foreign ones (its xs:any), which are the ends of group, session, participant, stream and recording; never in
+nameID, name, reason or param. Their schema: tests/schema/spanrec-metadata-1.xsd.
 
 Digits that were dialled are left out: they can be secrets, and metadata travels further than a call document.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import isfinite
 from typing import Any
 from uuid import UUID
@@ -33,17 +34,17 @@ PREFIX = "sr"
 Value = str | int | float | None
 
 
-def conversation(call: Call, first_call: UUID) -> Any:
+def add_conversation(group: Any, call: Call, first_call: UUID) -> None:
     """In `group`: the first call of the conversation and what ties this call to others."""
-    element = _element("conversation", first_call=str(first_call))
+    element = _add(group, "conversation", first_call=str(first_call))
     for reason in dict.fromkeys(reason for _, reason in call.group_reasons):
-        _child(element, "tied-by", reason)
-    return element
+        _add(element, "tied-by", reason)
 
 
-def call_facts(call: Call) -> Any:
+def add_call(session: Any, call: Call) -> None:
     """In `session`: the call as its signalling tells it, and who else recorded it."""
-    element = _element(
+    element = _add(
+        session,
         "call",
         state=call.state,
         started=_time(call.started),
@@ -56,21 +57,21 @@ def call_facts(call: Call) -> Any:
         ended_by=call.ended_by,
     )
     if call.call_id is not None:
-        _child(element, "call-id", call.call_id)
+        _add(element, "call-id", call.call_id)
     for protocol, cause, text in call.reason_headers:
-        _child(element, "reason", text, protocol=protocol, cause=cause)
+        _add(element, "reason", text, protocol=protocol, cause=cause)
     for hold in call.holds:
-        _child(element, "hold", begin=_time(hold.begin), end=_time(hold.end), by=hold.by)
-    for session in call.recorded_by:
-        element.append(_recorded_by(session))
+        _add(element, "hold", begin=_time(hold.begin), end=_time(hold.end), by=hold.by)
+    for recording_session in call.recorded_by:
+        _add_recorded_by(element, recording_session)
     for warning in call.warnings:
-        _child(element, "warning", warning.text, code=warning.code)
-    return element
+        _add(element, "warning", warning.text, code=warning.code)
 
 
-def _recorded_by(session: RecordingSession) -> Any:
+def _add_recorded_by(call: Any, session: RecordingSession) -> None:
     """A recording session of somebody else's SRC (RFC 7866) that was seen to record the call."""
-    element = _element(
+    element = _add(
+        call,
         "recorded-by",
         call_id=session.call_id,
         started=_time(session.started),
@@ -80,19 +81,17 @@ def _recorded_by(session: RecordingSession) -> Any:
         packets=session.packets,
     )
     for session_id in session.session_ids:
-        _child(element, "session-id", session_id)
+        _add(element, "session-id", session_id)
     for aor in session.aors:
-        _child(element, "aor", aor)
-    return element
+        _add(element, "aor", aor)
 
 
-def party_facts(party: Party) -> Any:
+def add_party(participant: Any, party: Party) -> None:
     """In `participant`: role, signalling address and every identity heard, verbatim, with where it stood."""
-    element = _element("party", role=party.side, address=_endpoint(party.address))
+    element = _add(participant, "party", role=party.side, address=_endpoint(party.address))
     for identity in party.identities:
         origin = _ORIGINS.get(identity.origin, "From" if party.side is Side.CALLER else "To")
-        _child(element, "identity", origin=origin, uri=identity.uri, name=identity.name)
-    return element
+        _add(element, "identity", origin=origin, uri=identity.uri, name=identity.name)
 
 
 _ORIGINS = {
@@ -103,9 +102,10 @@ _ORIGINS = {
 }
 
 
-def media_facts(stream: StreamReport) -> Any:
+def add_media(parent: Any, stream: StreamReport) -> None:
     """In `stream`: what was on the wire and how well it came."""
-    element = _element(
+    element = _add(
+        parent,
         "media",
         kind=stream.media,
         participant=stream.side,
@@ -122,7 +122,7 @@ def media_facts(stream: StreamReport) -> Any:
         encryption=_encryption(stream),
         placed_by=stream.rule,
     )
-    _child(
+    _add(
         element,
         "packets",
         received=stream.packets,
@@ -132,9 +132,9 @@ def media_facts(stream: StreamReport) -> Any:
         late=stream.late,
         reordered=stream.reordered,
     )
-    _optional(element, "jitter", mean_ms=stream.jitter_mean_ms, max_ms=stream.jitter_max_ms)
+    _add_known(element, "jitter", mean_ms=stream.jitter_mean_ms, max_ms=stream.jitter_max_ms)
     if stream.mos is not None:
-        _optional(
+        _add_known(
             element,
             "quality",
             mos=stream.mos,
@@ -142,7 +142,7 @@ def media_facts(stream: StreamReport) -> Any:
             r_factor=stream.r_factor,
             burst_ratio=stream.burst_ratio,
         )
-    _optional(
+    _add_known(
         element,
         "rtcp",
         cname=stream.rtcp_cname,
@@ -150,15 +150,16 @@ def media_facts(stream: StreamReport) -> Any:
         far_end_fraction_lost=stream.far_end_fraction_lost,
         far_end_jitter_ms=stream.far_end_jitter_ms,
     )
-    return element
 
 
-def provenance(call: Call, audio: AudioReport | None, captures: Sequence[CaptureReport], version: str | None) -> Any:
+def add_provenance(
+    recording: Any, call: Call, audio: AudioReport | None, captures: Sequence[CaptureReport], version: str | None
+) -> None:
     """In `recording`: the program, the audio that goes with the document and the packets that all of it came from."""
-    element = _element("provenance")
-    _child(element, "program", name="spanrec", version=version)
+    element = _add(recording, "provenance")
+    _add(element, "program", name="spanrec", version=version)
     if audio is not None:
-        _child(
+        _add(
             element,
             "audio",
             file=audio.file,
@@ -171,8 +172,7 @@ def provenance(call: Call, audio: AudioReport | None, captures: Sequence[Capture
         )
     for index, (first, last) in sorted(call.captures.items()):
         capture = captures[index]
-        _child(element, "capture", file=capture.file, sha256=capture.sha256, first_packet=first, last_packet=last)
-    return element
+        _add(element, "capture", file=capture.file, sha256=capture.sha256, first_packet=first, last_packet=last)
 
 
 def _encryption(stream: StreamReport) -> str:
@@ -181,34 +181,43 @@ def _encryption(stream: StreamReport) -> str:
     return "decrypted" if stream.decrypted else "not-decrypted"
 
 
+@lru_cache(maxsize=256)
+def time_text(time: int) -> str:
+    """As in call.json. One document names the same few instants again and again."""
+    return format_time(time)
+
+
 def _time(time: int | None) -> str | None:
-    return None if time is None else format_time(time)
+    return None if time is None else time_text(time)
 
 
 def _endpoint(endpoint: object | None) -> str | None:
     return None if endpoint is None else str(endpoint)
 
 
-def _element(name: str, text: str | None = None, /, **attributes: Value) -> Any:
-    """An element of our namespace; attributes that are None, or no number, are left out, `_` in names becomes `-`."""
-    element = etree.Element(f"{{{NAMESPACE}}}{name}", nsmap={PREFIX: NAMESPACE})
-    for key, value in attributes.items():
-        if value is None or (isinstance(value, float) and not isfinite(value)):
-            continue
-        # Three decimals: what lies beyond is noise, and would differ between machines.
-        shown = f"{value:.3f}".rstrip("0").removesuffix(".") if isinstance(value, float) else str(value)
-        element.set(key.replace("_", "-"), xml_text(shown))
+def _add(parent: Any, name: str, text: str | None = None, /, **attributes: Value) -> Any:
+    """Append an element of our namespace; attributes not known are left out, `_` in names becomes `-`."""
+    element = etree.SubElement(parent, f"{{{NAMESPACE}}}{name}", _shown(attributes))
     if text is not None:
         element.text = xml_text(text)
     return element
 
 
-def _child(parent: Any, name: str, text: str | None = None, /, **attributes: Value) -> None:
-    parent.append(_element(name, text, **attributes))
+def _add_known(parent: Any, name: str, /, **attributes: Value) -> None:
+    """As `_add`, unless nothing of it is known."""
+    if _shown(attributes):
+        _add(parent, name, **attributes)
 
 
-def _optional(parent: Any, name: str, /, **attributes: Value) -> None:
-    """A child, unless nothing of it is known."""
-    element = _element(name, **attributes)
-    if element.attrib:
-        parent.append(element)
+def _shown(attributes: dict[str, Value]) -> dict[str, str]:
+    shown = {}
+    for key, value in attributes.items():
+        if isinstance(value, str):
+            shown[key.replace("_", "-")] = xml_text(value)
+        elif isinstance(value, float):
+            if isfinite(value):
+                # Three decimals: what lies beyond is noise.
+                shown[key.replace("_", "-")] = f"{value:.3f}".rstrip("0").removesuffix(".")
+        elif value is not None:
+            shown[key.replace("_", "-")] = str(value)
+    return shown

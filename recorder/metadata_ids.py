@@ -3,7 +3,7 @@
 All are derived from the call's own identifier, which stands for a place in a capture and tells nothing of people.
 """
 
-from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -14,7 +14,7 @@ from recorder.model import Side
 
 def id_text(identifier: UUID) -> str:
     """The 24 characters that stand for a UUID in the document."""
-    return b64encode(identifier.bytes).decode("ascii")
+    return b2a_base64(identifier.bytes, newline=False).decode("ascii")
 
 
 def group_uuid(first_call: UUID) -> UUID:

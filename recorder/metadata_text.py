@@ -19,6 +19,8 @@ _URI_CHARACTERS = "%:/?@!$&'()*+,;="
 
 def xml_text(text: str) -> str:
     """`text` with every character that XML 1.0 forbids shown as U+FFFD."""
+    if text.isascii() and text.isprintable():  # nearly all of it
+        return text
     return _NOT_XML.sub("\ufffd", text)
 
 
