@@ -87,6 +87,13 @@ class EndpointRegistry:
             if announcement.until is None:
                 announcement.until = at
 
+    def release_endpoint(self, endpoint: MediaEndpoint, at: int) -> None:
+        """One endpoint is no longer the call's: a fork lost, or its offer was refused."""
+        for announcement in self._of.get(endpoint.call, ()):
+            known = announcement.endpoint
+            if announcement.until is None and known.endpoint == endpoint.endpoint and known.hop == endpoint.hop:
+                announcement.until = at
+
     def forget(self, call: int) -> None:
         """The call is written: its endpoints are gone."""
         for announcement in self._of.pop(call, ()):
@@ -96,40 +103,54 @@ class EndpointRegistry:
                 if not at:
                     del self._at[announcement.where]
 
-    def others(self, claim_by: MediaEndpoint) -> list[MediaEndpoint]:
-        """The other side's announcements for the same media description, its own hop first, newest first."""
-        found = [
-            a.endpoint
-            for a in self._of.get(claim_by.call, ())
-            if a.endpoint.side is claim_by.side.other
-            and a.endpoint.media_index == claim_by.media_index
-            and a.rank != 1
-        ]
-        found.sort(key=lambda e: (e.hop != claim_by.hop, e.ice, -e.since))
-        return found
+    def of(self, call: int, side: Side) -> list[MediaEndpoint]:
+        """What one side of a call announced, as announced, newest first."""
+        found = [a.endpoint for a in self._of.get(call, ()) if a.endpoint.side is side and a.rank != 1]
+        return sorted(found, key=lambda e: -e.since)
 
-    def claim(self, source: Endpoint, destination: Endpoint, realm: int, at: int) -> Claim | None:
-        """The claim on a flow whose first packet was seen at `at` (ns), by destination, else by source."""
+    def hops(self, endpoint: MediaEndpoint) -> frozenset[int]:
+        """The hops at which its side announced this very endpoint."""
+        return frozenset(
+            a.endpoint.hop
+            for a in self._of.get(endpoint.call, ())
+            if a.endpoint.side is endpoint.side and a.endpoint.endpoint == endpoint.endpoint
+        )
+
+    def claims(self, source: Endpoint, destination: Endpoint, realm: int, at: int) -> list[Claim]:
+        """The claims on a flow whose first packet was seen at `at` (ns), best first.
+
+        One claim as a rule; more where a B2BUA leaves the media alone and several calls in progress announced both
+        ends of the flow.
+        """
         towards = self._holding(destination, realm, at)
         origin = self._holding(source, realm, at)
-        if towards:
-            calls = {a.endpoint.call for a in origin}
-            best = next((a for a in towards if a.endpoint.call in calls), towards[0])
-            receiver = best.endpoint
-            senders = [a.endpoint for a in origin if a.endpoint.call == receiver.call]
-            return self._claim(receiver.side.other, Rule.DESTINATION, receiver, receiver, senders)
-        if origin:
-            sender = origin[0].endpoint
-            receivers = self.others(sender)
-            receiver_or_none = receivers[0] if receivers else None
-            return Claim(sender.side, Rule.SOURCE, sender, receiver_or_none, sender)
-        return None
+        if not towards:
+            return [self._by_source(origin[0].endpoint)] if origin else []
+        both = {a.endpoint.call for a in origin}
+        matching = [a for a in towards if a.endpoint.call in both]
+        best = matching[0] if matching else towards[0]
+        claims = [self._by_destination(best.endpoint, origin)]
+        calls = {best.endpoint.call}
+        for other in matching:
+            if other.endpoint.call not in calls and other.until is None and other.rank == best.rank:
+                calls.add(other.endpoint.call)
+                claims.append(self._by_destination(other.endpoint, origin))
+        return claims
 
-    def _claim(
-        self, speaker: Side, rule: Rule, by: MediaEndpoint, receiver: MediaEndpoint, senders: list[MediaEndpoint]
-    ) -> Claim:
-        own = [e for e in senders if e.side is speaker] or self.others(by)
-        return Claim(speaker, rule, by, receiver, own[0] if own else None)
+    def _by_destination(self, receiver: MediaEndpoint, origin: list[Announcement]) -> Claim:
+        speaker = receiver.side.other
+        senders = [a.endpoint for a in origin if a.endpoint.call == receiver.call and a.endpoint.side is speaker]
+        senders = senders or self._opposite(receiver)
+        return Claim(speaker, Rule.DESTINATION, receiver, receiver, senders[0] if senders else None)
+
+    def _by_source(self, sender: MediaEndpoint) -> Claim:
+        receivers = self._opposite(sender)
+        return Claim(sender.side, Rule.SOURCE, sender, receivers[0] if receivers else None, sender)
+
+    def _opposite(self, endpoint: MediaEndpoint) -> list[MediaEndpoint]:
+        """The other side's announcements for the same media description, its own hop first, newest first."""
+        found = [e for e in self.of(endpoint.call, endpoint.side.other) if e.media_index == endpoint.media_index]
+        return sorted(found, key=lambda e: (e.hop != endpoint.hop, e.ice, -e.since))
 
     def _holding(self, where: Endpoint, realm: int, at: int) -> list[Announcement]:
         """Announcements of an endpoint that hold at a time, best first."""

@@ -115,3 +115,25 @@ class Track:
         frames[channel::2] = samples
         self.write(pool, first, frames)
         self.channels_used.add(channel)
+
+    def prepend(self, pool: FilePool, frames: int) -> None:
+        """Move everything later by `frames` frames of silence, block by block from the end."""
+        block = 1 << 16
+        done = self.frames
+        while done > 0:
+            first = max(done - block, 0)
+            moved = np.empty(2 * (done - first), np.int16)
+            self.read(pool, first, done - first, moved)
+            self.write(pool, first + frames, moved)
+            done = first
+        for first in range(0, min(frames, self.frames), block):
+            self.write(pool, first, np.zeros(2 * min(block, frames - first), np.int16))
+
+    def swap_channels(self, pool: FilePool) -> None:
+        """Left becomes right: the media's speakers were learnt late."""
+        block = 1 << 16
+        for first in range(0, self.frames, block):
+            frames = np.empty(2 * min(block, self.frames - first), np.int16)
+            self.read(pool, first, len(frames) // 2, frames)
+            self.write(pool, first, np.ascontiguousarray(frames.reshape(-1, 2)[:, ::-1]).reshape(-1))
+        self.channels_used = {1 - channel for channel in self.channels_used}

@@ -1,0 +1,246 @@
+"""The one engine of every mode: batches in, finished calls out.
+
+A batch's rows are told apart by kernels; SIP goes message by message to the call tracker, RTP in columns to the media
+engine. Read `Engine.ingest` first: it is the order of things. The engine never looks at a clock, a file name or a
+socket; what a call becomes when it is over is up to its sink.
+"""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from capture.address import Endpoint
+from capture.batch import DatagramBatch, Int64, PacketBatch, UInt8
+from capture.layers import decode_layers
+from decoders.demux import RTCP, RTP, SIP_IGNORED, classify
+from decoders.rtcp import parse_rtcp
+from decoders.rtp import STOP_END, STOP_FULL, FlowTable, Stager, Window
+from recorder.call_events import (
+    CallEnded,
+    CallEvent,
+    CallFinished,
+    CallStarted,
+    EndpointOffered,
+    EndpointReleased,
+)
+from recorder.calls import CallTracker
+from recorder.endpoints import EndpointRegistry
+from recorder.identifiers import call_uuid
+from recorder.media import MediaEngine
+from recorder.messages import MessageReader, rows_of_interest
+from recorder.model import Call, GroupReason, StreamReport
+from recorder.reports import report_media
+from recorder.streams import CallMedia
+
+WINDOW = 2_000_000_000
+"""ns of capture time that media waits to be seen together."""
+MEDIA_IDLE = 30_000_000_000
+"""ns without a packet after which media without signalling is over."""
+
+
+class Prepared(NamedTuple):
+    """A batch with what the kernels say of its rows."""
+
+    datagrams: DatagramBatch
+    kinds: UInt8
+    signalling: Int64
+    """Rows that Python must look at, ascending: SIP, RTCP, TCP segments and IP fragments."""
+
+
+def prepare(batch: PacketBatch) -> Prepared:
+    """Strip the layers off a batch and tell its rows apart; needs no state, so it may run ahead in a thread."""
+    datagrams = decode_layers(batch)
+    kinds = classify(datagrams)
+    return Prepared(datagrams, kinds, rows_of_interest(datagrams, kinds, RTCP))
+
+
+class FinishedCall(NamedTuple):
+    """A call that is over, with its media closed and its streams reported."""
+
+    call: Call
+    media: CallMedia | None
+    streams: list[StreamReport]
+
+
+@dataclass(slots=True)
+class Counts:
+    """What went through the engine."""
+
+    packets: int = 0
+    sip_messages: int = 0
+    sip_ignored: int = 0
+    sip_unsound: int = 0
+    rtp: int = 0
+    rtcp: int = 0
+
+
+@dataclass(slots=True)
+class Engine:
+    """Calls and media of one run."""
+
+    directory_of: Callable[[Call], Path]
+    sink: Callable[[FinishedCall], None]
+    """Called for every call that is over, in the order in which they end."""
+    workers: int = 1
+    executor: Executor | None = None
+    counts: Counts = field(default_factory=Counts)
+    tracker: CallTracker = field(default_factory=CallTracker)
+    registry: EndpointRegistry = field(default_factory=EndpointRegistry)
+    messages: MessageReader = field(default_factory=MessageReader)
+    media: MediaEngine | None = None
+    now: int = 0
+    _until: int = 0
+    _started: dict[int, int] = field(default_factory=dict)
+    """Capture index -> time of its first packet."""
+    _last_id: tuple[int, int, int] = (-1, -1, 0)
+
+    def ingest(self, prepared: Prepared) -> None:
+        """Take a batch: stage its media up to the window's end, hear its signalling, close the window, go on."""
+        datagrams, kinds, signalling = prepared
+        batch = datagrams.packets
+        if len(batch) == 0:
+            return
+        media = self.media or self._begin(batch)
+        self._count(batch, kinds)
+        row = at = 0
+        while row < len(batch):
+            reached, reason = media.stager.stage(datagrams, kinds, row, self._until)
+            behind = int(np.searchsorted(signalling, reached))
+            self._hear(datagrams, kinds, signalling[at:behind])
+            at = behind
+            row = reached
+            if reason != STOP_END:
+                self._close(int(batch.time[min(row, len(batch) - 1)]), full=reason == STOP_FULL)
+        self.now = max(self.now, int(batch.time[-1]))
+
+    def finish(self) -> None:
+        """The capture is over: finish what is in progress."""
+        if self.media is None:
+            return
+        for message in self.messages.finish():
+            self._handle(self.tracker.feed(message.parsed, message.seen))
+        self.media.close_window(self.now, final=True)
+        self.media.close_window(self.now, final=True)
+        self._touch()
+        self._handle(self.tracker.finish(self.now))
+        self.media.give_back_unclaimed()
+
+    def _begin(self, batch: PacketBatch) -> MediaEngine:
+        """The first packet gives the time that everything is counted from."""
+        flows = FlowTable()
+        epoch = int(batch.time[0])
+        self.media = MediaEngine(
+            registry=self.registry,
+            stager=Stager(flows, Window.empty()),
+            epoch=epoch,
+            new_media_call=self._media_call,
+            same_media=self._same_media,
+            absorbed=self._absorbed,
+            directory_of=self.directory_of,
+            workers=self.workers,
+            executor=self.executor,
+        )
+        self._until = epoch + WINDOW
+        return self.media
+
+    def _count(self, batch: PacketBatch, kinds: UInt8) -> None:
+        found = np.bincount(kinds, minlength=8)
+        self.counts.packets += len(batch)
+        self.counts.sip_ignored += int(found[SIP_IGNORED])
+        self.counts.rtp += int(found[RTP])
+        self.counts.rtcp += int(found[RTCP])
+        first, last = int(batch.capture[0]), int(batch.capture[-1])
+        if first not in self._started or last not in self._started or first != last:
+            for capture in np.unique(batch.capture).tolist():
+                if capture not in self._started:
+                    self._started[capture] = int(batch.time[int(np.argmax(batch.capture == capture))])
+
+    def _hear(self, datagrams: DatagramBatch, kinds: UInt8, rows: Int64) -> None:
+        """Feed the signalling among these rows to the tracker, in order."""
+        if len(rows) == 0:
+            return
+        for message in self.messages.read(datagrams, kinds, rows):
+            self.counts.sip_messages += 1
+            self._handle(self.tracker.feed(message.parsed, message.seen))
+        for row in rows[kinds[rows] == RTCP].tolist():
+            self._hear_rtcp(datagrams, row)
+
+    def _hear_rtcp(self, datagrams: DatagramBatch, row: int) -> None:
+        begin, length = int(datagrams.payload[row]), int(datagrams.length[row])
+        compound = parse_rtcp(datagrams.packets.buffer[begin : begin + length].tobytes())
+        if self.media is not None and compound is not None:
+            self.media.hear_rtcp(int(datagrams.packets.time[row]), compound)
+
+    def _close(self, now: int, *, full: bool) -> None:
+        """End the window at capture time `now` and let calls end that are over."""
+        assert self.media is not None
+        self.media.close_window(now, full=full)
+        if not full or now >= self._until:
+            self._until = now + WINDOW - now % WINDOW if now % WINDOW else now + WINDOW
+        self.now = max(self.now, now)
+        self._touch()
+        self._handle(self.tracker.expire(self.now))
+
+    def _touch(self) -> None:
+        """Tell the tracker of media, and end media without signalling that fell silent."""
+        assert self.media is not None
+        silent = []
+        for media in self.media.calls.values():
+            if media.call.call_id is None and self.now - media.last_media > MEDIA_IDLE:
+                silent.append(media.call)
+            elif media.last_media:
+                self.tracker.touch(media.call.index, media.last_media)
+        for call in silent:
+            self._handle(self.tracker.end_media_only(call, self.now))
+
+    def _handle(self, events: Iterable[CallEvent]) -> None:
+        """Carry out what the tracker decided."""
+        for event in events:
+            match event:
+                case EndpointOffered(endpoint, signalled_from):
+                    self.registry.announce(endpoint, signalled_from)
+                case EndpointReleased(endpoint, at):
+                    self.registry.release_endpoint(endpoint, at)
+                case CallStarted(call):
+                    self._name(call)
+                    if self.media is not None:
+                        self.media.start_call(call)
+                case CallEnded(call, at):
+                    self.registry.release(call.index, at)
+                case CallFinished(call):
+                    self._finish_call(call)
+
+    def _name(self, call: Call) -> None:
+        """Identify a call by where it stands in its capture."""
+        place = (call.capture, call.first_packet)
+        ordinal = self._last_id[2] + 1 if self._last_id[:2] == place else 0
+        self._last_id = (*place, ordinal)
+        call.id = call_uuid(self._started.get(call.capture, 0), call.first_packet, ordinal)
+
+    def _finish_call(self, call: Call) -> None:
+        media = self.media.end_call(call) if self.media is not None else None
+        streams: list[StreamReport] = []
+        if media is not None and self.media is not None:
+            streams = report_media(media, self.media.table)
+            self.media.release_rows(media)
+        self.registry.forget(call.index)
+        self.sink(FinishedCall(call, media, streams))
+
+    def _media_call(self, time: int, packet: int, capture: int, source: Endpoint, destination: Endpoint) -> Call:
+        call = self.tracker.media_only(time, packet, capture)
+        call.caller.address, call.callee.address = source, destination
+        self._name(call)
+        return call
+
+    def _same_media(self, one: int, other: int) -> None:
+        calls = self.tracker.calls_active
+        first, second = calls.get(one), calls.get(other)
+        if first is not None and second is not None:
+            self.tracker.group(first, second, GroupReason.MEDIA)
+
+    def _absorbed(self, call: Call) -> None:
+        self.tracker.drop(call)

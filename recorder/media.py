@@ -1,0 +1,621 @@
+"""The media engine: RTP flows become streams of calls, window by window.
+
+In: a window of staged packets, the endpoint registry, and the calls that signalling knows. Out: samples in the calls'
+tracks and, when a call is over, the reports of its streams. Decisions stand on capture content and capture time alone:
+a window ends at the same packet whatever the batches or workers, and flows are met in order of their first packet.
+"""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capture.address import Endpoint
+from capture.batch import Int32, Int64
+from decoders import _stream_kernels as kernels
+from decoders.rtcp import RtcpCompound, RttEstimator
+from decoders.rtp import IGNORED, FlowTable, Stager
+from decoders.sdp import STATIC_FORMATS, PayloadFormat
+from decoders.srtp import SrtpStream
+from decoders.timeline import Entries, FormatTable, StreamTable
+from recorder.endpoints import WAIT, Claim, EndpointRegistry, Rule
+from recorder.model import Call, CallState, Side
+from recorder.shard import Shard, Slice, channels_of
+from recorder.streams import CallMedia, MediaStream
+
+HOLD = 500_000_000
+"""ns of a beginning stream that must be seen before its place is settled."""
+IDLE = 10_000_000_000
+"""ns without a packet after which an unclaimed flow is forgotten."""
+MIN_PACKETS = 8
+"""Packets in sequence that make media without signalling a call."""
+SILENT_FOR = 1_000_000_000
+"""ns without a packet after which a nearer sighting no longer keeps a farther one from being heard."""
+
+
+@dataclass(slots=True)
+class Unclaimed:
+    """RTP-like packets that ended in no recording."""
+
+    flows: int = 0
+    packets: int = 0
+
+
+@dataclass(slots=True)
+class MediaEngine:
+    """Owns the flows and streams of all calls in progress."""
+
+    registry: EndpointRegistry
+    stager: Stager
+    epoch: int
+    """Capture time that the timeline counts from, ns."""
+    new_media_call: Callable[[int, int, int, Endpoint, Endpoint], Call]
+    """(time, frame, capture, source, destination) -> a call for media without signalling."""
+    same_media: Callable[[int, int], None]
+    """Two calls (by index) carry the same media."""
+    absorbed: Callable[[Call], None]
+    """A call without signalling turned out to be part of another and is no more."""
+    directory_of: Callable[[Call], Path]
+    workers: int = 1
+    executor: Executor | None = None
+    table: StreamTable = field(default_factory=StreamTable)
+    formats: FormatTable = field(default_factory=FormatTable)
+    calls: dict[int, CallMedia] = field(default_factory=dict)
+    unclaimed: Unclaimed = field(default_factory=Unclaimed)
+    media_only: bool = True
+    _streams: dict[int, list[tuple[CallMedia, MediaStream]]] = field(default_factory=dict)
+    _ignored: set[int] = field(default_factory=set)
+    _waiting: set[int] = field(default_factory=set)
+    _at: dict[Endpoint, set[int]] = field(default_factory=dict)
+    _pairs: dict[tuple[Endpoint, Endpoint], CallMedia] = field(default_factory=dict)
+    _by_ssrc: dict[int, list[tuple[CallMedia, MediaStream]]] = field(default_factory=dict)
+    _shards: list[Shard] = field(default_factory=list)
+    _order: list[tuple[CallMedia, MediaStream]] | None = None
+    _rows: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    _flows: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    _channels: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    _cuts: list[int] = field(default_factory=list)
+    _moved: list[tuple[MediaStream, int]] = field(default_factory=list)
+    """(stream, capture time): the stream of a flow that changed hands ends, or begins, at that time."""
+    _last_capture: int = 0
+    _round_trips: RttEstimator = field(default_factory=RttEstimator)
+
+    def __post_init__(self) -> None:
+        self._shards = [Shard(self.table, self.formats, self.directory_of, self.epoch) for _ in range(self.workers)]
+
+    # Windows
+
+    def close_window(self, now: int, *, full: bool = False, final: bool = False) -> None:
+        """Process what is staged. `now`: capture time reached (ns); `full`: there is no room to wait for more."""
+        stager = self.stager
+        window = stager.window
+        flows = stager.group()
+        # Windows without room may not hold back what began lately, or they would never empty.
+        hold = 0 if final or (full and window.count > len(window.flow) // 2 and len(self._waiting) == 0) else HOLD
+        if full and self._carried(flows) > len(window.flow) // 3:
+            hold = 0
+        self._revisit(now)
+        self._meet(flows, now, hold == 0 or final, final)
+        keep = np.zeros(window.count, np.bool_)
+        for flow in self._waiting:
+            keep[stager.order[stager.starts[flow] : stager.starts[flow + 1]]] = True
+        if self._order is None:
+            self._sort()
+        if self._order:
+            self._process(now, hold, keep)
+        self._end_moved()
+        self._after(now)
+        stager.carry(keep)
+        self._forget_idle(now)
+
+    def _carried(self, flows: Int32) -> int:
+        """Packets of flows that still wait for their claim."""
+        starts = self.stager.starts
+        return int(sum(starts[f + 1] - starts[f] for f in flows.tolist() if f not in self._streams))
+
+    def _process(self, now: int, hold: int, keep: NDArray[np.bool_]) -> None:
+        """Run all shards over the streams' packets and mark what is not settled."""
+        stager, window = self.stager, self.stager.window
+        assert self._order is not None
+        begins: Int64 = stager.starts[self._flows]
+        counts: Int64 = stager.starts[self._flows + 1] - begins
+        self._split(begins, counts)
+        entries = Entries.lay_out(self._rows, begins, counts, stager.order)
+        slices = [
+            Slice(entries, self._order, first, last, self._channels)
+            for first, last in zip(self._cuts, self._cuts[1:], strict=False)
+        ]
+        if self.executor is None or len(slices) == 1:
+            for shard, part in zip(self._shards, slices, strict=True):
+                shard.run(part, window, now, hold)
+        else:
+            running = [
+                self.executor.submit(shard.run, part, window, now, hold)
+                for shard, part in zip(self._shards, slices, strict=True)
+            ]
+            for task in running:
+                task.result()
+        self._note_captures(entries)
+        for x in np.flatnonzero(entries.taken < counts).tolist():
+            keep[entries.order[entries.bounds[x] + entries.taken[x] : entries.bounds[x + 1]]] = True
+
+    def _split(self, begins: Int64, counts: Int64) -> None:
+        """Give packets of a flow that changed hands to the old stream before that time, to the new one after it."""
+        if not self._moved:
+            return
+        window, order = self.stager.window, self.stager.order
+        assert self._order is not None
+        place = {id(stream): x for x, (_, stream) in enumerate(self._order)}
+        for stream, at in self._moved:
+            x = place.get(id(stream))
+            if x is None:
+                continue
+            begin, count = int(begins[x]), int(counts[x])
+            before = int(np.count_nonzero(window.time[order[begin : begin + count]] < at))
+            if stream.since == at:
+                begins[x] += before
+                counts[x] -= before
+            else:
+                counts[x] = before
+
+    def _end_moved(self) -> None:
+        """Streams whose flow went to another call get no more packets."""
+        for stream, at in self._moved:
+            held = self._streams.get(stream.flow, [])
+            if stream.since != at and len(held) > 1:
+                held[:] = [member for member in held if member[1] is not stream]
+                self._order = None
+        self._moved.clear()
+
+    def _note_captures(self, entries: Entries) -> None:
+        """Widen each call's range of frames in each capture."""
+        window = self.stager.window
+        used = window.capture[: window.count]
+        assert self._order is not None
+        if window.count == 0:
+            return
+        only = int(used[0])
+        if only == self._last_capture and bool((used == only).all()):
+            return
+        self._last_capture = int(used[-1])
+        for x in np.flatnonzero(entries.taken).tolist():
+            media = self._order[x][0]
+            mine = entries.order[entries.bounds[x] : entries.bounds[x] + entries.taken[x]]
+            for capture in np.unique(used[mine]).tolist():
+                numbers = window.number[mine[used[mine] == capture]]
+                media.call.see(capture, int(numbers.min()))
+                media.call.see(capture, int(numbers.max()))
+
+    def _sort(self) -> None:
+        """Lay the streams out for the kernels: by worker, call and track, first sightings before their copies."""
+        members = [member for found in self._streams.values() for member in found]
+        members.sort(
+            key=lambda m: (
+                m[0].call.index % self.workers,
+                m[0].call.index,
+                m[1].fast_rate,
+                m[1].layer,
+                m[1].primary is not None,
+                m[1].first_time,
+                m[1].row,
+            )
+        )
+        self._order = members
+        self._rows = np.array([stream.row for _, stream in members], np.int32)
+        self._flows = np.array([stream.flow for _, stream in members], np.int32)
+        self._channels = channels_of(members)
+        owners = np.array([media.call.index % self.workers for media, _ in members], np.int64)
+        self._cuts = [int(np.searchsorted(owners, w)) for w in range(self.workers)] + [len(members)]
+
+    def _after(self, now: int) -> None:
+        """Note when each call last had media, and let sightings step in where the nearer one fell silent."""
+        flows = self.stager.flows
+        if self._order is None:
+            return
+        lasts = flows.last[self._flows].tolist()
+        for (media, _), last in zip(self._order, lasts, strict=True):
+            if last > media.last_media:
+                media.last_media = last
+        for x, (media, stream) in enumerate(self._order):
+            if stream.alternate and now - lasts[x] < SILENT_FOR and self._is_alone(media, stream, lasts[x]):
+                stream.alternate = False
+                self._order = None
+
+    def _is_alone(self, media: CallMedia, stream: MediaStream, last: int) -> bool:
+        """Nobody nearer to the speaker is heard now."""
+        flows = self.stager.flows
+        return all(
+            other is stream
+            or other.alternate
+            or other.speaker is not stream.speaker
+            or other.media != stream.media
+            or last - int(flows.last[other.flow]) > SILENT_FOR
+            for other in media.streams
+        )
+
+    # Flows
+
+    def _meet(self, flows: Int32, now: int, forced: bool, final: bool) -> None:
+        """Claim the flows that no call has yet, in order of their first packet."""
+        fresh = [f for f in flows.tolist() if f not in self._streams and f not in self._ignored]
+        table = self.stager.flows
+        fresh.sort(key=lambda f: (int(table.first[f]), self._first_number(f), f))
+        for flow in fresh:
+            if self._claim_flow(flow, int(table.first[flow])):
+                self._waiting.discard(flow)
+            elif forced or now - int(table.first[flow]) >= WAIT:
+                self._waiting.discard(flow)
+                self._give_up(flow)
+            else:
+                self._waiting.add(flow)
+
+    def _first_number(self, flow: int) -> int:
+        return int(self.stager.window.number[self.stager.order[self.stager.starts[flow]]])
+
+    def _claim_flow(self, flow: int, at: int) -> bool:
+        """Bind a flow to every call that claims it; False where none does."""
+        table = self.stager.flows
+        source, destination = table.source(flow), table.destination(flow)
+        claims = self.registry.claims(source, destination, int(table.realms[flow]), at)
+        bound = False
+        for claim in claims:
+            media = self.calls.get(claim.by.call)
+            if media is not None:
+                self._bind(flow, media, claim)
+                bound = True
+        if bound:
+            return True
+        pair = self._pairs.get((destination, source))
+        if pair is not None:
+            self._bind_reverse(flow, pair, source, destination)
+        return pair is not None
+
+    def _bind(self, flow: int, media: CallMedia, claim: Claim) -> MediaStream:
+        formats = dict(STATIC_FORMATS)
+        if claim.sender is not None:
+            formats.update(claim.sender.formats)
+        if claim.receiver is not None:
+            formats.update(claim.receiver.formats)
+        encrypted = claim.by.encrypted
+        keys = [key for other in self.registry.of(media.call.index, claim.speaker) for key in other.crypto]
+        return self._open(
+            flow,
+            media,
+            claim.speaker,
+            claim.rule,
+            formats,
+            claim.by.media,
+            hops=self.registry.hops(claim.by),
+            since=claim.by.since,
+            claim=claim,
+            encrypted=encrypted,
+            srtp=SrtpStream(keys) if encrypted and keys else None,
+        )
+
+    def _bind_reverse(self, flow: int, media: CallMedia, source: Endpoint, destination: Endpoint) -> None:
+        """The other direction of a stream that is placed already."""
+        other = next(s for s in media.streams if (s.source, s.destination) == (destination, source))
+        rule = other.rule if other.rule is Rule.MEDIA_ONLY else Rule.REVERSE
+        formats = dict(other.formats)
+        if other.claim is not None:
+            formats.update(other.claim.by.formats)
+        keys = [key for e in self.registry.of(media.call.index, other.speaker.other) for key in e.crypto]
+        self._open(
+            flow,
+            media,
+            other.speaker.other,
+            rule,
+            formats,
+            other.media,
+            hops=other.hops,
+            since=other.since,
+            claim=other.claim,
+            encrypted=other.encrypted,
+            srtp=SrtpStream(keys) if other.encrypted and keys else None,
+        )
+
+    def _open(
+        self,
+        flow: int,
+        media: CallMedia,
+        speaker: Side,
+        rule: Rule,
+        formats: dict[int, PayloadFormat],
+        kind: str,
+        *,
+        hops: frozenset[int],
+        since: int,
+        claim: Claim | None,
+        encrypted: bool,
+        srtp: SrtpStream | None,
+    ) -> MediaStream:
+        """A stream of a call begins."""
+        table, window = self.stager.flows, self.stager.window
+        first = int(self.stager.order[self.stager.starts[flow]])
+        row = self.formats.row(formats, kind, slow=encrypted)
+        stream = MediaStream(
+            row=-1,
+            flow=flow,
+            ssrc=int(table.ssrcs[flow]),
+            source=table.source(flow),
+            destination=table.destination(flow),
+            media=kind,
+            speaker=speaker,
+            rule=rule,
+            hops=hops,
+            formats=formats,
+            first_time=int(window.time[first]),
+            first_sequence=int(window.sequence[first]),
+            first_stamp=int(window.stamp[first]),
+            since=since,
+            claim=claim,
+            encrypted=encrypted,
+            srtp=srtp,
+            fast_rate=_fast_rate(formats) if kind == "audio" and not encrypted else 0,
+            muted=media.recording_session,
+        )
+        stream.primary = self._sighting_of(media, stream)
+        stream.row = self.table.allocate(row, stream.primary.row if stream.primary else -1)
+        if stream.primary is None:
+            self._yield_to_nearer(media, stream)
+        self._streams.setdefault(flow, []).append((media, stream))
+        media.streams.append(stream)
+        for where in (stream.source, stream.destination):
+            self._at.setdefault(where, set()).add(flow)
+        self._pairs[stream.source, stream.destination] = media
+        media.call.see(int(window.capture[first]), int(window.number[first]))
+        self._relate(media, stream)
+        self._order = None
+        return stream
+
+    def _sighting_of(self, media: CallMedia, stream: MediaStream) -> MediaStream | None:
+        """The stream of the call that shows the same packets at another place, if there is one."""
+        for other in media.streams:
+            if other.primary is None and other.ssrc == stream.ssrc and other.media == stream.media:
+                if other.speaker is stream.speaker and self._runs_with(other, stream):
+                    return other
+        return None
+
+    def _runs_with(self, other: MediaStream, stream: MediaStream) -> bool:
+        """Whether sequence number and timestamp of a beginning stream continue those of another."""
+        state = self.table.state[other.row]
+        if state[kernels.STARTED]:
+            sequence, stamp = int(state[kernels.TOP]), int(state[kernels.UTS])
+        else:
+            sequence, stamp = other.first_sequence, other.first_stamp
+        steps = (stream.first_sequence - sequence + 1500) & 0xFFFF
+        ticks = (stream.first_stamp - stamp + 480_000) & 0xFFFFFFFF
+        return steps < 3000 and ticks < 960_000 and stream.flow != other.flow
+
+    def _yield_to_nearer(self, media: CallMedia, stream: MediaStream) -> None:
+        """Of the same direction at two hops (a relay that rewrites its packets), the one nearer the speaker is heard."""
+        flows = self.stager.flows
+        for other in media.streams:
+            apart = not (other.hops & stream.hops) and bool(other.hops) and bool(stream.hops)
+            same = other.speaker is stream.speaker and other.media == stream.media and other.primary is None
+            heard = int(flows.last[other.flow]) >= stream.first_time - SILENT_FOR
+            if not (apart and same and heard) or other.alternate:
+                continue
+            if other.nearness <= stream.nearness:
+                stream.alternate = True
+            else:
+                other.alternate = True
+
+    def _relate(self, media: CallMedia, stream: MediaStream) -> None:
+        """Group calls that carry the same media: an equal SSRC that runs in step in another call.
+
+        Where the other is a recording session, what it carries is another sighting of the call's media.
+        """
+        others = self._by_ssrc.setdefault(stream.ssrc, [])
+        for other_media, other in others:
+            if other_media is media or not self._in_step(other, stream):
+                continue
+            if media.recording_session:
+                other.forks += 1
+            elif other_media.recording_session:
+                stream.forks += 1
+            else:
+                self.same_media(other_media.call.index, media.call.index)
+        others.append((media, stream))
+
+    def _in_step(self, other: MediaStream, stream: MediaStream) -> bool:
+        if other.flow == stream.flow:
+            return True
+        return self._runs_with(other, stream) and (
+            int(self.stager.flows.last[other.flow]) >= stream.first_time - SILENT_FOR
+        )
+
+    def _give_up(self, flow: int) -> None:
+        """Nobody announced this flow in time: a call of its own, or nothing that can be recorded."""
+        kind = self._as_media(flow)
+        if kind is None:
+            self._ignore(flow)
+            return
+        table, window = self.stager.flows, self.stager.window
+        source, destination = table.source(flow), table.destination(flow)
+        first = int(self.stager.order[self.stager.starts[flow]])
+        call = self.new_media_call(
+            int(window.time[first]), int(window.number[first]), int(window.capture[first]), source, destination
+        )
+        media = self.start_call(call)
+        self._open(
+            flow, media, Side.CALLER, Rule.MEDIA_ONLY, dict(STATIC_FORMATS), "audio",
+            hops=frozenset(), since=int(window.time[first]), claim=None, encrypted=False, srtp=None,
+        )  # fmt: skip
+
+    def _as_media(self, flow: int) -> int | None:
+        """The payload type of a flow that is audio beyond doubt, None where it may be anything."""
+        window = self.stager.window
+        mine = self.stager.order[self.stager.starts[flow] : self.stager.starts[flow + 1]]
+        if not self.media_only or len(mine) < MIN_PACKETS:
+            return None
+        types = window.type[mine] & 127
+        kind = int(np.bincount(types).argmax())
+        known = STATIC_FORMATS.get(kind)
+        if known is None or known.encoding.upper() in _NO_SPEECH:
+            return None
+        steps = np.diff(window.sequence[mine].astype(np.int64)) & 0xFFFF
+        follows = np.count_nonzero((steps > 0) & (steps < 20))
+        return kind if 10 * follows >= 6 * len(steps) else None
+
+    def _ignore(self, flow: int) -> None:
+        self._ignored.add(flow)
+        self.stager.flows.states[flow] = IGNORED
+        for where in (self.stager.flows.source(flow), self.stager.flows.destination(flow)):
+            self._at.setdefault(where, set()).add(flow)
+
+    def _revisit(self, now: int) -> None:
+        """Endpoints were announced: flows seen there may belong to another call from then on."""
+        changed, self.registry.changed = self.registry.changed, set()
+        for flow in sorted({flow for where in changed for flow in self._at.get(where, ())}):
+            if flow in self._ignored:
+                self._ignored.discard(flow)
+                self.stager.flows.states[flow] = 0
+                self.stager.flows.first[flow] = now
+            elif flow in self._streams:
+                self._hand_over(flow, now)
+
+    def _hand_over(self, flow: int, now: int) -> None:
+        table, starts = self.stager.flows, self.stager.starts
+        if starts[flow] == starts[flow + 1]:
+            return
+        source, destination = table.source(flow), table.destination(flow)
+        held = self._streams[flow]
+        for claim in self.registry.claims(source, destination, int(table.realms[flow]), now):
+            media = self.calls.get(claim.by.call)
+            if media is None or any(m is media for m, _ in held):
+                continue
+            if self._adopt(flow, media, claim):
+                return
+            for other_media, other in held:
+                if other_media.call.ended is not None and claim.by.since > other.since:
+                    self._moved.append((other, claim.by.since))
+            stream = self._bind(flow, media, claim)
+            if now - claim.by.since < 4 * WAIT:
+                self._moved.append((stream, claim.by.since))
+
+    def _adopt(self, flow: int, media: CallMedia, claim: Claim) -> bool:
+        """Signalling came late: the call takes over what was recorded as media without signalling."""
+        orphan = next((m for m, _ in self._streams[flow] if m.call.state is CallState.MEDIA_ONLY), None)
+        if orphan is None or media.zero is not None or media.streams:
+            return False
+        turned = next(s for s in orphan.streams if s.flow == flow).speaker is not claim.speaker
+        media.directory, media.zero, media.started = orphan.directory, orphan.zero, orphan.started
+        media.tracks, media.streams, media.last_media = orphan.tracks, orphan.streams, orphan.last_media
+        shard = self._shards[orphan.call.index % self.workers]
+        for track in media.tracks:
+            if turned:
+                track.swap_channels(shard.pool)
+            shard.pool.close(track.path)
+        for stream in media.streams:
+            if turned:
+                stream.speaker = stream.speaker.other
+            stream.rule, stream.hops, stream.claim = claim.rule, self.registry.hops(claim.by), claim
+            self._pairs[stream.source, stream.destination] = media
+            for held in (self._streams.get(stream.flow, []), self._by_ssrc.get(stream.ssrc, [])):
+                held[:] = [(media, s) if s is stream else (m, s) for m, s in held]
+        for capture, (first, last) in orphan.call.captures.items():
+            media.call.see(capture, first)
+            media.call.see(capture, last)
+        del self.calls[orphan.call.index]
+        self.absorbed(orphan.call)
+        self._order = None
+        return True
+
+    def _forget_idle(self, now: int) -> None:
+        """Drop unclaimed flows that fell silent; their number must not grow with the capture."""
+        if not self._ignored:
+            return
+        table = self.stager.flows
+        gone = [flow for flow in sorted(self._ignored) if now - int(table.last[flow]) > IDLE]
+        self._drop(gone)
+
+    def _drop(self, flows: Iterable[int]) -> None:
+        table = self.stager.flows
+        gone = []
+        for flow in flows:
+            if flow in self._ignored:
+                self.unclaimed.flows += 1
+                self.unclaimed.packets += int(table.packets[flow])
+                self._ignored.discard(flow)
+            for where in (table.source(flow), table.destination(flow)):
+                there = self._at.get(where)
+                if there is not None:
+                    there.discard(flow)
+                    if not there:
+                        del self._at[where]
+            gone.append(flow)
+        self.stager.remove(np.array(gone, np.int32))
+
+    # Calls
+
+    def start_call(self, call: Call) -> CallMedia:
+        """Media for this call may come."""
+        media = CallMedia(call)
+        self.calls[call.index] = media
+        return media
+
+    def end_call(self, call: Call) -> CallMedia | None:
+        """The call is over: what it had. Its flows are free, its files closed."""
+        media = self.calls.pop(call.index, None)
+        if media is None:
+            return None
+        flows = self.stager.flows
+        for stream in media.streams:
+            state = self.table.state[stream.row]
+            if state[kernels.STARTED]:
+                call.see(self._last_capture, int(state[kernels.LAST_NUMBER]))
+            held = self._streams.get(stream.flow, [])
+            held[:] = [member for member in held if member[1] is not stream]
+            same = self._by_ssrc.get(stream.ssrc, [])
+            same[:] = [member for member in same if member[1] is not stream]
+            if not same:
+                self._by_ssrc.pop(stream.ssrc, None)
+            if self._pairs.get((stream.source, stream.destination)) is media:
+                del self._pairs[stream.source, stream.destination]
+            if not held and stream.flow in self._streams:
+                del self._streams[stream.flow]
+                if int(flows.states[stream.flow]) != IGNORED:
+                    self._ignored.add(stream.flow)
+                    flows.states[stream.flow] = IGNORED
+                    flows.packets[stream.flow] = 0
+        shard = self._shards[call.index % self.workers]
+        for track in media.tracks:
+            shard.pool.close(track.path)
+        self._order = None
+        return media
+
+    def give_back_unclaimed(self) -> None:
+        """The capture is over: count what nobody claimed."""
+        self._drop(sorted(self._ignored))
+
+    def hear_rtcp(self, time: int, compound: RtcpCompound) -> None:
+        """Note what RTCP tells of the streams in progress: names, and how the far end receives them."""
+        for description in compound.descriptions:
+            for _, stream in self._by_ssrc.get(description.ssrc, ()):
+                stream.cname = description.cname or stream.cname
+        for _, block in compound.blocks():
+            for _, stream in self._by_ssrc.get(block.ssrc, ()):
+                clock = int(self.table.state[stream.row, kernels.SEGMENT_CLOCK]) or 8000
+                stream.far_end_loss = block.fraction_lost / 256
+                stream.far_end_jitter_ms = block.jitter * 1000 / clock
+        for trip in self._round_trips.feed(time, compound):
+            for _, stream in self._by_ssrc.get(trip.source, ()):
+                stream.rtt_ms = trip.rtt_ns / 1e6
+
+    def release_rows(self, media: CallMedia) -> None:
+        """The reports of an ended call are made; its state may be used again."""
+        for stream in media.streams:
+            self.table.release(stream.row)
+
+
+_NO_SPEECH = {"CN", "TELEPHONE-EVENT", "RED", "H261", "H263", "JPEG", "NV", "CELB", "MPV", "MP2T", "MPA"}
+
+
+def _fast_rate(formats: dict[int, PayloadFormat]) -> int:
+    """Rate of the G.711 in a payload map, 0 where it has none."""
+    rates = [f.clock_rate for f in formats.values() if f.encoding.upper() in ("PCMU", "PCMA") and f.channels == 1]
+    return max(set(rates), key=rates.count) if rates else 0

@@ -1,0 +1,158 @@
+"""SIP messages in packet order, whatever carried them: UDP, IP fragments, TCP or WebSocket.
+
+In: the rows of a batch that are not media. Out: parsed messages with where and when they were seen. Keeps what is
+incomplete (fragments, TCP segments, half messages) within the bounds of the reassemblers.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from capture.address import Endpoint
+from capture.batch import KIND_FRAGMENT, KIND_TCP, DatagramBatch, Int64, UInt8
+from capture.fragments import FragmentReassembler, Payload
+from capture.tcpstreams import Segment, TcpPacket, TcpReassembler, endpoints
+from decoders.demux import SIP
+from decoders.sip import SipMessage, parse_message
+from decoders.sipstream import SipStream
+from recorder.model import Sighting, Transport
+
+MAX_STREAMS = 20_000
+"""Directions of TCP whose framing is kept; the one unused for longest goes first."""
+
+
+class Message(NamedTuple):
+    """A SIP message and its sighting."""
+
+    parsed: SipMessage
+    seen: Sighting
+
+
+class _Found(NamedTuple):
+    """Octets of one message before they are parsed."""
+
+    row: int
+    data: bytes
+    seen: Sighting
+
+
+Direction = tuple[Endpoint, Endpoint, int]
+
+
+@dataclass(slots=True)
+class MessageReader:
+    """Puts messages together from the rows of one batch after the other."""
+
+    fragments: FragmentReassembler = field(default_factory=FragmentReassembler)
+    tcp: TcpReassembler = field(default_factory=TcpReassembler)
+    unsound: int = 0
+    """What looked like SIP and was none."""
+    _streams: "OrderedDict[Direction, SipStream]" = field(default_factory=OrderedDict)
+    _place: tuple[int, int] = (0, 0)
+    """Capture and frame number of the last row, for what the end of the capture brings forth."""
+
+    def read(self, datagrams: DatagramBatch, kinds: UInt8, rows: Int64) -> Iterator[Message]:
+        """Messages that these rows (ascending) complete, in order."""
+        if len(rows) == 0:
+            return
+        carried = datagrams.kind[rows]
+        found: list[_Found] = [self._datagram(datagrams, row) for row in rows[kinds[rows] == SIP].tolist()]
+        fragments = rows[carried == KIND_FRAGMENT]
+        rebuilt: list[TcpPacket] = []
+        if len(fragments):
+            for piece in self.fragments.feed(datagrams, fragments):
+                if isinstance(piece, Payload):
+                    found.append(self._rebuilt(datagrams, piece))
+                else:
+                    rebuilt.append(piece)
+        segments = rows[carried == KIND_TCP]
+        if len(segments) or rebuilt:
+            packets = datagrams.packets
+            for segment in self.tcp.feed(datagrams, segments, rebuilt):
+                row = segment.packet
+                found.extend(self._frame(segment, row, int(packets.number[row]), int(packets.capture[row])))
+        last = int(rows[-1])
+        self._place = (int(datagrams.packets.capture[last]), int(datagrams.packets.number[last]))
+        found.sort(key=lambda f: f.row)
+        yield from self._parse(found)
+
+    def finish(self) -> Iterator[Message]:
+        """Messages that wait for octets that will not come."""
+        capture, number = self._place
+        found: list[_Found] = []
+        for segment in self.tcp.flush():
+            found.extend(self._frame(segment, 0, number, capture))
+        yield from self._parse(found)
+        self.fragments.finish()
+
+    def _parse(self, found: Iterable[_Found]) -> Iterator[Message]:
+        for _, data, seen in found:
+            message = parse_message(data)
+            if message is None:
+                self.unsound += 1
+            else:
+                yield Message(message, seen)
+
+    def _datagram(self, datagrams: DatagramBatch, row: int) -> _Found:
+        packets = datagrams.packets
+        source, destination = endpoints(datagrams, row)
+        begin = int(datagrams.payload[row])
+        data = packets.buffer[begin : begin + int(datagrams.length[row])].tobytes()
+        seen = Sighting(
+            time=int(packets.time[row]),
+            packet=int(packets.number[row]),
+            capture=int(packets.capture[row]),
+            source=source,
+            destination=destination,
+            realm=int(datagrams.realm[row]),
+        )
+        return _Found(row, data, seen)
+
+    def _rebuilt(self, datagrams: DatagramBatch, piece: Payload) -> _Found:
+        packets, row = datagrams.packets, piece.packet
+        seen = Sighting(
+            time=piece.time,
+            packet=int(packets.number[row]),
+            capture=int(packets.capture[row]),
+            source=piece.source,
+            destination=piece.destination,
+            realm=piece.realm,
+        )
+        return _Found(row, piece.data, seen)
+
+    def _frame(self, segment: Segment, row: int, number: int, capture: int) -> Iterator[_Found]:
+        """Messages that a segment completes."""
+        key = (segment.source, segment.destination, segment.realm)
+        stream = self._streams.get(key)
+        if stream is None or segment.start:
+            stream = self._streams[key] = SipStream()
+            if len(self._streams) > MAX_STREAMS:
+                self._streams.popitem(last=False)
+        self._streams.move_to_end(key)
+        messages = stream.feed(segment.data, segment.gap)
+        if segment.end:
+            messages += stream.finish()
+        if stream.interested is False:
+            self.tcp.ignore(*key)
+        if segment.end or stream.interested is False:
+            self._streams.pop(key, None)
+        for data in messages:
+            seen = Sighting(
+                time=segment.time,
+                packet=number,
+                capture=capture,
+                source=segment.source,
+                destination=segment.destination,
+                transport=Transport.WS if stream.transport == "ws" else Transport.TCP,
+                realm=segment.realm,
+            )
+            yield _Found(row, data, seen)
+
+
+def rows_of_interest(datagrams: DatagramBatch, kinds: UInt8, rtcp: int) -> Int64:
+    """Rows that Python must look at: SIP, RTCP, TCP segments and fragments."""
+    wanted = (kinds == SIP) | (kinds == rtcp) | (datagrams.kind == KIND_TCP) | (datagrams.kind == KIND_FRAGMENT)
+    return np.flatnonzero(wanted)

@@ -1,0 +1,123 @@
+"""Finished calls to recordings: audio at once, documents when the captures have been read to their end.
+
+A document tells the digest of its captures, the group of its call and the recording sessions that recorded it; none of
+these is known before the last packet. Until then a call waits, beyond SPILL calls in a file, so that a hundred thousand
+calls need no more memory than a thousand. In: `FinishedCall`s. Out: directories, catalogue rows, calls on a reporter.
+"""
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import IO
+from uuid import UUID
+
+from recorder.document import CallDocument, describe
+from recorder.engine import FinishedCall
+from recorder.metadata import build_metadata
+from recorder.metadata_ids import Identifiers
+from recorder.mixdown import finish_audio
+from recorder.model import AudioReport, Call, CaptureReport, StreamReport
+
+SPILL = 2_000
+"""Calls that wait in memory."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A call whose documents are not written yet."""
+
+    call: Call
+    streams: list[StreamReport]
+    audio: AudioReport | None
+    directory: Path | None
+
+
+@dataclass(slots=True)
+class Publisher:
+    """Turns finished calls into recordings."""
+
+    spool: Path
+    """File for the calls that wait; made when needed, removed at the end."""
+    form: str = "wav"
+    mono: bool = False
+    executor: Executor | None = None
+    wanted: Callable[[FinishedCall], bool] = lambda _: True
+    discard: Callable[[Path], None] = lambda _: None
+    """Removes the working directory of a call that is not wanted."""
+    not_wanted: int = 0
+    ids: dict[int, UUID] = field(default_factory=dict)
+    """`Call.index` -> `Call.id` of every call, for the groups."""
+    _waiting: list[tuple[FinishedCall, "Future[AudioReport | None] | AudioReport | None"]] = field(default_factory=list)
+    _spilled: int = 0
+    _file: IO[bytes] | None = None
+
+    def take(self, finished: FinishedCall) -> None:
+        """A call is over: finish its audio, keep the rest until the end."""
+        call = finished.call
+        if call.id is not None:
+            self.ids[call.index] = call.id
+        directory = finished.media.directory if finished.media else None
+        if not self.wanted(finished):
+            self.not_wanted += 1
+            if directory is not None:
+                self.discard(directory)
+            return
+        audio: Future[AudioReport | None] | AudioReport | None = None
+        if finished.media is not None and finished.media.tracks:
+            if self.executor is not None:
+                audio = self.executor.submit(finish_audio, finished.media, self.form, self.mono)
+            else:
+                audio = finish_audio(finished.media, self.form, self.mono)
+        self._waiting.append((finished, audio))
+        if len(self._waiting) >= SPILL:
+            self._spill()
+
+    def _spill(self) -> None:
+        """Write the calls that wait to the spool."""
+        if self._file is None:
+            self._file = self.spool.open("w+b")
+        for waiting in self._in_memory():
+            pickle.dump(waiting, self._file, protocol=5)
+            self._spilled += 1
+        self._waiting.clear()
+
+    def _in_memory(self) -> Iterator[Waiting]:
+        for finished, audio in self._waiting:
+            report = audio.result() if isinstance(audio, Future) else audio
+            directory = finished.media.directory if finished.media else None
+            yield Waiting(finished.call, finished.streams, report, directory)
+
+    def waiting(self) -> Iterator[Waiting]:
+        """Every call that waits, in the order in which they ended."""
+        if self._file is not None:
+            self._file.seek(0)
+            for _ in range(self._spilled):
+                yield pickle.load(self._file)
+        yield from self._in_memory()
+
+    def close(self) -> None:
+        """Remove the spool."""
+        if self._file is not None:
+            self._file.close()
+            self.spool.unlink(missing_ok=True)
+            self._file = None
+        self._waiting.clear()
+
+
+def write_documents(
+    waiting: Waiting, directory: Path, captures: Sequence[CaptureReport], ids: dict[int, UUID]
+) -> CallDocument:
+    """Write metadata.xml and call.json of a call into its working directory; gives the document."""
+    call = waiting.call
+    assert call.id is not None
+    group = ids.get(call.group, call.id) if call.group is not None else call.id
+    metadata = build_metadata(
+        call, waiting.streams, waiting.audio, captures, ids=Identifiers(call.id), group_id=group
+    )
+    (directory / "metadata.xml").write_bytes(metadata)
+    document = describe(call, waiting.streams, waiting.audio, sha256(metadata).hexdigest(), captures, group)
+    (directory / "call.json").write_bytes(document.to_bytes())
+    return document
