@@ -225,7 +225,7 @@ class CallDocument:
         """The bytes of call.json: UTF-8, members in the order of the schema, two spaces, newline at the end."""
         from pydantic_core import to_json
 
-        # The one member whose name is a Python keyword; a quote inside a string value is escaped, so this cannot hit one.
+        # The one name that is a Python keyword. Quotes within string values are escaped, so this hits no value.
         return to_json(self, indent=2).replace(b'"from_": ', b'"from": ') + b"\n"
 
 
