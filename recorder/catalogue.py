@@ -1,0 +1,186 @@
+"""The catalogue of a store: OUT/catalogue.sqlite, an index of its recordings and of every decision trace.
+
+In: documents and traces of one run, in any order. Out: a database that is a function of what was put into the store
+and of nothing else: the same recordings give the same octets, whatever the runs, the workers or the order. The old
+database stays as it is until the new one takes its place by a rename. Rows wait on disk, not in memory.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Table, create_engine, insert
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import NullPool
+
+from capture.errors import SpanrecError
+from recorder.catalogue_tables import ORDERED, VERSION, metadata, recording_row, recordings, trace_row, traces
+from recorder.document import CallDocument
+from recorder.model import Call, StreamReport
+
+FILE = "catalogue.sqlite"
+BATCH = 500
+"""Rows of a table that wait in memory."""
+
+_WRITTEN_BY = 96
+"""Offset in the file's header of the version of the library that wrote it (SQLite file format, section 1.3)."""
+_ANY_VERSION = (3_000_000).to_bytes(4, "big")
+
+
+class CatalogueError(SpanrecError):
+    """The catalogue cannot be read or written."""
+
+
+class Catalogue:
+    """Adds the recordings of a run to the catalogue at `path`; `scratch` is a directory on the same file system.
+
+    Leaves `path` alone until `finish`. Raises CatalogueError at once where what stands there cannot be used, so that
+    no long run ends so. Not for several threads at once.
+    """
+
+    def __init__(self, path: Path, scratch: Path) -> None:
+        self.path = path
+        self._fresh = scratch / FILE
+        self._staged = scratch / f"staged-{FILE}"
+        self._rows: dict[Table, list[dict[str, Any]]] = {table: [] for table in ORDERED}
+        if path.exists():
+            open_catalogue(path).close()
+        self._connection: Connection | None = _create(self._staged)
+
+    def __enter__(self) -> "Catalogue":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abandon()
+
+    def add_recording(self, document: CallDocument, directory: str) -> None:
+        """Index the recording in `directory`, relative to OUT. One of the same id is replaced."""
+        self._add(recordings, recording_row(document, directory))
+
+    def add_trace(self, call: Call, streams: Sequence[StreamReport], recorded: bool) -> None:
+        """Keep why a call was recorded as it was, or not at all. The call must have its `id`."""
+        self._add(traces, trace_row(call, streams, recorded))
+
+    def finish(self) -> list[str]:
+        """Put the rows in place. Returns the directories of recordings that this run has superseded elsewhere."""
+        if self._connection is None:
+            return []
+        for table in ORDERED:
+            self._flush(table)
+        self.abandon()
+        with _database(self.path, "write"):
+            superseded = self._merge()
+            _forget_version(self._fresh)
+            self._fresh.replace(self.path)
+            self._staged.unlink()
+        return superseded
+
+    def abandon(self) -> None:
+        """Let go of the rows; nothing happens after `finish`."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _add(self, table: Table, row: dict[str, Any]) -> None:
+        rows = self._rows[table]
+        rows.append(row)
+        if len(rows) >= BATCH:
+            self._flush(table)
+
+    def _flush(self, table: Table) -> None:
+        rows = self._rows[table]
+        if rows and self._connection is not None:
+            with _database(self.path, "write"):
+                self._connection.exec_driver_sql("BEGIN")
+                self._connection.execute(insert(table).prefix_with("OR REPLACE"), rows)
+                self._connection.exec_driver_sql("COMMIT")
+        rows.clear()
+
+    def _merge(self) -> list[str]:
+        """Write the new database: what was staged, and what stood there and has not been replaced, in order of time.
+
+        The order in which rows come decides the pages of a B-tree, so it must not depend on who came first.
+        """
+        superseded: list[str] = []
+        with _create(self._fresh) as connection:
+            sql = connection.exec_driver_sql
+            sql("ATTACH DATABASE ? AS staged", (str(self._staged),))
+            if self.path.exists():
+                sql("ATTACH DATABASE ? AS old", (str(self.path),))
+                superseded = [row[0] for row in sql(_SUPERSEDED)]
+            sql("BEGIN")
+            for table in ORDERED:
+                columns = ", ".join(column.name for column in table.columns)
+                source = f"SELECT {columns} FROM staged.{table.name}"
+                if self.path.exists():
+                    kept = f"WHERE id NOT IN (SELECT id FROM staged.{table.name})"
+                    source = f"{source} UNION ALL SELECT {columns} FROM old.{table.name} {kept}"
+                sql(f"INSERT INTO main.{table.name} ({columns}) SELECT * FROM ({source}) ORDER BY started, id")
+            sql("COMMIT")
+        return superseded
+
+
+_SUPERSEDED = """
+SELECT old.recordings.directory FROM old.recordings JOIN staged.recordings USING (id)
+WHERE old.recordings.directory NOT IN (SELECT directory FROM staged.recordings) ORDER BY 1
+"""
+
+
+def open_catalogue(path: Path) -> Connection:
+    """The catalogue at `path`, to be read. Raises CatalogueError where there is none or it is not to be read."""
+    if not path.is_file():
+        raise CatalogueError(f"{path}: there is no catalogue; give the directory that a replay has written to")
+    with _database(path, "read"):
+        connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro")
+        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    if version != VERSION:
+        connection.close()
+        age = "a newer spanrec wrote it; update" if version > VERSION else "it is not of spanrec; move it away"
+        raise CatalogueError(f"{path}: cannot read this catalogue: {age}")
+    return connection
+
+
+def _create(path: Path) -> Connection:
+    """A new database with empty tables. A crash loses it, so it needs neither a journal nor flushing."""
+    with _database(path, "write"):
+        connection = _connect(f"file:{quote(str(path.absolute()))}?mode=rwc")
+        for setting in ("page_size = 4096", "journal_mode = OFF", "synchronous = OFF", f"user_version = {VERSION}"):
+            connection.exec_driver_sql(f"PRAGMA {setting}")
+        connection.exec_driver_sql("BEGIN")
+        metadata.create_all(connection)
+        connection.exec_driver_sql("COMMIT")
+    return connection
+
+
+def _connect(uri: str) -> Connection:
+    """A connection on which transactions are said explicitly: the driver's own guesses would vary with its version."""
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
+    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _forget_version(path: Path) -> None:
+    """Overwrite the library's version, which SQLite only keeps for the curious: it differs between machines."""
+    with path.open("r+b") as file:
+        file.seek(_WRITTEN_BY)
+        file.write(_ANY_VERSION)
+
+
+@contextmanager
+def _database(path: Path, doing: str) -> Iterator[None]:
+    """Turn errors of the database into a sentence that names the file."""
+    try:
+        yield
+    except DatabaseError as error:
+        raise CatalogueError(f"{path}: cannot {doing} the catalogue: {error.orig}") from error
+    except (sqlite3.Error, OSError) as error:
+        raise CatalogueError(f"{path}: cannot {doing} the catalogue: {error}") from error
