@@ -275,15 +275,11 @@ def _head_end(data: bytes, begin: int) -> tuple[int, int]:
     limit = begin + MAX_HEAD
     crlf = data.find(b"\n\r\n", begin, limit)
     lf = data.find(b"\n\n", begin, crlf if crlf >= 0 else limit)
-    if lf >= 0:
-        return lf, lf + 2
-    if crlf >= 0:
-        return crlf, crlf + 3
-    if b"\n" not in data[begin:limit]:
-        cr = data.find(b"\r\r", begin, limit)
-        if cr >= 0:
-            return cr, cr + 2
-    return min(len(data), limit), -1
+    end, size = (lf, 2) if lf >= 0 else (crlf, 3)
+    cr = data.find(b"\r\r", begin, end if end >= 0 else limit)
+    if cr >= 0 and b"\n" not in data[begin:cr]:
+        end, size = cr, 2
+    return (end, end + size) if end >= 0 else (min(len(data), limit), -1)
 
 
 def _body(rest: bytes, lengths: list[str] | None, notes: list[str]) -> bytes:

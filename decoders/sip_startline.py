@@ -92,7 +92,7 @@ def find_message(data: bytes) -> int | None:
     if _starts_at(data, start):
         return start
     for hint in _HINT.finditer(data, start, start + MAX_JUNK + 16):
-        if hint.start() > start and _starts_at(data, hint.start()):
+        if start < hint.start() <= start + MAX_JUNK and _starts_at(data, hint.start()):
             return hint.start()
     return None
 
