@@ -120,8 +120,9 @@ def _stop(call: Call) -> int | None:
 
 def _add_group(recording: Any, call: Call, group_id: UUID) -> None:
     """RFC 7865, section 6.2. When a group of several calls ended is not one call's to tell."""
+    alone = call.group is None and group_id == call.id
     element = _add(recording, "group", group_id=id_text(group_uuid(group_id)))
-    _add_times(element, call.started, _stop(call) if group_id == call.id else None, _ASSOCIATION)
+    _add_times(element, call.started, _stop(call) if alone else None, _ASSOCIATION)
     extension.add_conversation(element, call, group_id)
 
 

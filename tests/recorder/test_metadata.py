@@ -234,8 +234,10 @@ def test_calls_of_one_conversation_share_their_group():
     second = a_call(id=UUID(int=9), group_reasons=[(0, GroupReason.REPLACES), (3, GroupReason.REPLACES)])
     root = checked(build(second, group=CALL_ID))
     group = root.find(f"{RS}group")
-    assert group.get("group_id") == checked(build()).find(f"{RS}group").get("group_id")
+    first = checked(build(a_call(group=0))).find(f"{RS}group")
+    assert group.get("group_id") == first.get("group_id")
     assert group.find(f"{RS}disassociate-time") is None
+    assert first.find(f"{RS}disassociate-time") is None
     assert [e.text for e in group.iterfind(f"{SR}conversation/{SR}tied-by")] == ["Replaces"]
     assert group.find(f"{SR}conversation").get("first-call") == str(CALL_ID)
 
