@@ -1,0 +1,51 @@
+"""Names of link types. In: a LINKTYPE_ value. Out: its name as https://www.tcpdump.org/linktypes.html has it."""
+
+_NAMES = {
+    0: "NULL",
+    1: "ETHERNET",
+    6: "IEEE802_5",
+    8: "SLIP",
+    9: "PPP",
+    12: "RAW",
+    14: "RAW",
+    50: "PPP_HDLC",
+    51: "PPP_ETHER",
+    101: "RAW",
+    104: "C_HDLC",
+    105: "IEEE802_11",
+    107: "FRELAY",
+    108: "LOOP",
+    113: "LINUX_SLL",
+    119: "IEEE802_11_PRISM",
+    127: "IEEE802_11_RADIOTAP",
+    140: "MTP2",
+    141: "MTP3",
+    143: "DOCSIS",
+    147: "USER0",
+    148: "USER1",
+    149: "USER2",
+    150: "USER3",
+    166: "PPP_PPPD",
+    177: "LINUX_LAPD",
+    187: "BLUETOOTH_HCI_H4",
+    189: "USB_LINUX",
+    192: "PPI",
+    195: "IEEE802_15_4_WITHFCS",
+    201: "BLUETOOTH_HCI_H4_WITH_PHDR",
+    220: "USB_LINUX_MMAPPED",
+    228: "IPV4",
+    229: "IPV6",
+    239: "NFLOG",
+    248: "SCTP",
+    249: "USBPCAP",
+    252: "WIRESHARK_UPPER_PDU",
+    253: "NETLINK",
+    271: "VSOCK",
+    274: "ETHERNET_MPACKET",
+    276: "LINUX_SLL2",
+}
+
+
+def link_type_name(link_type: int) -> str:
+    """Name of a link type, `LINKTYPE_` left out; the number itself where it has none here."""
+    return _NAMES.get(link_type, str(link_type))

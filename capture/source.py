@@ -1,0 +1,173 @@
+"""Capture files, directories and standard input as one capture in time order.
+
+In: paths as a user gives them. Out: `PacketBatch`es over all of them and one `CaptureFile` each. What is damaged or no
+capture is told there; nothing raises. Every batch stays valid until two more have been asked for, and its buffer is
+read-only.
+"""
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from capture.batch import PacketBatch
+from capture.damage import Damage
+from capture.linktypes import link_type_name
+from capture.merge import NEVER, merge
+from capture.pcap import is_pcap
+from capture.pcapng import is_pcapng
+from capture.reader import STANDARD_INPUT, CaptureFile, FileReader
+from capture.streams import SMALL_CHUNK, open_input
+
+__all__ = ["CaptureFile", "CaptureSource", "Damage", "link_type_name"]
+
+_SUFFIXES = (".pcap", ".pcapng", ".cap", ".ntar")
+_PACKED_SUFFIXES = (".gz", ".zst")
+
+
+class CaptureSource:
+    """An iterable of batches in time order over all captures; to be iterated once.
+
+    A file named twice, whichever way, is read once. Directories give the captures in and below them, sorted by path:
+    regular files whose content is a capture's, or whose name says so.
+    """
+
+    def __init__(self, paths: Sequence[str | Path], *, batch_size: int = 8192, hash_files: bool = True) -> None:
+        self._batch_size = batch_size
+        self._hash_files = hash_files
+        self._paths = list(_expand(paths))
+        self.files = [CaptureFile(index, _name(path)) for index, path in enumerate(self._paths)]
+        self._feeds: list[_FileFeed] = []
+        self._sizes = [_size(path) for path in self._paths]
+
+    @property
+    def progress(self) -> tuple[int, int | None]:
+        """Octets read so far, and octets in all (None where a pipe is among the captures)."""
+        sizes = [size for size in self._sizes if size is not None]
+        total = sum(sizes) if len(sizes) == len(self._sizes) else None
+        return sum(feed.reader.taken for feed in self._feeds), total
+
+    def __iter__(self) -> Iterator[PacketBatch]:
+        self._feeds = [
+            _FileFeed(file, path, self._hash_files) for file, path in zip(self.files, self._paths, strict=True)
+        ]
+        if len(self._feeds) > 1:
+            for feed in self._feeds:
+                feed.find_start()
+        return merge(self._feeds, self._batch_size)
+
+
+class _FileFeed:
+    """A capture file as `capture.merge` takes it."""
+
+    def __init__(self, file: CaptureFile, path: Path | None, hashed: bool) -> None:
+        self.rank = file.index
+        self.start = 0
+        self.reader = FileReader(file, path, hashed=hashed)
+        self._path = path
+        self._opened = False
+        self._first: PacketBatch | None = None
+
+    @property
+    def live(self) -> bool:
+        """Packets come from a pipe."""
+        return self.reader.live
+
+    def find_start(self) -> None:
+        """Look at the first packet for its time, and leave the file closed where it can be opened again."""
+        if self._path is not None and _is_regular(self._path):
+            glance = FileReader(CaptureFile(self.rank, ""), self._path, hashed=False, peeking=True)
+            glance.open()
+            first = glance.read(1)
+            glance.close()
+        else:
+            self.open(crowded=False)
+            first = self._first = self.reader.read(8192)
+        self.start = NEVER if first is None else int(first.time[0])
+
+    def open(self, crowded: bool) -> None:
+        """Open the file, if it is not."""
+        if not self._opened:
+            self._opened = True
+            self.reader.open(crowded)
+
+    def read(self, limit: int, span: int) -> PacketBatch | None:
+        """Next packets."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        return self.reader.read(limit, span)
+
+
+def _expand(paths: Sequence[str | Path]) -> Iterator[Path | None]:
+    """Files in the order given, directories unfolded, each file once; None for standard input."""
+    seen: set[tuple[int, int] | str] = set()
+    for path in paths:
+        for file in _unfold(path):
+            identity = _identity(file)
+            if identity not in seen:
+                seen.add(identity)
+                yield file
+
+
+def _unfold(path: str | Path) -> list[Path | None]:
+    if str(path) == STANDARD_INPUT:
+        return [None]
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    found: list[Path | None] = []
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        found += [file for name in names if _is_capture(file := Path(folder, name))]
+    return sorted(found, key=str)
+
+
+def _is_capture(path: Path) -> bool:
+    """Whether a file in a directory is a capture by its content, or means to be one by its name."""
+    if not _is_regular(path):
+        return False
+    name = path.name.lower()
+    for suffix in _PACKED_SUFFIXES:
+        name = name.removesuffix(suffix)
+    if name.endswith(_SUFFIXES):
+        return True
+    try:
+        source = open_input(path, hashed=False, mapped=False, chunk=SMALL_CHUNK)
+    except OSError:
+        return False
+    source.extend()
+    head = source.window.buffer[:4].tobytes()
+    source.finish()
+    return is_pcap(head) or is_pcapng(head)
+
+
+def _identity(path: Path | None) -> tuple[int, int] | str:
+    if path is None:
+        return STANDARD_INPUT
+    try:
+        status = path.stat()
+    except OSError:
+        return str(path)
+    return status.st_dev, status.st_ino
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _size(path: Path | None) -> int | None:
+    if path is None:
+        return None
+    try:
+        status = path.stat()
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _name(path: Path | None) -> str:
+    return STANDARD_INPUT if path is None else path.name
