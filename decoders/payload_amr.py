@@ -1,8 +1,8 @@
 """AMR and AMR-WB payloads (RFC 4867): bandwidth-efficient and octet-aligned, to frames in storage format.
 
 In: a payload and what the format parameters agreed on. Out: frames of 20 ms, each one octet of frame type and quality,
-then the speech bits from the high end, as the decoders take them (section 5.3). Interleaving, robust sorting and
-several channels are refused by name, never misread. Never raises.
+then the speech bits from the high end, as the decoders take them (section 5.3). Interleaving and robust sorting
+are refused by name, never misread. Never raises.
 """
 
 from decoders.payload import MAX_SECONDS, CodecFrame, Splitter
@@ -24,11 +24,9 @@ def parse_parameters(fmtp: str) -> dict[str, str]:
     return parameters
 
 
-def why_amr_unsupported(fmtp: str, channels: int) -> str:
+def why_amr_unsupported(fmtp: str) -> str:
     """What in the agreed parameters (section 8.1) this module does not read; empty where it reads all."""
     parameters = parse_parameters(fmtp)
-    if channels > 1:
-        return "AMR with several channels is not supported"
     if "interleaving" in parameters:
         return "AMR with interleaving is not supported"
     if parameters.get("robust-sorting", "0") == "1":

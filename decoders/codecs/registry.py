@@ -46,6 +46,8 @@ _FRAMES: dict[str, tuple[_CodecName, Splitter]] = {
     "G729AB": ("g729", split_g729),
     "G723": ("g723_1", split_g723),
 }
+_INTERLEAVED = {"PCMU", "PCMA", "L8", "L16", "OPUS"}
+"""Codecs of which several channels are mixed."""
 _G726_BITS = {"16": 2, "24": 3, "32": 4, "40": 5}
 
 
@@ -54,8 +56,14 @@ def make_decoder(fmt: PayloadFormat) -> Decoder | None:
     if why_undecodable(fmt):
         return None
     name = fmt.encoding.upper()
-    plain = _PLAIN.get(name)
-    return plain(fmt) if plain else _ffmpeg_decoder(name, fmt)
+    if name in _PLAIN:
+        return _PLAIN[name](fmt)
+    if bits := _g726_bits(name):
+        # Compiled at its first use, which most never see.
+        from decoders.codecs.g726 import G726Decoder
+
+        return G726Decoder(fmt.clock_rate, bits, low_first=not name.startswith("AAL2-"))
+    return _ffmpeg_decoder(name, fmt)
 
 
 def why_undecodable(fmt: PayloadFormat) -> str:
@@ -69,8 +77,10 @@ def why_undecodable(fmt: PayloadFormat) -> str:
         return f"{fmt.channels} channels are not supported"
     if not 1000 <= fmt.clock_rate <= _MAX_RATE:
         return f"a clock rate of {fmt.clock_rate} Hz is not supported"
-    if name in _PLAIN:
-        return "DVI4 with several channels is not supported" if name == "DVI4" and fmt.channels > 1 else ""
+    if fmt.channels > 1 and name not in _INTERLEAVED:
+        return f"{fmt.encoding} with several channels is not supported"
+    if name in _PLAIN or _g726_bits(name):
+        return ""
     return _why_ffmpeg_cannot(name, fmt)
 
 
@@ -94,9 +104,7 @@ def _why_ffmpeg_cannot(name: str, fmt: PayloadFormat) -> str:
     if name == "SPEEX" and fmt.clock_rate not in _SPEEX_MODES:
         return f"Speex has no rate of {fmt.clock_rate} Hz"
     if name in ("AMR", "AMR-WB"):
-        return why_amr_unsupported(fmt.fmtp, fmt.channels)
-    if fmt.channels > 1 and name != "OPUS":
-        return f"{fmt.encoding} with several channels is not supported"
+        return why_amr_unsupported(fmt.fmtp)
     return ""
 
 
@@ -108,9 +116,6 @@ def _codec_name(name: str) -> _CodecName | None:
         return _FRAMES[name][0]
     if name in _FIXED_FRAMES:
         return _FIXED_FRAMES[name][0]
-    if _g726_bits(name):
-        # AAL2 packing starts at an octet's high end (ITU-T I.366.2), RTP's own at the low one (RFC 3551, 4.5.4).
-        return "g726" if name.startswith("AAL2-") else "g726le"
     if name in ("AMR", "AMR-WB"):
         # The reference fixed-point decoder reads SID frames; libavcodec's own does not.
         reference = "libopencore_amrnb" if name == "AMR" else "libopencore_amrwb"
@@ -133,8 +138,6 @@ def _ffmpeg_decoder(name: str, fmt: PayloadFormat) -> Decoder:
     codec = _codec_name(name) or ""
     if name == "G722":
         return SampleDecoder(CodecSetup(codec, 16000), bits=4)
-    if bits := _g726_bits(name):
-        return SampleDecoder(CodecSetup(codec, fmt.clock_rate, {"bits_per_coded_sample": str(bits)}), bits)
     if name == "ILBC":
         return IlbcDecoder(20 if parse_parameters(fmt.fmtp).get("mode") == "20" else 30)
     if name == "OPUS":
