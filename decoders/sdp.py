@@ -116,17 +116,18 @@ def _lines(body: bytes) -> Iterable[str]:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = body.decode("latin-1")
+    text = text.replace("\r\n", "\n")
+    if "\r" in text or "\0" in text:
+        text = text.replace("\r", "\n").replace("\0", "")
     # str.splitlines would also break at characters that SDP allows inside a line.
-    for line in text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").split("\n"):
-        line = line.lstrip()
-        if len(line) < 2:
-            continue
-        if line[1] == "=":
-            yield line if line[0].islower() else line[0].lower() + line[1:]
-        elif line[1].isspace():
+    for line in text.split("\n"):
+        if line[1:2] == "=" and "a" <= line[0] <= "z":
+            yield line
+        elif line:
             kind, equals, value = line.partition("=")
-            if equals and len(kind.strip()) == 1:
-                yield f"{kind.strip().lower()}={value}"
+            kind = kind.strip().lower()
+            if equals and len(kind) == 1:
+                yield f"{kind}={value}"
 
 
 def _connection_address(value: str, notes: list[str]) -> str:

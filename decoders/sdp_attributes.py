@@ -43,9 +43,10 @@ def parse_format_list(
             continue
         parameters = fmtps.get(payload_type, "")
         written = rtpmaps.get(payload_type)
-        chosen = _rtpmap(payload_type, written, parameters) if written else None
+        static = STATIC_FORMATS.get(payload_type)
+        usual = static is not None and not parameters and written == static.rtpmap
+        chosen = _rtpmap(payload_type, written, parameters) if written and not usual else None
         if chosen is None:
-            static = STATIC_FORMATS.get(payload_type)
             if static is None:
                 notes.append(f"media description {index}: payload type {payload_type} has no rtpmap")
                 continue

@@ -246,16 +246,14 @@ def parse_message(data: bytes) -> SipMessage | None:
     """
     notes: list[str] = []
     begin = skip_blanks(data) if data[:1] <= b" " else 0
-    end, body_at = _head_end(data, begin)
-    lines = split_lines(data[begin:end], notes)
+    lines, body_at = _head(data, begin, notes)
     start = parse_start_line(lines[0])
     if start is None:
         found = find_message(data)
         if found is None or found == begin:
             return None
         notes = ["junk before the start line"]
-        end, body_at = _head_end(data, found)
-        lines = split_lines(data[found:end], notes)
+        lines, body_at = _head(data, found, notes)
         start = parse_start_line(lines[0])
         if start is None:
             return None
@@ -270,8 +268,21 @@ def parse_message(data: bytes) -> SipMessage | None:
     return message
 
 
+def _head(data: bytes, begin: int, notes: list[str]) -> tuple[list[str], int]:
+    """Lines of the header, and where the body begins (-1 where no empty line separates them)."""
+    before = len(notes)
+    end = data.find(b"\r\n\r\n", begin, begin + MAX_HEAD)
+    if end >= 0:
+        lines = split_lines(data[begin:end], notes)
+        if "" not in lines:
+            return lines, end + 4
+        del notes[before:]
+    end, body_at = _head_end(data, begin)
+    return split_lines(data[begin:end], notes), body_at
+
+
 def _head_end(data: bytes, begin: int) -> tuple[int, int]:
-    """Where the header ends and where the body begins (-1 where no empty line separates them)."""
+    """Where the header ends and where the body begins, by the first empty line whatever ends the lines."""
     limit = begin + MAX_HEAD
     crlf = data.find(b"\n\r\n", begin, limit)
     lf = data.find(b"\n\n", begin, crlf if crlf >= 0 else limit)

@@ -167,7 +167,9 @@ class SipStream:
                 del self._buffer[: self._needed]
                 self._needed = 0
             self._drop_blanks()
-            if not self._buffer or not self._find_start() or not self._measure():
+            if not self._buffer or not self._find_start():
+                break
+            if not self._measure() and self._synchronised:
                 break
         return messages
 
@@ -214,12 +216,13 @@ class SipStream:
         return True
 
     def _abandon(self, why: str) -> None:
-        """Give up the message at the front; its remains are searched for the next start line as they come."""
+        """Give up the message at the front: its start line goes, its remains are searched for the next one."""
         self._note(why)
         self._needed = 0
         self._synchronised = False
-        self.skipped += 1
-        del self._buffer[:1]
+        line = self._buffer.find(b"\n") + 1
+        self.skipped += line
+        del self._buffer[:line]
 
     def _body_length(self, body: int) -> int:
         """Octets of the body that begins at `body`. Without a usable Content-Length a session description reaches to
