@@ -82,10 +82,19 @@ class DialogTags:
         if callee and callee not in self._caller and len(self._callee) < MAX_TAGS:
             self._callee[callee] = None
 
-    def alternatives(self, tag: str, hop: int) -> list[str]:
-        """Other callee tags heard at `hop`; also remembers `tag` there."""
-        if len(self._hops) < MAX_TAGS:
-            self._hops.setdefault(tag, set()).add(hop)
+    def branch(self, tag: str, hop: int) -> bool:
+        """The callee's dialog `tag` was heard at `hop`. True where it is new beside others: the call has forked."""
+        hops = self._hops.get(tag)
+        if hops is not None and hop in hops:
+            return False
+        if hops is not None:
+            hops.add(hop)
+        elif len(self._hops) < MAX_TAGS:
+            self._hops[tag] = {hop}
+        return bool(self.others(tag, hop))
+
+    def others(self, tag: str, hop: int) -> list[str]:
+        """Other callee dialogs heard at `hop`."""
         return [other for other, hops in self._hops.items() if other != tag and hop in hops]
 
     def confirm(self, tag: str, hop: int) -> None:
@@ -107,26 +116,49 @@ class DialogTags:
 
 
 class Hops:
-    """Numbers for pairs of signalling endpoints, in order of first sighting. The last number takes the overflow."""
+    """Numbers for pairs of signalling endpoints, in order of first sighting. The last number takes the overflow.
 
-    __slots__ = ("_numbers",)
+    A pair is known again by its hosts where a peer answers or calls back from another port, or over another TCP
+    connection; but not where several hops lie between the same two hosts.
+    """
+
+    __slots__ = ("_count", "_numbers")
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[Endpoint, Endpoint, int], int] = {}
-
-    def number(self, seen: Sighting) -> int:
-        """Hop of a sighting, whichever way the message went."""
-        source, destination = seen.source, seen.destination
-        key = (source, destination, seen.realm) if source <= destination else (destination, source, seen.realm)
-        known = self._numbers.get(key)
-        if known is None:
-            known = min(len(self._numbers), MAX_HOPS - 1)
-            if len(self._numbers) < MAX_HOPS:
-                self._numbers[key] = known
-        return known
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return self._count
+
+    def known(self, seen: Sighting) -> int | None:
+        """Hop of a sighting, whichever way the message went; None for a new pair."""
+        return self._numbers.get(_pair(seen))
+
+    def between_hosts(self, seen: Sighting) -> int | None:
+        """The only hop between the two hosts, None where there are none or several."""
+        first, second, realm = _pair(seen)
+        hosts = {first[:2], second[:2]}
+        found = {
+            number
+            for (one, other, where), number in self._numbers.items()
+            if where == realm and {one[:2], other[:2]} == hosts
+        }
+        return found.pop() if len(found) == 1 else None
+
+    def enter(self, seen: Sighting, number: int | None = None) -> int:
+        """Give a new pair its number, or that of a hop known otherwise."""
+        if number is None:
+            number = min(self._count, MAX_HOPS - 1)
+            self._count = min(self._count + 1, MAX_HOPS)
+        if len(self._numbers) < 4 * MAX_HOPS:
+            self._numbers[_pair(seen)] = number
+        return number
+
+
+def _pair(seen: Sighting) -> tuple[Endpoint, Endpoint, int]:
+    source, destination = seen.source, seen.destination
+    return (source, destination, seen.realm) if source <= destination else (destination, source, seen.realm)
 
 
 class _Step(NamedTuple):
@@ -207,7 +239,8 @@ class Path:
             if step.hop not in visited and self._same(step.destination if backwards else step.source, node)
         ]
         answered = [step for step in joined if step.hop in self._answered]
-        return (answered or joined or [None])[-1]
+        best = answered or joined
+        return best[-1] if best else None
 
     def _same(self, one: Endpoint, other: Endpoint) -> bool:
         return one == other if self._exact else one[:2] == other[:2]

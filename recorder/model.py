@@ -188,6 +188,10 @@ class GroupReason(StrEnum):
     MEDIA = "media identity"
     REPLACES = "Replaces"
     REFERRED_BY = "Referred-By"
+    REFER = "REFER"
+    """One side of the other call was asked by REFER to make this one."""
+    REDIRECT = "redirection"
+    """The other call was answered 3xx with this one's target."""
     SESSION_ID = "Session-ID"
     HEADER = "X-header"
 
@@ -261,6 +265,8 @@ class RecordingSession:
     """The rs-metadata bodies, verbatim, in order of arrival."""
     packets: int = 0
     """RTP packets that it carried."""
+    records: list[int] = field(default_factory=list)
+    """`Call.index` of the calls that it records."""
 
 
 @dataclass(frozen=True, slots=True)
