@@ -82,7 +82,7 @@ class RecordingStore:
 
     def remove(self, directory: str) -> None:
         """Remove a recording that another one has superseded, and the days that this leaves empty."""
-        path = self._inside(directory)
+        path = recording_path(self.out, directory)
         if _identifier(path) is None:
             return
         with _disk(path, "remove"):
@@ -140,7 +140,7 @@ class RecordingStore:
 
     def _move(self, work: Path, name: str, identifier: str) -> bool:
         """Rename `work` to `name`; False where another call's recording stands there."""
-        final = self._inside(name)
+        final = recording_path(self.out, name)
         day = name.rpartition("/")[0]
         with _disk(final, "write"):
             if day not in self._days:
@@ -159,12 +159,13 @@ class RecordingStore:
                 shutil.rmtree(old)
         return True
 
-    def _inside(self, directory: str) -> Path:
-        """The path of `directory`, which must lie in OUT."""
-        parts = directory.split("/")
-        if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
-            raise StoreError(f"{directory!r}: is no directory of a recording")
-        return self.out.joinpath(*parts)
+
+def recording_path(out: Path, directory: str) -> Path:
+    """The path of a recording's `directory`, as documents and catalogues tell it, which must lie in `out`."""
+    parts = directory.split("/")
+    if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
+        raise StoreError(f"{directory!r}: is no directory of a recording")
+    return out.joinpath(*parts)
 
 
 def _identifier(recording: Path) -> str | None:
