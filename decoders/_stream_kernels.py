@@ -6,6 +6,12 @@ audio rate in use (8 to 48 kHz and the 11.025 kHz family). `decoders.timeline` e
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
+
+from capture.batch import Bytes, Int32, Int64, UInt8, UInt16, UInt32
+
+Int16 = NDArray[np.int16]
+Floats = NDArray[np.float64]
 
 TICKS = 14_112_000
 """Timeline ticks in a second."""
@@ -18,8 +24,8 @@ TICKS = 14_112_000
     LAST_END, SHIFTS, RESTARTS, AUDIO, EVENTS, NOISE, UNKNOWN, STRAYS, SNAPPED, AUDIO_TYPE, FIRST_NUMBER, LAST_NUMBER,
     OTHERS, STATE,
 ) = range(47)  # fmt: skip
-"""STATE is the number of columns; OTHERS counts what of a window is left to decoders, LOW_TICKS and HIGH_TICKS bound what
-of it the kernels place."""
+"""STATE is the number of columns. OTHERS counts what of a window is left to decoders; LOW_TICKS and HIGH_TICKS
+bound what of it the kernels place."""
 
 JITTER, JITTER_MAX, JITTER_SUM, JITTER_COUNT, STATISTICS = range(5)
 """Columns of a stream's floating-point state, jitter in RTP clock units; STATISTICS is their number."""
@@ -74,7 +80,23 @@ def _signed(difference: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _unwrap(state, s, first, last, top, order, w_time, w_stamp, w_type, kinds, clocks, epoch, uts, position, delay):
+def _unwrap(
+    state: Int64,
+    s: int,
+    first: int,
+    last: int,
+    top: int,
+    order: Int32,
+    w_time: Int64,
+    w_stamp: UInt32,
+    w_type: UInt8,
+    kinds: UInt8,
+    clocks: Int32,
+    epoch: int,
+    uts: Int64,
+    position: Int64,
+    delay: Int64,
+) -> tuple[int, int]:
     """Timestamps without wraps, positions by the mapping in force and delays against it, up to a change of clock.
 
     Gives (the packet reached, the highest timestamp).
@@ -88,7 +110,7 @@ def _unwrap(state, s, first, last, top, order, w_time, w_stamp, w_type, kinds, c
         clock = np.int64(clocks[f, w_type[p] & 127])
         arrival = ticks_of(w_time[p] - epoch)
         if top < 0:
-            top = stamp + (1 << 33)
+            top = np.int64(stamp + (1 << 33))
             state[s, SEGMENT_UTS] = top
             state[s, SEGMENT_POSITION] = arrival
             state[s, SEGMENT_CLOCK] = clock
@@ -98,7 +120,7 @@ def _unwrap(state, s, first, last, top, order, w_time, w_stamp, w_type, kinds, c
         uts[i] = here
         position[i] = arrival
         delay[i] = UNHEARD
-        if kind == KIND_EVENT or kind == KIND_UNKNOWN:
+        if kind in (KIND_EVENT, KIND_UNKNOWN):
             continue
         if clock != state[s, SEGMENT_CLOCK]:
             if heard:
@@ -120,7 +142,7 @@ def _unwrap(state, s, first, last, top, order, w_time, w_stamp, w_type, kinds, c
 
 
 @njit(cache=True, nogil=True)
-def _moves(low, baseline, duration):
+def _moves(low: int, baseline: int, duration: int) -> bool:
     """Whether a block whose least delay is `low` must be moved on the timeline."""
     offset = low - baseline
     if -DRIFT <= offset <= DRIFT:
@@ -131,7 +153,7 @@ def _moves(low, baseline, duration):
 
 
 @njit(cache=True, nogil=True)
-def _align(state, s, first, last, final, uts, position, delay):
+def _align(state: Int64, s: int, first: int, last: int, final: bool, uts: Int64, position: Int64, delay: Int64) -> int:
     """Move blocks of packets to where their delay says; gives the index behind the last packet that is settled."""
     i = first
     shift = np.int64(0)
@@ -210,8 +232,22 @@ def _align(state, s, first, last, final, uts, position, delay):
 
 @njit(cache=True, nogil=True)
 def locate(
-    state, s, first, last, final, order, w_time, w_stamp, w_type, kinds, clocks, epoch, uts, position, delay,
-):  # fmt: skip
+    state: Int64,
+    s: int,
+    first: int,
+    last: int,
+    final: bool,
+    order: Int32,
+    w_time: Int64,
+    w_stamp: UInt32,
+    w_type: UInt8,
+    kinds: UInt8,
+    clocks: Int32,
+    epoch: int,
+    uts: Int64,
+    position: Int64,
+    delay: Int64,
+) -> int:
     """Unwrapped timestamp and position of the packets order[first:last] of stream s; gives how far they are settled.
 
     Packets from the returned index on must be looked at again together with those that follow them.
@@ -231,20 +267,20 @@ def locate(
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _seen(state, s, extended):
+def _seen(state: Int64, s: int, extended: int) -> int:
     """Whether the packet with this extended sequence number was received, as far as the history goes."""
     word = (extended >> 6) & 3
     return (state[s, SEEN + word] >> (extended & 63)) & 1
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _mark(state, s, extended):
+def _mark(state: Int64, s: int, extended: int) -> None:
     """Remember a received packet."""
     state[s, SEEN + ((extended >> 6) & 3)] |= np.int64(1) << (extended & 63)
 
 
 @njit(cache=True, nogil=True)
-def _advance(state, s, extended):
+def _advance(state: Int64, s: int, extended: int) -> None:
     """Move the highest sequence number up to `extended`, forgetting what falls out of the history."""
     top = state[s, TOP]
     if extended - top >= HISTORY:
@@ -258,7 +294,7 @@ def _advance(state, s, extended):
 
 
 @njit(cache=True, nogil=True)
-def _begin(state, s, extended):
+def _begin(state: Int64, s: int, extended: int) -> None:
     """RFC 3550 A.1 init_seq; what an earlier sequence of the same source expected is kept."""
     if state[s, STARTED]:
         state[s, EXPECTED] += state[s, TOP] - state[s, BASE] + 1
@@ -278,7 +314,7 @@ UNDECIDED = 3
 
 
 @njit(cache=True, nogil=True)
-def _sequence(state, s, sequence, following, final):
+def _sequence(state: Int64, s: int, sequence: int, following: int, final: bool) -> int:
     """RFC 3550 A.1 update_seq with a look ahead: NEW, REPEATED, ASTRAY or UNDECIDED (needs the next packet).
 
     `following` is the sequence number of the stream's next packet in order of arrival, -1 where there is none yet.
@@ -314,9 +350,9 @@ def _sequence(state, s, sequence, following, final):
 
 
 @njit(cache=True, nogil=True)
-def _jitter(state, figures, s, kind, clock, nanoseconds, stamp):
+def _jitter(state: Int64, figures: Floats, s: int, kind: int, clock: int, nanoseconds: int, stamp: int) -> None:
     """RFC 3550 section 6.4.1, in order of arrival; events and noise are left out (their timestamps stand still)."""
-    if kind == KIND_EVENT or kind == KIND_NOISE:
+    if kind in (KIND_EVENT, KIND_NOISE):
         state[s, AFTER_EVENT] = 1
         return
     arrival = nanoseconds // 1_000_000_000 * clock + nanoseconds % 1_000_000_000 * clock // 1_000_000_000
@@ -334,7 +370,7 @@ def _jitter(state, figures, s, kind, clock, nanoseconds, stamp):
 
 
 @njit(cache=True, nogil=True)
-def _as_copy(state, s, primary, sequence, stamp):
+def _as_copy(state: Int64, s: int, primary: int, sequence: int, stamp: int) -> int:
     """Place a packet of a second sighting by the first one's mapping; gives its position, or UNHEARD if it has it."""
     top = state[primary, TOP]
     delta = (sequence - top) & 0xFFFF
@@ -355,9 +391,28 @@ DROPPED = 255
 
 @njit(cache=True, nogil=True)
 def _receive_stream(
-    state, figures, s, first, last, horizon, final, order, w_time, w_stamp, w_sequence, w_type, w_size, w_missing,
-    w_number, kinds, clocks, epoch, uts, position, out_kind,
-):  # fmt: skip
+    state: Int64,
+    figures: Floats,
+    s: int,
+    first: int,
+    last: int,
+    horizon: int,
+    final: bool,
+    order: Int32,
+    w_time: Int64,
+    w_stamp: UInt32,
+    w_sequence: UInt16,
+    w_type: UInt8,
+    w_size: Int32,
+    w_missing: Int32,
+    w_number: Int64,
+    kinds: UInt8,
+    clocks: Int32,
+    epoch: int,
+    uts: Int64,
+    position: Int64,
+    out_kind: UInt8,
+) -> int:
     """Statistics and placing of one stream's entries; gives the index behind the last one that was taken."""
     f = state[s, FORMATS]
     primary = state[s, PRIMARY]
@@ -410,7 +465,7 @@ def _receive_stream(
             state[s, STRAYS] += 1
             continue
         out_kind[i] = kind
-        if kind == KIND_ULAW or kind == KIND_ALAW:
+        if kind in (KIND_ULAW, KIND_ALAW):
             end = position[i] + w_size[p] * TICKS // clock
             if position[i] < state[s, LOW_TICKS]:
                 state[s, LOW_TICKS] = position[i]
@@ -425,9 +480,29 @@ def _receive_stream(
 
 @njit(cache=True, nogil=True)
 def receive(
-    state, figures, streams, bounds, taken, order, w_time, w_stamp, w_sequence, w_type, w_size, w_missing, w_number,
-    kinds, clocks, epoch, now, hold, uts, position, delay, out_kind,
-):  # fmt: skip
+    state: Int64,
+    figures: Floats,
+    streams: Int32,
+    bounds: Int64,
+    taken: Int64,
+    order: Int32,
+    w_time: Int64,
+    w_stamp: UInt32,
+    w_sequence: UInt16,
+    w_type: UInt8,
+    w_size: Int32,
+    w_missing: Int32,
+    w_number: Int64,
+    kinds: UInt8,
+    clocks: Int32,
+    epoch: int,
+    now: int,
+    hold: int,
+    uts: Int64,
+    position: Int64,
+    delay: Int64,
+    out_kind: UInt8,
+) -> None:
     """Run the receiver over the entries of each stream: order[bounds[x]:bounds[x + 1]] belongs to streams[x].
 
     `hold` (ns) is how much of a beginning stream must have been seen before its place is settled; 0 settles all.
@@ -457,7 +532,7 @@ def receive(
 
 
 @njit(cache=True, nogil=True)
-def gather(begins, bounds, by_flow, order):
+def gather(begins: Int64, bounds: Int64, by_flow: Int32, order: Int32) -> None:
     """Lay the staged packets of each stream one after the other: the entries that `receive` works on."""
     for x in range(begins.shape[0]):
         to = bounds[x]
@@ -467,9 +542,30 @@ def gather(begins, bounds, by_flow, order):
 
 @njit(cache=True, nogil=True)
 def place(
-    job_first, job_last, job_low, job_frames, job_kept, job_out, job_zero, job_step, channels, bounds, taken, out_kind,
-    position, order, w_offset, w_header, w_size, arena, ulaw, alaw, left, right, out,
-):  # fmt: skip
+    job_first: Int64,
+    job_last: Int64,
+    job_low: Int64,
+    job_frames: Int64,
+    job_kept: Int64,
+    job_out: Int64,
+    job_zero: Int64,
+    job_step: Int64,
+    channels: Int32,
+    bounds: Int64,
+    taken: Int64,
+    out_kind: UInt8,
+    position: Int64,
+    order: Int32,
+    w_offset: Int64,
+    w_header: Int32,
+    w_size: Int32,
+    arena: Bytes,
+    ulaw: Int16,
+    alaw: Int16,
+    left: Int16,
+    right: Int16,
+    out: Int16,
+) -> None:
     """Decode G.711 entries into interleaved stereo, a job per track.
 
     Job j takes the streams job_first[j]:job_last[j], gives job_frames[j] frames from sample job_low[j] of its track on
@@ -503,8 +599,14 @@ def place(
                     size += at
                     at = np.int64(0)
                 size = min(size, frames - at)
+                if size <= 0:
+                    continue
+                # Through views: an index that counts from 0 needs no check of its sign.
+                target = side[at : at + size]
+                octets = arena[source : source + size]
                 for k in range(size):
-                    side[at + k] = table[arena[source + k]]
+                    target[k] = table[octets[k]]
+        target = out[base : base + 2 * frames]
         for k in range(frames):
-            out[base + 2 * k] = left[k]
-            out[base + 2 * k + 1] = right[k]
+            target[2 * k] = left[k]
+            target[2 * k + 1] = right[k]

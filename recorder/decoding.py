@@ -63,9 +63,7 @@ def decode_window(
 _FAST = (kernels.KIND_ULAW, kernels.KIND_ALAW, kernels.KIND_NOISE, kernels.KIND_EVENT)
 
 
-def _payloads(
-    stream: MediaStream, entries: Entries, wanted: NDArray[np.int64], window: Window
-) -> Iterator[Payload]:
+def _payloads(stream: MediaStream, entries: Entries, wanted: NDArray[np.int64], window: Window) -> Iterator[Payload]:
     """Clear payloads of entries; empty where a packet cannot be decrypted."""
     for e in wanted.tolist():
         index = int(entries.order[e])

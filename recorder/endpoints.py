@@ -157,9 +157,9 @@ class EndpointRegistry:
         known = self._at.get(where)
         if not known:
             return []
-        now = [
-            a for a in known if a.endpoint.since <= at and (a.until is None or at <= a.until + GRACE)
-        ] or [a for a in known if at < a.endpoint.since <= at + WAIT and (a.until is None or a.until >= at)]
+        now = [a for a in known if a.endpoint.since <= at and (a.until is None or at <= a.until + GRACE)] or [
+            a for a in known if at < a.endpoint.since <= at + WAIT and (a.until is None or a.until >= at)
+        ]
         near = [a for a in now if a.endpoint.realm == realm] or now
         future = near and near[0].endpoint.since > at
         return sorted(near, key=lambda a: (a.rank, a.endpoint.since if future else -a.endpoint.since))

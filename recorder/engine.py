@@ -88,6 +88,8 @@ class Engine:
     workers: int = 1
     executor: Executor | None = None
     counts: Counts = field(default_factory=Counts)
+    calls: int = 0
+    """Calls that are over."""
     tracker: CallTracker = field(default_factory=CallTracker)
     registry: EndpointRegistry = field(default_factory=EndpointRegistry)
     messages: MessageReader = field(default_factory=MessageReader)
@@ -228,6 +230,7 @@ class Engine:
             streams = report_media(media, self.media.table)
             self.media.release_rows(media)
         self.registry.forget(call.index)
+        self.calls += 1
         self.sink(FinishedCall(call, media, streams))
 
     def _media_call(self, time: int, packet: int, capture: int, source: Endpoint, destination: Endpoint) -> Call:

@@ -17,7 +17,7 @@ from capture.address import Endpoint
 from capture.batch import Int32, Int64
 from decoders import _stream_kernels as kernels
 from decoders.rtcp import RtcpCompound, RttEstimator
-from decoders.rtp import IGNORED, FlowTable, Stager
+from decoders.rtp import IGNORED, Stager
 from decoders.sdp import STATIC_FORMATS, PayloadFormat
 from decoders.srtp import SrtpStream
 from decoders.timeline import Entries, FormatTable, StreamTable
@@ -374,9 +374,9 @@ class MediaEngine:
     def _sighting_of(self, media: CallMedia, stream: MediaStream) -> MediaStream | None:
         """The stream of the call that shows the same packets at another place, if there is one."""
         for other in media.streams:
-            if other.primary is None and other.ssrc == stream.ssrc and other.media == stream.media:
-                if other.speaker is stream.speaker and self._runs_with(other, stream):
-                    return other
+            alike = other.primary is None and other.ssrc == stream.ssrc and other.media == stream.media
+            if alike and other.speaker is stream.speaker and self._runs_with(other, stream):
+                return other
         return None
 
     def _runs_with(self, other: MediaStream, stream: MediaStream) -> bool:
@@ -391,7 +391,7 @@ class MediaEngine:
         return steps < 3000 and ticks < 960_000 and stream.flow != other.flow
 
     def _yield_to_nearer(self, media: CallMedia, stream: MediaStream) -> None:
-        """Of the same direction at two hops (a relay that rewrites its packets), the one nearer the speaker is heard."""
+        """Of one direction at two hops (a relay that rewrites its packets), the one nearer the speaker is heard."""
         flows = self.stager.flows
         for other in media.streams:
             apart = not (other.hops & stream.hops) and bool(other.hops) and bool(stream.hops)
@@ -457,7 +457,8 @@ class MediaEngine:
         known = STATIC_FORMATS.get(kind)
         if known is None or known.encoding.upper() in _NO_SPEECH:
             return None
-        steps = np.diff(window.sequence[mine].astype(np.int64)) & 0xFFFF
+        sequences = window.sequence[mine].astype(np.int64)
+        steps = (sequences[1:] - sequences[:-1]) & 0xFFFF
         follows = np.count_nonzero((steps > 0) & (steps < 20))
         return kind if 10 * follows >= 6 * len(steps) else None
 
@@ -503,13 +504,15 @@ class MediaEngine:
         if orphan is None or media.zero is not None or media.streams:
             return False
         turned = next(s for s in orphan.streams if s.flow == flow).speaker is not claim.speaker
-        media.directory, media.zero, media.started = orphan.directory, orphan.zero, orphan.started
+        media.zero, media.started = orphan.zero, orphan.started
         media.tracks, media.streams, media.last_media = orphan.tracks, orphan.streams, orphan.last_media
         shard = self._shards[orphan.call.index % self.workers]
         for track in media.tracks:
             if turned:
                 track.swap_channels(shard.pool)
             shard.pool.close(track.path)
+            media.directory = self.directory_of(media.call)
+            track.path = track.path.rename(media.directory / track.path.name)
         for stream in media.streams:
             if turned:
                 stream.speaker = stream.speaker.other

@@ -32,7 +32,6 @@ class Waiting:
     call: Call
     streams: list[StreamReport]
     audio: AudioReport | None
-    directory: Path | None
 
 
 @dataclass(slots=True)
@@ -48,6 +47,9 @@ class Publisher:
     discard: Callable[[Path], None] = lambda _: None
     """Removes the working directory of a call that is not wanted."""
     not_wanted: int = 0
+    recording_sessions: int = 0
+    untaken: list[Call] = field(default_factory=list)
+    """Calls that are not recorded, for the decision traces; the first SPILL of them."""
     ids: dict[int, UUID] = field(default_factory=dict)
     """`Call.index` -> `Call.id` of every call, for the groups."""
     _waiting: list[tuple[FinishedCall, "Future[AudioReport | None] | AudioReport | None"]] = field(default_factory=list)
@@ -59,11 +61,15 @@ class Publisher:
         call = finished.call
         if call.id is not None:
             self.ids[call.index] = call.id
-        directory = finished.media.directory if finished.media else None
+        if call.recording_session is not None:
+            self.recording_sessions += 1
+            self.untaken.append(call)
+            return
         if not self.wanted(finished):
             self.not_wanted += 1
-            if directory is not None:
-                self.discard(directory)
+            if finished.media is not None and finished.media.directory is not None:
+                self.discard(finished.media.directory)
+            self.untaken.append(call)
             return
         audio: Future[AudioReport | None] | AudioReport | None = None
         if finished.media is not None and finished.media.tracks:
@@ -87,8 +93,7 @@ class Publisher:
     def _in_memory(self) -> Iterator[Waiting]:
         for finished, audio in self._waiting:
             report = audio.result() if isinstance(audio, Future) else audio
-            directory = finished.media.directory if finished.media else None
-            yield Waiting(finished.call, finished.streams, report, directory)
+            yield Waiting(finished.call, finished.streams, report)
 
     def waiting(self) -> Iterator[Waiting]:
         """Every call that waits, in the order in which they ended."""
@@ -110,13 +115,11 @@ class Publisher:
 def write_documents(
     waiting: Waiting, directory: Path, captures: Sequence[CaptureReport], ids: dict[int, UUID]
 ) -> CallDocument:
-    """Write metadata.xml and call.json of a call into its working directory; gives the document."""
+    """Write metadata.xml and call.json of a call into its working directory and give the document."""
     call = waiting.call
     assert call.id is not None
     group = ids.get(call.group, call.id) if call.group is not None else call.id
-    metadata = build_metadata(
-        call, waiting.streams, waiting.audio, captures, ids=Identifiers(call.id), group_id=group
-    )
+    metadata = build_metadata(call, waiting.streams, waiting.audio, captures, ids=Identifiers(call.id), group_id=group)
     (directory / "metadata.xml").write_bytes(metadata)
     document = describe(call, waiting.streams, waiting.audio, sha256(metadata).hexdigest(), captures, group)
     (directory / "call.json").write_bytes(document.to_bytes())

@@ -19,10 +19,12 @@ def report_media(media: CallMedia, table: StreamTable) -> list[StreamReport]:
     started = [s for s in media.streams if table.state[s.row, kernels.STARTED]]
     heads = sorted((s for s in started if s.primary is None and not s.alternate), key=_order)
     sightings = [s for s in started if s.primary is not None or s.alternate]
-    reports = []
+    reports: list[StreamReport] = []
     for head in heads:
         copies = [s for s in sightings if _shows(s, head, table)]
-        best = min([head, *(c for c in copies if c.primary is head)], key=lambda s: (_lost(table.state[s.row]), _order(s)))
+        best = min(
+            [head, *(c for c in copies if c.primary is head)], key=lambda s: (_lost(table.state[s.row]), _order(s))
+        )
         reports.append(_report(media, best, head, len(copies) + head.forks, str(len(reports) + 1), table))
         _warn(media.call, head, best, table.state[best.row])
     _digits(media.call, heads)

@@ -128,7 +128,9 @@ class Shard:
             return
         state = self.table.state[stream.row]
         first_time = int(state[kernels.FIRST_TIME])
-        arrival = (first_time - self.epoch) // 1_000_000 * 14_112 + (first_time - self.epoch) % 1_000_000 * 14_112 // 10**6
+        arrival = (first_time - self.epoch) // 1_000_000 * 14_112 + (
+            first_time - self.epoch
+        ) % 1_000_000 * 14_112 // 10**6
         if media.zero is not None and media.zero - low > LONGEST * TICKS:
             return
         if media.zero is not None:

@@ -84,14 +84,14 @@ class Track:
 
     def read(self, pool: FilePool, first: int, count: int, into: NDArray[np.int16]) -> None:
         """Frames first..first + count, which the track must have, into a flat array of 2 * count samples."""
-        view = memoryview(into).cast("B")[: FRAME * count]
+        view = into.data.cast("B")[: FRAME * count]
         got = os.preadv(pool.descriptor(self.path), [view], HEADER + FRAME * first)
         if got < FRAME * count:
             view[got:] = bytes(FRAME * count - got)
 
     def write(self, pool: FilePool, first: int, frames: NDArray[np.int16]) -> None:
         """Write a flat array of interleaved samples from frame `first` on; what was jumped over is silence."""
-        view = memoryview(frames).cast("B")
+        view = frames.data.cast("B")
         at = HEADER + FRAME * first
         try:
             fd = pool.descriptor(self.path)

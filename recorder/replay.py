@@ -1,0 +1,124 @@
+"""Replay: captures in, recordings out.
+
+In: `ReplayOptions`. Out: recordings in the store, a catalogue, calls on the reporter, and a `ReplaySummary`. Runs the
+one engine over the captures as fast as it can; nothing in the result depends on how fast that was.
+"""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+from capture.batch import PacketBatch
+from capture.source import CaptureFile, CaptureSource, link_type_name
+from recorder.ahead import run_ahead
+from recorder.catalogue import Catalogue
+from recorder.engine import Engine, Prepared, prepare
+from recorder.model import CaptureReport
+from recorder.publish import Publisher, write_documents
+from recorder.replay_types import ReplayCounts, ReplayOptions, ReplaySummary, Reporter
+from recorder.selection import selects
+from recorder.store import RecordingStore
+
+
+def replay(options: ReplayOptions, reporter: Reporter) -> ReplaySummary:
+    """Record every call in the captures. Raises SpanrecError where nothing can be read or written."""
+    workers = options.workers or len(os.sched_getaffinity(0))
+    with ExitStack() as stack:
+        store = stack.enter_context(RecordingStore(options.out))
+        for note in store.notes:
+            reporter.warning(note)
+        executor = stack.enter_context(ThreadPoolExecutor(workers)) if workers > 1 else None
+        source = CaptureSource(options.captures, batch_size=options.batch_size)
+        publisher = Publisher(
+            spool=store.partial / "waiting",
+            form=options.audio_format.value,
+            mono=options.mono,
+            executor=executor,
+            wanted=lambda finished: selects(options.selection, finished),
+            discard=store.discard,
+        )
+        stack.callback(publisher.close)
+        engine = Engine(
+            directory_of=lambda call: store.begin(call.id) if call.id else store.partial,
+            sink=publisher.take,
+            workers=workers,
+            executor=executor,
+        )
+        _run(engine, source, workers, reporter)
+        captures = [_report(file) for file in source.files]
+        return _publish(engine, publisher, store, captures, options, reporter)
+
+
+def _run(engine: Engine, source: CaptureSource, workers: int, reporter: Reporter) -> None:
+    """Read to the end. The layers of the next batch are stripped while this one is at work, where a core is free."""
+    batches: Iterator[PacketBatch] = iter(source)
+    prepared: Iterator[Prepared] = run_ahead(prepare, batches) if workers > 1 else map(prepare, batches)
+    for batch in prepared:
+        engine.ingest(batch)
+        done, total = source.progress
+        reporter.progress(engine.counts.packets, engine.calls, done, total)
+    engine.finish()
+
+
+def _report(file: CaptureFile) -> CaptureReport:
+    return CaptureReport(
+        file=file.name,
+        sha256=file.sha256 or "",
+        bytes=file.bytes,
+        packets=file.packets,
+        link_types=tuple(link_type_name(link) for link in file.link_types),
+        started=file.started,
+        ended=file.ended,
+        damage=tuple(damage.text for damage in file.damage),
+    )
+
+
+def _publish(
+    engine: Engine,
+    publisher: Publisher,
+    store: RecordingStore,
+    captures: list[CaptureReport],
+    options: ReplayOptions,
+    reporter: Reporter,
+) -> ReplaySummary:
+    """Write the documents of all calls and enter them in the catalogue, in the order in which the calls ended."""
+    calls = media_only = streams = 0
+    with Catalogue(options.out / "catalogue.sqlite", store.partial) as catalogue:
+        for waiting in publisher.waiting():
+            call = waiting.call
+            assert call.id is not None
+            document = write_documents(waiting, store.begin(call.id), captures, publisher.ids)
+            directory = store.publish(document)
+            catalogue.add_recording(document, directory)
+            catalogue.add_trace(call, waiting.streams, recorded=True)
+            reporter.call_done(document, directory)
+            calls += 1
+            media_only += call.call_id is None
+            streams += len(waiting.streams)
+        for call in publisher.untaken:
+            catalogue.add_trace(call, (), recorded=False)
+        for superseded in catalogue.finish():
+            store.remove(superseded)
+    counts = engine.counts
+    unclaimed = engine.media.unclaimed.packets if engine.media is not None else 0
+    for capture in captures:
+        for text in capture.damage:
+            reporter.warning(f"{capture.file}: {text}")
+    return ReplaySummary(
+        captures=captures,
+        counts=ReplayCounts(
+            packets=counts.packets,
+            sip_messages=counts.sip_messages,
+            sip_ignored=counts.sip_ignored,
+            rtp_packets=counts.rtp,
+            rtcp_packets=counts.rtcp,
+            rtp_unclaimed=unclaimed,
+            calls=calls,
+            media_only=media_only,
+            streams=streams,
+            recording_sessions=publisher.recording_sessions,
+            not_selected=publisher.not_wanted,
+        ),
+        damaged=any(capture.damage for capture in captures),
+    )
