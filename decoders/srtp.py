@@ -21,7 +21,7 @@ _RTP_HEADER = 12
 _RTCP_HEADER = 8
 _EAGER_SEARCHES = 32
 _SEARCH_INTERVAL = 64
-"""After so many failures in a row only every 64th packet is searched for: wrong keys must not cost 65 hashes each."""
+"""After so many failures in a row every 64th packet tries all counters: wrong keys must not cost 65 hashes each."""
 
 
 class _KeyContext:
@@ -140,17 +140,14 @@ class SrtpStream:
         return opened
 
     def _search(self, packet: bytes, header: int, likely: Sequence[int]) -> _Opened | None:
-        """Try every key with every rollover counter, less and less often while that fails."""
+        """Try every key with the likely rollover counters, and, less and less often while that fails, with all."""
         self._failures += 1
-        if self._failures > _EAGER_SEARCHES and self._failures % _SEARCH_INTERVAL:
-            return None
-        sequence = likely[0] & 0xFFFF
-        every = (count << 16 | sequence for count in range(MAX_ROLLOVERS + 1))
-        candidates = [*likely, *(index for index in every if index not in likely)]
-        return next(
-            (opened for key in self._contexts if (opened := _open(key, packet, header, candidates))),
-            None,
-        )
+        candidates = list(likely)
+        if self._failures <= _EAGER_SEARCHES or self._failures % _SEARCH_INTERVAL == 0:
+            every = (count << 16 | likely[0] & 0xFFFF for count in range(MAX_ROLLOVERS + 1))
+            candidates += [index for index in every if index not in likely]
+        attempts = (_open(key, packet, header, candidates) for key in self._contexts)
+        return next((opened for opened in attempts if opened), None)
 
     def _likely_rollovers(self, sequence: int) -> list[int]:
         """Rollover counters a packet may have, the likeliest first (RFC 3711, section 3.3.1 and appendix A)."""
