@@ -12,8 +12,8 @@ OTHER, SIP, SIP_IGNORED, RTP, RTCP = 0, 1, 2, 3, 4
 
 MAX_JUNK = 64
 MAX_LINE = 8192
-DNS_PORT = 53
-"""One identifier in four makes a DNS message look like RTP."""
+DNS_PORT, NETBIOS_NAME_PORT = 53, 137
+"""One identifier in four makes a message of these look like RTP."""
 
 
 def _packed(word: str) -> int:
@@ -62,8 +62,10 @@ def classify_rows(
             continue
         if buffer[at] >> 6 == 2:
             media = _media(buffer, at, size, size + missing[row])
-            if media == RTP and (source_port[row] == DNS_PORT or destination_port[row] == DNS_PORT):
-                media = OTHER
+            if media == RTP:
+                for port in (source_port[row], destination_port[row]):
+                    if port in (DNS_PORT, NETBIOS_NAME_PORT):
+                        media = OTHER
             if media != OTHER:
                 out[row] = media
                 continue

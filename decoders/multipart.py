@@ -126,7 +126,7 @@ def _part_headers(part: bytes, notes: list[str]) -> tuple[dict[str, str], bytes]
 
 
 def _headers(head: bytes, notes: list[str]) -> dict[str, str]:
-    fields = parse_fields(["", *split_lines(head, notes)], notes)
+    fields = parse_fields(split_lines(b"\n" + head, notes), notes)
     return {name: values[0] for name, values in fields.items()}
 
 

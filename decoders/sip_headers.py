@@ -60,7 +60,8 @@ Fields = dict[str, list[str]]
 
 
 def split_lines(head: bytes, notes: list[str]) -> list[str]:
-    """Unfolded lines of a message's head, whatever ends them; UTF-8, or Latin-1 for each line that is not."""
+    """Lines of a message's head, whatever ends them, unfolded after the first; UTF-8, or Latin-1 for each line that is
+    not."""
     head = head.replace(b"\r\n", b"\n")
     if b"\r" in head:
         head = head.replace(b"\r", b"\n")
@@ -72,7 +73,9 @@ def split_lines(head: bytes, notes: list[str]) -> list[str]:
     except UnicodeDecodeError:
         text = "\n".join(_decode_line(line) for line in head.split(b"\n"))
     if "\n " in text or "\n\t" in text:
-        text = _FOLD.sub(" ", text)
+        # A start line is never folded: what follows it is a header field even where it is indented.
+        first, _, rest = text.partition("\n")
+        text = f"{first}\n{_FOLD.sub(' ', rest)}"
     return text.split("\n")
 
 

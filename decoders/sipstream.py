@@ -156,7 +156,7 @@ class SipStream:
 
     def _at_start(self) -> bool:
         line = self._buffer[:MAX_LINE].partition(b"\n")
-        return bool(line[1]) and parse_start_line(line[0].rstrip(b"\r").decode("latin-1")) is not None
+        return bool(line[1]) and parse_start_line(line[0].partition(b"\r")[0].decode("latin-1")) is not None
 
     def _frame(self) -> list[bytes]:
         """Take every whole message off the buffer."""

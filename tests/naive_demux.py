@@ -11,7 +11,7 @@ def classify_payload(payload: bytes, missing: int = 0, ports: tuple[int, int] = 
         return OTHER
     if payload[0] >> 6 == 2:
         media = rtcp(payload, missing) if 192 <= payload[1] <= 223 else rtp(payload, missing)
-        if media == RTP and 53 in ports:
+        if media == RTP and {53, 137} & set(ports):
             media = OTHER
         if media != OTHER:
             return media

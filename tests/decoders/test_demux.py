@@ -169,9 +169,10 @@ def test_stun_dtls_turn_and_quic_are_none_of_ours(first):
     assert classify(bytes([first]) + bytes(range(1, 120))) == OTHER
 
 
-def test_dns_is_no_rtp_whatever_its_identifier():
-    assert classify(RTP_PACKET, ports=(53, 40000)) == OTHER
-    assert classify(RTP_PACKET, ports=(40000, 53)) == OTHER
+@pytest.mark.parametrize("port", [53, 137])
+def test_name_services_are_no_rtp_whatever_their_identifier(port):
+    assert classify(RTP_PACKET, ports=(port, 40000)) == OTHER
+    assert classify(RTP_PACKET, ports=(40000, port)) == OTHER
 
 
 @pytest.mark.parametrize("kind", [KIND_TCP, KIND_FRAGMENT])

@@ -67,6 +67,11 @@ def test_parts_may_have_no_header_and_no_content():
     assert [(part.content_type, part.data) for part in parts] == [("", b"body"), ("a/b", b"")]
 
 
+def test_the_first_header_line_of_a_part_may_be_folded():
+    (part,), _ = split(b"--foobar\r\nContent-Disposition:\r\n session\r\n\r\nx\r\n--foobar--")
+    assert (part.disposition, part.data) == ("session", b"x")
+
+
 def test_nested_parts_are_leaves_in_order_and_depth_is_bounded():
     inner = b"--in\r\nContent-Type: text/plain\r\n\r\n1\r\n--in\r\nContent-Type: text/html\r\n\r\n2\r\n--in--"
     body = b"--foobar\r\nContent-Type: multipart/alternative;boundary=in\r\n\r\n" + inner + b"\r\n--foobar--"

@@ -66,6 +66,11 @@ def test_folded_lines_are_one(fold):
     assert (message.to.display_name, message.to.tag) == ("Bob", "5")
 
 
+def test_a_start_line_is_never_folded():
+    message = parse_message(b"BYE sip:a@b SIP/2.0\r\n Call-ID: x\r\n\t y\r\nCSeq: 1 BYE\r\n\r\n")
+    assert (message.method, message.call_id, message.cseq) == ("BYE", "x y", (1, "BYE"))
+
+
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
 def test_any_line_end_will_do(end):
     message = parse_message(INVITE.replace(b"\r\n", end) + SDP)

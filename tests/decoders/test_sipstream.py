@@ -64,6 +64,14 @@ def test_a_wrong_content_length_costs_no_later_message():
     assert "message too long" in stream.notes
 
 
+def test_a_lone_carriage_return_ends_a_start_line_as_it_does_for_the_parser():
+    broken = TWO.replace(b"sip:b@c", b"sip:b\r@c")
+    stream = SipStream()
+    assert stream.feed(ONE + broken + THREE) == [ONE, THREE]
+    assert parse_message(broken) is None
+    assert stream.skipped == len(broken)
+
+
 def test_contradicting_content_lengths_are_not_used():
     data = ONE.replace(b"Content-Type", b"l: 3\r\nContent-Type")
     assert SipStream().feed(data + TWO) == [data, TWO]
