@@ -10,15 +10,6 @@ from typing import Any
 from recorder.console import duration, printable
 from recorder.document import CallDocument, PartyEntry, StreamEntry
 
-_RULES = {
-    "destination": "its destination is an endpoint of the call's SDP",
-    "source": "its source is an endpoint of the call's SDP",
-    "reverse": "it answers a stream that was placed already",
-    "media-only": "no SDP names either end; both directions were paired",
-}
-"""What each correlation rule means."""
-
-
 def describe_call(document: CallDocument, directory: str) -> Iterator[str]:
     """All that a document tells, in the order in which one would ask."""
     for line in _described(document, directory):
@@ -87,13 +78,8 @@ def _explained(trace: Mapping[str, Any]) -> Iterator[str]:
         verdict = "not recorded"
     yield f"{name}: {verdict}"
     yield f"  id {trace['id']}"
-    for event in trace["events"]:
+    # What is known only at the end of a call is noted there, with the time at which it happened.
+    for event in sorted(trace["events"], key=lambda event: str(event["at"])):
         yield f"  {event['at']}  frame {event['packet']:<8} {event['code']}: {event['text']}"
-    for stream in trace["streams"]:
-        why = _RULES.get(stream["rule"], stream["rule"])
-        sent = f"{stream['packets']} packets of {stream['codec']}"
-        sender = stream["participant"] or "unknown"
-        yield f"  {sender} {stream['ssrc']} {stream['source']} to {stream['destination']}: {sent}"
-        yield f"    claimed by {stream['rule']}: {why}"
     if not trace["streams"]:
         yield "  no RTP was claimed for it"

@@ -27,12 +27,12 @@ CODECS = {
     "g723_1": "G.723.1",
     "gsm": "GSM",
     "ilbc": "iLBC",
-    "libspeex": "Speex",
+    "speex": "Speex",
     "amrnb": "AMR",
     "amrwb": "AMR-WB",
     "opus": "Opus",
 }
-"""Decoders of libavcodec by name; where two names serve, the first that is there."""
+"""Decoders of libavcodec by name."""
 _SECONDS = 10
 
 
