@@ -89,10 +89,12 @@ def tag_size(ethertype: int) -> int:
 
 @njit(cache=True, nogil=True)
 def is_ethernet(buffer: Bytes, at: int, end: int) -> bool:
-    """Whether what stands at `at` is likely an Ethernet frame: its type is one that we know."""
+    """Whether what stands at `at` is likely an Ethernet frame: its type is one that we know, or it holds SNAP."""
     if end - at < 14:
         return False
     ethertype = be16(buffer, at + 12)
+    if 0 < ethertype <= MAX_LLC_LENGTH:
+        return end - at >= 22 and be32(buffer, at + 14) == 0xAAAA0300
     return layer_of_ethertype(ethertype) != LAYER_STOP or tag_size(ethertype) != 0
 
 

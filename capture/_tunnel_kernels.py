@@ -44,6 +44,7 @@ REALM_VNI = 2 << 24
 PORT_GTP_USER = 2152
 PORT_ESP = 4500
 PORT_VXLAN = 4789
+PORT_VXLAN_EXTENDED = 4790
 PORT_VXLAN_LINUX = 8472
 PORT_GENEVE = 6081
 PORT_MPLS = 6635
@@ -66,30 +67,36 @@ def is_tunnel_port(source: int, destination: int) -> bool:
             destination == PORT_GTP_USER
             or destination == PORT_ESP
             or destination == PORT_VXLAN
+            or destination == PORT_VXLAN_EXTENDED
             or destination == PORT_VXLAN_LINUX
             or destination == PORT_GENEVE
             or destination == PORT_MPLS
             or destination == PORT_TZSP
         )
         or source == PORT_GTP_USER
-        or source == PORT_ESP  # a comparison fewer to compile
+        or source == PORT_ESP
     )
 
 
 @njit(cache=True, nogil=True)
 def vxlan(buffer: Bytes, cursor: Int64) -> int:
-    """VXLAN (RFC 7348, section 5), also with a group policy (its G bit, then 16 bits of policy)."""
+    """VXLAN (RFC 7348, section 5), with a group policy (G bit, 16 bits of policy) or a next protocol (P bit) too."""
     at = cursor[AT]
     end = cursor[END]
-    if end - at < 8 or buffer[at + 7] != 0 or not is_ethernet(buffer, at + 8, end):
+    if end - at < 8 or buffer[at + 7] != 0:
         return LAYER_STOP
     flags = be32(buffer, at)
-    if flags != 0x08000000 and flags >> 24 != 0x88:
-        return LAYER_STOP
-    cursor[REALM] = 0
-    enter_realm(cursor, REALM_VNI | be32(buffer, at + 4) >> 8)
-    cursor[AT] = at + 8
-    return LAYER_ETHERNET
+    layer = LAYER_STOP
+    if flags == 0x08000000 or flags == 0x0C000003 or flags >> 24 == 0x88:
+        if is_ethernet(buffer, at + 8, end):
+            layer = LAYER_ETHERNET
+    elif (flags == 0x0C000001 or flags == 0x0C000002) and is_ip(buffer, at + 8, end, cursor[PROMISED]):
+        layer = LAYER_IP
+    if layer != LAYER_STOP:
+        cursor[REALM] = 0
+        enter_realm(cursor, REALM_VNI | be32(buffer, at + 4) >> 8)
+        cursor[AT] = at + 8
+    return layer
 
 
 @njit(cache=True, nogil=True)
@@ -175,7 +182,7 @@ def tzsp(buffer: Bytes, cursor: Int64) -> int:
 def udp_tunnel(buffer: Bytes, cursor: Int64, source: int, destination: int) -> int:
     """Enter the tunnel that a UDP payload at the cursor holds, if it holds one."""
     layer = LAYER_STOP
-    if destination == PORT_VXLAN or destination == PORT_VXLAN_LINUX:
+    if destination == PORT_VXLAN or destination == PORT_VXLAN_EXTENDED or destination == PORT_VXLAN_LINUX:
         layer = vxlan(buffer, cursor)
     elif destination == PORT_GENEVE:
         layer = geneve(buffer, cursor)
