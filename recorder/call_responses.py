@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from recorder.call_events import CallAnswered, CallEnded, CallEvent
 from recorder.call_requests import Handler, bye
-from recorder.identities import learn_contact, learn_initial, learn_sender
+from recorder.identities import learn_contact, learn_dialog, learn_sender
 from recorder.model import Side
 from recorder.offer_answer import Key
 from recorder.progress import MAX_FINALS, Attempt, CallProgress, Heard, Refusal
@@ -29,14 +29,23 @@ def invite_response(progress: CallProgress, heard: Heard) -> list[CallEvent]:
             progress.enter_dialog(heard)  # may answer a re-INVITE: when the call was answered is not known
         else:
             attempt = progress.attempt_of(heard)
-            learn_initial(progress.call, heard.message)
+            learn_dialog(progress.call, heard.message, Side.CALLER)
     if attempt is None:
         return _session_response(progress, heard, (heard.requester, exchange.number, "INVITE"))
+    if not progress.invited:
+        _trace_back(progress, heard)
     if status < 200:
         return _provisional(progress, attempt, heard)
     if status < 300:
         return _answer(progress, attempt, heard)
     return _refuse(progress, attempt, heard)
+
+
+def _trace_back(progress: CallProgress, heard: Heard) -> None:
+    """Responses go back the way of an INVITE that was not seen."""
+    call, path, seen = progress.call, progress.path, heard.seen
+    if path.forward(seen.destination, seen.source, heard.hop):
+        call.caller.address, call.callee.address = path.caller, path.callee
 
 
 def _session_response(progress: CallProgress, heard: Heard, key: Key) -> list[CallEvent]:

@@ -271,5 +271,7 @@ def _audio(sdp: SessionDescription) -> tuple[bool | None, bool]:
     active = [media for media in sdp.media if media.media == "audio" and media.port]
     if not active:
         return None, True
-    receives = any(media.direction in _RECEIVING and not media.held_by_address for media in active)
+    # Held in the old way, by the unspecified address, peers answer as to "inactive" (RFC 6337, section 5.1).
+    active = [media for media in active if not media.held_by_address]
+    receives = any(media.direction in _RECEIVING for media in active)
     return receives, any(media.direction in _SENDING for media in active)

@@ -173,8 +173,8 @@ class CallProgress:
 
     def reopen(self) -> None:
         """The end was none: the caller tries again, or an answer came after all."""
-        if self.bye is None:
-            call = self.call
+        call = self.call
+        if self.bye is None and call.answered is None:
             call.ended = call.ended_by = None
             call.sip_status = call.sip_reason = None
             call.reason_headers = ()
