@@ -16,6 +16,8 @@ UNKNOWN = np.iinfo(np.int64).min
 PLAUSIBLE_GAP = 90 * 24 * 3600 * 1_000_000_000
 """Neighbouring packets further apart than this (ns) are looked at twice. An error in the top octet of a time in
 seconds moves it by 194 days; a capture spliced by hand rarely holds one packet from another quarter."""
+NEAR_GAP = 3600 * 1_000_000_000
+"""A packet that stands alone between damaged ones must be no further (ns) from the last one read."""
 
 FULL = 0
 """The columns are full."""
@@ -31,7 +33,7 @@ NOTHING = 2
 _AHEAD = 4096
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def read_u32(buffer: Bytes, position: int, big: bool) -> int:
     """Unsigned 32-bit field in the file's byte order, as int64."""
     value = (
@@ -113,9 +115,14 @@ def _chain_holds(
     scale: int,
     limit: int,
     near: int,
+    lone: bool,
 ) -> int:
-    """Whether plausible records follow one another from `position`: FOUND, MORE (too few octets to say), NOTHING."""
+    """Whether plausible records follow one another from `position`: FOUND, MORE (too few octets to say), NOTHING.
+
+    `lone` says that one will do where its time is close to `near`.
+    """
     wanted = 3 if near == UNKNOWN else 2
+    lone = lone and near != UNKNOWN
     for link in range(wanted):
         if position == end and final and link > 0:
             return FOUND
@@ -131,12 +138,14 @@ def _chain_holds(
         now = read_u32(buffer, position, big) * 1_000_000_000 + fraction
         if fraction >= 1_000_000_000 or (near != UNKNOWN and abs(now - near) > PLAUSIBLE_GAP):
             return NOTHING
-        near = now
         position += header + size
         if position > end:
             if not final:
                 return MORE
             return FOUND if link >= 1 else NOTHING
+        if lone and abs(now - near) <= NEAR_GAP:
+            return FOUND
+        near = now
     return FOUND
 
 
@@ -152,13 +161,14 @@ def find_pcap(
     scale: int,
     limit: int,
     near: int,
+    lone: bool,
 ) -> tuple[int, int]:
     """First place in [position, stop) where a chain of plausible records begins: (place, FOUND | MORE | NOTHING).
 
-    With MORE the place is the first that cannot be judged yet; all before it are none.
+    `near` is the time of the last packet; `lone` accepts a single record close to it. With MORE the place is the first that cannot be judged yet; all before it are none.
     """
     while position < stop:
-        state = _chain_holds(buffer, position, end, final, big, header, scale, limit, near)
+        state = _chain_holds(buffer, position, end, final, big, header, scale, limit, near, lone)
         if state != NOTHING:
             return position, state
         position += 1

@@ -1,7 +1,7 @@
 """Octets of a file as given, in pieces, and unpacked ones from them.
 
-In: a file descriptor. Out: pieces of bounded size, for any ratio of compression; SHA-256 of the octets as given. Reading
-never raises: `trouble` says why octets ended before their time.
+In: a file descriptor. Out: pieces of bounded size, for any ratio of compression; SHA-256 of the octets as given.
+Reading never raises: `trouble` says why octets ended before their time.
 """
 
 import fcntl

@@ -154,7 +154,7 @@ class PcapReader:
         """No record follows the last one: is that one's length wrong? (records to hand on, where to go on)."""
         start = int(columns.start[walked - 1])
         near = int(columns.time[walked - 2]) if walked > 1 else self._numbering.last
-        place, state = self._search(window, form, start + 1, position, near)
+        place, state = self._search(window, form, start + 1, position, near, lone=False)
         if state == FOUND:
             self._log.note(window.base + start, place - start, OVERLONG)
             return walked - 1, place
@@ -170,7 +170,7 @@ class PcapReader:
     def _find(self, window: Window, form: PcapFormat, lost: int, span: int) -> None:
         """Look for the next record within `span` octets; clears `_lost` where one is found or the file ends."""
         begin = max(window.position, lost - window.base + 1)
-        place, state = self._search(window, form, begin, min(window.end, begin + span), self._numbering.last)
+        place, state = self._search(window, form, begin, min(window.end, begin + span), self._numbering.last, lone=True)
         window.position = min(place, window.end)
         if state == FOUND:
             self._log.note(lost, window.offset - lost, IMPLAUSIBLE_RECORD)
@@ -182,7 +182,9 @@ class PcapReader:
                 self.refusal = NO_RECORD
             self._lost = None
 
-    def _search(self, window: Window, form: PcapFormat, begin: int, stop: int, near: int) -> tuple[int, int]:
+    def _search(
+        self, window: Window, form: PcapFormat, begin: int, stop: int, near: int, lone: bool
+    ) -> tuple[int, int]:
         place, state = find_pcap(
             window.buffer,
             begin,
@@ -194,5 +196,6 @@ class PcapReader:
             form.scale,
             form.limit,
             near,
+            lone,
         )
         return int(place), int(state)

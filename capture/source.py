@@ -22,6 +22,8 @@ from capture.streams import SMALL_CHUNK, open_input
 __all__ = ["CaptureFile", "CaptureSource", "Damage", "link_type_name"]
 
 _SUFFIXES = (".pcap", ".pcapng", ".cap", ".ntar")
+_GLANCE = 256
+"""Packets of a pipe that are read to learn when it begins."""
 _PACKED_SUFFIXES = (".gz", ".zst")
 
 
@@ -37,66 +39,91 @@ class CaptureSource:
         self._hash_files = hash_files
         self._paths = list(_expand(paths))
         self.files = [CaptureFile(index, _name(path)) for index, path in enumerate(self._paths)]
-        self._feeds: list[_FileFeed] = []
         self._sizes = [_size(path) for path in self._paths]
+        self._meter = _Meter()
 
     @property
     def progress(self) -> tuple[int, int | None]:
         """Octets read so far, and octets in all (None where a pipe is among the captures)."""
         sizes = [size for size in self._sizes if size is not None]
         total = sum(sizes) if len(sizes) == len(self._sizes) else None
-        return sum(feed.reader.taken for feed in self._feeds), total
+        return self._meter.taken(), total
 
     def __iter__(self) -> Iterator[PacketBatch]:
-        self._feeds = [
-            _FileFeed(file, path, self._hash_files) for file, path in zip(self.files, self._paths, strict=True)
+        feeds = [
+            _FileFeed(FileReader(file, path, hashed=self._hash_files), path, self._meter)
+            for file, path in zip(self.files, self._paths, strict=True)
         ]
-        if len(self._feeds) > 1:
-            for feed in self._feeds:
+        if len(feeds) > 1:
+            for feed in feeds:
                 feed.find_start()
-        return merge(self._feeds, self._batch_size)
+        return merge(feeds, self._batch_size)
+
+
+class _Meter:
+    """Counts the octets that were read, over files that are open and files that are done with."""
+
+    def __init__(self) -> None:
+        self._reading: dict[int, FileReader] = {}
+        self._finished = 0
+
+    def begin(self, reader: FileReader) -> None:
+        self._reading[reader.file.index] = reader
+
+    def end(self, reader: FileReader) -> None:
+        self._reading.pop(reader.file.index, None)
+        self._finished += reader.taken
+
+    def taken(self) -> int:
+        # A copy, because the batches may be fetched by another thread than the one that asks.
+        return self._finished + sum(reader.taken for reader in list(self._reading.values()))
 
 
 class _FileFeed:
     """A capture file as `capture.merge` takes it."""
 
-    def __init__(self, file: CaptureFile, path: Path | None, hashed: bool) -> None:
-        self.rank = file.index
+    def __init__(self, reader: FileReader, path: Path | None, meter: _Meter) -> None:
+        self.rank = reader.file.index
         self.start = 0
-        self.reader = FileReader(file, path, hashed=hashed)
+        self._reader = reader
         self._path = path
+        self._meter = meter
         self._opened = False
         self._first: PacketBatch | None = None
 
     @property
     def live(self) -> bool:
         """Packets come from a pipe."""
-        return self.reader.live
+        return self._reader.live
 
     def find_start(self) -> None:
         """Look at the first packet for its time, and leave the file closed where it can be opened again."""
         if self._path is not None and _is_regular(self._path):
             glance = FileReader(CaptureFile(self.rank, ""), self._path, hashed=False, peeking=True)
             glance.open()
-            first = glance.read(1)
+            first = glance.read(1, SMALL_CHUNK)
             glance.close()
         else:
             self.open(crowded=False)
-            first = self._first = self.reader.read(8192)
+            first = self._first = self._reader.read(_GLANCE)
         self.start = NEVER if first is None else int(first.time[0])
 
     def open(self, crowded: bool) -> None:
         """Open the file, if it is not."""
         if not self._opened:
             self._opened = True
-            self.reader.open(crowded)
+            self._reader.open(crowded)
+            self._meter.begin(self._reader)
 
     def read(self, limit: int, span: int) -> PacketBatch | None:
         """Next packets."""
         if self._first is not None:
             first, self._first = self._first, None
             return first
-        return self.reader.read(limit, span)
+        batch = self._reader.read(limit, span)
+        if batch is None:
+            self._meter.end(self._reader)
+        return batch
 
 
 def _expand(paths: Sequence[str | Path]) -> Iterator[Path | None]:
