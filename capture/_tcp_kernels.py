@@ -57,7 +57,7 @@ def select_segments(
     state: UInt8,
     chosen: Int64,
 ) -> int:
-    """Rows whose segment carries data, SYN, FIN or RST in a direction that is not ignored; a SYN always counts.
+    """Rows whose segment carries data, SYN, FIN or RST in a direction that is not ignored; a SYN ends the ignoring.
 
     Takes columns of a `DatagramBatch` and fills `chosen` (len(rows), 6) with row, sequence number, flags, offset of the
     data in the buffer, captured octets of data and octets of data that were cut off; returns how many.
@@ -75,15 +75,17 @@ def select_segments(
         flags = octet(buffer, at + 13)
         if header < 20 or lost < 0 or (data + lost == 0 and flags & (FLAG_FIN | FLAG_SYN | FLAG_RST) == 0):
             continue
-        if flags & FLAG_SYN == 0:
-            key[0] = source_high[row]
-            key[1] = source_low[row]
-            key[2] = destination_high[row]
-            key[3] = destination_low[row]
-            ports = np.uint64(source_port[row]) << np.uint64(16) | np.uint64(destination_port[row])
-            key[4] = np.uint64(realm[row]) << np.uint64(32) | ports
-            if state[slot_of(keys, state, key)] == IGNORED:
+        key[0] = source_high[row]
+        key[1] = source_low[row]
+        key[2] = destination_high[row]
+        key[3] = destination_low[row]
+        ports = np.uint64(source_port[row]) << np.uint64(16) | np.uint64(destination_port[row])
+        key[4] = np.uint64(realm[row]) << np.uint64(32) | ports
+        slot = slot_of(keys, state, key)
+        if state[slot] == IGNORED:
+            if flags & FLAG_SYN == 0:
                 continue
+            state[slot] = FORGOTTEN
         chosen[count, 0] = row
         chosen[count, 1] = be32(buffer, at + 4)
         chosen[count, 2] = flags

@@ -117,7 +117,8 @@ class TcpReassembler:
         """
         packets = _packets(datagrams, rows, self._ignored)
         if rebuilt:
-            packets = sorted([*packets, *rebuilt], key=lambda each: each.packet)
+            wanted = [each for each in rebuilt if self._is_wanted(each)]
+            packets = sorted([*packets, *wanted], key=lambda each: each.packet)
         out: list[Segment] = []
         time = datagrams.packets.time
         seen = 0
@@ -131,7 +132,10 @@ class TcpReassembler:
         return out
 
     def ignore(self, source: Endpoint, destination: Endpoint, realm: int) -> None:
-        """Keep nothing of this direction until its next SYN."""
+        """Keep nothing of this direction until its next SYN.
+
+        To be called after the last segment that `feed` gave of it was looked at: a new connection may have begun.
+        """
         self._forget((source, destination, realm))
         self._ignored.add(source, destination, realm)
 
@@ -144,6 +148,13 @@ class TcpReassembler:
         while self._deadlines and (now is None or self._deadlines[0][0] <= now):
             self._give_up_first(-1, out)
         return out
+
+    def _is_wanted(self, packet: TcpPacket) -> bool:
+        """What `select_segments` decides for rows."""
+        key = (packet.source, packet.destination, packet.realm)
+        if packet.flags & FLAG_SYN:
+            self._ignored.discard(*key)
+        return key not in self._ignored
 
     def _take(self, packet: TcpPacket, out: list[Segment]) -> None:
         key = (packet.source, packet.destination, packet.realm)
@@ -176,13 +187,10 @@ class TcpReassembler:
         """Begin a direction; one that used the same ports hands on what waited, and ends."""
         if old is not None and not old.ended:
             self._end(key, old, packet.packet, packet.time, out)
-        syn = packet.flags & FLAG_SYN != 0
-        if syn:
-            self._ignored.discard(*key)
         self._directions.pop(key, None)
         if len(self._directions) >= MAX_DIRECTIONS:
             self._forget(next(iter(self._directions)))
-        direction = self._directions[key] = _Direction(sequence, syn=syn)
+        direction = self._directions[key] = _Direction(sequence, syn=packet.flags & FLAG_SYN != 0)
         return direction
 
     def _advance(self, key: Key, direction: _Direction, start: int, packet: TcpPacket, out: list[Segment]) -> None:
@@ -194,17 +202,16 @@ class TcpReassembler:
             self.retransmitted += min(known, len(data))
             data = data[known:]
             start = direction.next
-        if start > direction.next:
+        if data and (start > direction.next or direction.held):
             self._hold(key, direction, start, packet, data, out)
-            return
-        if behind > direction.next:
+            self._release(key, direction, packet.packet, out)
+        elif start == direction.next < behind:
             self._directions[key] = self._directions.pop(key)
-            direction.next = start + len(data)
+            direction.next += len(data)
             if data:
                 self._emit(key, direction, packet.packet, packet.time, data, out)
-            if behind > direction.next and not direction.held:
+            if not direction.held:
                 self._lose(direction, behind)
-        self._release(key, direction, packet.packet, out)
         self._finish(key, direction, packet.packet, packet.time, out)
 
     def _hold(
