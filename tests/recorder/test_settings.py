@@ -1,0 +1,52 @@
+"""Settings."""
+
+import pytest
+
+from recorder.settings import FILE, KEYS, SettingsError, defaults, load
+
+
+def test_without_a_file_there_are_no_settings(tmp_path):
+    assert load(tmp_path, {}) == {}
+
+
+def test_settings_become_defaults_of_the_commands(tmp_path):
+    (tmp_path / FILE).write_text('out = "calls"\nworkers = 3\nformat = "flac"\nmono = true\n')
+    found = defaults(load(tmp_path, {}))
+    assert found["replay"] == {"out": "calls", "workers": 3, "audio_format": "flac", "mono": True}
+    assert found["calls"]["list"] == {"out": "calls"}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("wrokers = 3", r"spanrec\.toml: unknown setting 'wrokers'; known are .*workers"),
+        ("[replay]\nworkers = 3", "unknown setting 'replay'"),
+        ('workers = "3"', "workers must be a whole number, not '3'"),
+        ("workers = true", "workers must be a whole number"),
+        ("mono = 1", "mono must be true or false"),
+        ("out = ", "is no TOML"),
+        ("\xff", "is no TOML"),
+    ],
+)
+def test_what_is_wrong_names_file_and_key(tmp_path, content, says):
+    (tmp_path / FILE).write_bytes(content.encode("latin-1"))
+    with pytest.raises(SettingsError, match=says):
+        load(tmp_path, {})
+
+
+def test_the_environment_may_name_another_file(tmp_path):
+    other = tmp_path / "other.toml"
+    other.write_text("quiet = true")
+    assert load(tmp_path, {"SPANREC_CONFIG": str(other)}) == {"quiet": True}
+    with pytest.raises(SettingsError, match="it is not there"):
+        load(tmp_path, {"SPANREC_CONFIG": str(tmp_path / "none")})
+
+
+def test_every_setting_is_an_option():
+    import inspect
+
+    from recorder.cli_replay import replay_command
+
+    options = set(inspect.signature(replay_command).parameters)
+    assert set(KEYS) - {"format"} <= options
+    assert "audio_format" in options
