@@ -80,37 +80,72 @@ def _signed(difference: int) -> int:
 
 
 @njit(cache=True, nogil=True)
+def _goes_on(
+    i: int,
+    last: int,
+    top: int,
+    stamps: UInt32,
+    sequences: UInt16,
+    types: UInt8,
+    kinds: UInt8,
+) -> int:
+    """Whether the timestamp that packet i jumped to is where its stream goes on.
+
+    1 if the packet that follows it by sequence number has a timestamp nearer to it than to the highest before, 0 if
+    not, so that i is a stray, -1 if there is no such packet yet.
+    """
+    sequence = np.int64(sequences[i])
+    stamp = np.int64(stamps[i])
+    others = 0
+    for k in range(i + 1, last):
+        step = (np.int64(sequences[k]) - sequence) & 0xFFFF
+        if step == 0 or kinds[types[k] & 127] in (KIND_EVENT, KIND_NOISE, KIND_UNKNOWN):
+            continue
+        following = np.int64(stamps[k])
+        if step < MAX_MISORDER:
+            return 1 if abs(_signed(following - stamp)) < abs(_signed(following - top)) else 0
+        others += 1
+        if others == 4:
+            return 0
+    return -1
+
+
+@njit(cache=True, nogil=True)
 def _unwrap(
     state: Int64,
     s: int,
     first: int,
     last: int,
     top: int,
-    order: Int32,
-    w_time: Int64,
-    w_stamp: UInt32,
-    w_type: UInt8,
+    high: int,
+    final: bool,
+    times: Int64,
+    stamps: UInt32,
+    sequences: UInt16,
+    types: UInt8,
     kinds: UInt8,
     clocks: Int32,
     epoch: int,
     uts: Int64,
     position: Int64,
     delay: Int64,
-) -> tuple[int, int]:
-    """Timestamps without wraps, positions by the mapping in force and delays against it, up to a change of clock.
+) -> tuple[int, int, int, bool]:
+    """Timestamps without wraps, positions by the mapping in force and delays against it, up to a change of mapping.
 
-    Gives (the packet reached, the highest timestamp).
+    The mapping changes with the clock, and where a timestamp jumps though its sequence number does not. `top` is the
+    highest timestamp, `high` the sequence number that came with it. Gives (the packet reached, top, high, whether
+    that packet needs those behind it to be understood).
     """
     f = state[s, FORMATS]
     heard = False
     for i in range(first, last):
-        p = order[i]
-        kind = kinds[f, w_type[p] & 127]
-        stamp = np.int64(w_stamp[p])
-        clock = np.int64(clocks[f, w_type[p] & 127])
-        arrival = ticks_of(w_time[p] - epoch)
+        kind = kinds[f, types[i] & 127]
+        stamp = np.int64(stamps[i])
+        clock = np.int64(clocks[f, types[i] & 127])
+        arrival = ticks_of(times[i] - epoch)
         if top < 0:
             top = np.int64(stamp + (1 << 33))
+            high = np.int64(sequences[i])
             state[s, SEGMENT_UTS] = top
             state[s, SEGMENT_POSITION] = arrival
             state[s, SEGMENT_CLOCK] = clock
@@ -124,21 +159,50 @@ def _unwrap(
             continue
         if clock != state[s, SEGMENT_CLOCK]:
             if heard:
-                return i, top
+                return i, top, high, False
             state[s, OLD_UTS] = UNHEARD
             state[s, SEGMENT_UTS] = here
             state[s, SEGMENT_CLOCK] = clock
             state[s, SEGMENT_POSITION] = max(arrival - state[s, BASELINE], state[s, LAST_END])
-        if here < state[s, SEGMENT_UTS] and state[s, OLD_UTS] != UNHEARD:
-            place = state[s, OLD_POSITION] + (here - state[s, OLD_UTS]) * TICKS // clock
-        else:
-            place = state[s, SEGMENT_POSITION] + (here - state[s, SEGMENT_UTS]) * TICKS // clock
+        place = state[s, SEGMENT_POSITION] + (here - state[s, SEGMENT_UTS]) * TICKS // clock
+        off = arrival - place - state[s, BASELINE]
+        older = (np.int64(sequences[i]) - high) & 0xFFFF > 65536 - MAX_MISORDER
+        back = here < top - clock // 8
+        ahead = here > top + clock and off < -LEAP
+        if (back or ahead) and not older and kind not in (KIND_NOISE, KIND_OTHER):
+            onward = _goes_on(i, last, top, stamps, sequences, types, kinds[f])
+            if onward < 0 and not final:
+                return i, top, high, True
+            if onward <= 0:
+                uts[i] = top
+                position[i] = UNHEARD
+                continue
+            if heard:
+                return i, top, high, False
+            state[s, OLD_POSITION] = state[s, SEGMENT_POSITION] + (top - state[s, SEGMENT_UTS]) * TICKS // clock
+            state[s, OLD_UTS] = top
+            here = top + ((stamp - top) & 0xFFFFFFFF)
+            place = arrival - state[s, BASELINE]
+            state[s, SEGMENT_UTS] = here
+            state[s, SEGMENT_POSITION] = place
+            state[s, RESTARTS] += 1
+            top = here
+            uts[i] = here
+        elif state[s, OLD_UTS] != UNHEARD and (here < state[s, SEGMENT_UTS] or (older and here > top)):
+            # Of before the mapping changed, unless timestamps jumped and it fits better after that.
+            was = state[s, OLD_UTS] + _signed(stamp - state[s, OLD_UTS])
+            before = state[s, OLD_POSITION] + (was - state[s, OLD_UTS]) * TICKS // clock
+            if was == here or abs(arrival - before - state[s, BASELINE]) < abs(off):
+                place = before
+                uts[i] = min(was, top)
         position[i] = place
-        if here >= top and kind != KIND_NOISE:
+        if uts[i] >= top and kind != KIND_NOISE and not older:
             delay[i] = arrival - place
             top = here
             heard = True
-    return last, top
+        if not older:
+            high = np.int64(sequences[i])
+    return last, top, high, False
 
 
 @njit(cache=True, nogil=True)
@@ -237,10 +301,10 @@ def locate(
     first: int,
     last: int,
     final: bool,
-    order: Int32,
-    w_time: Int64,
-    w_stamp: UInt32,
-    w_type: UInt8,
+    times: Int64,
+    stamps: UInt32,
+    sequences: UInt16,
+    types: UInt8,
     kinds: UInt8,
     clocks: Int32,
     epoch: int,
@@ -248,22 +312,23 @@ def locate(
     position: Int64,
     delay: Int64,
 ) -> int:
-    """Unwrapped timestamp and position of the packets order[first:last] of stream s; gives how far they are settled.
+    """Unwrapped timestamp and position of the entries first..last of stream s; gives how far they are settled.
 
     Packets from the returned index on must be looked at again together with those that follow them.
     """
     top = state[s, UTS] if state[s, STARTED] else np.int64(-1)
+    high = state[s, TOP] & 0xFFFF
     begin = first
-    settled = last
     while begin < last:
-        end, top = _unwrap(
-            state, s, begin, last, top, order, w_time, w_stamp, w_type, kinds, clocks, epoch, uts, position, delay
-        )
+        end, top, high, waits = _unwrap(
+            state, s, begin, last, top, high, final, times, stamps, sequences, types, kinds, clocks, epoch, uts,
+            position, delay,
+        )  # fmt: skip
         settled = _align(state, s, begin, end, final or end < last, uts, position, delay)
-        if settled < end:
-            break
+        if settled < end or waits:
+            return settled
         begin = end
-    return settled
+    return last
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -399,11 +464,11 @@ def _receive_stream(
     horizon: int,
     final: bool,
     order: Int32,
-    w_time: Int64,
-    w_stamp: UInt32,
-    w_sequence: UInt16,
-    w_type: UInt8,
-    w_size: Int32,
+    times: Int64,
+    stamps: UInt32,
+    sequences: UInt16,
+    types: UInt8,
+    sizes: Int32,
     w_missing: Int32,
     w_number: Int64,
     kinds: UInt8,
@@ -417,23 +482,22 @@ def _receive_stream(
     f = state[s, FORMATS]
     primary = state[s, PRIMARY]
     for i in range(first, last):
-        p = order[i]
-        following = np.int64(w_sequence[order[i + 1]]) if i + 1 < horizon else np.int64(-1)
-        kind = kinds[f, w_type[p] & 127]
-        clock = np.int64(clocks[f, w_type[p] & 127])
-        stamp = np.int64(w_stamp[p])
+        following = np.int64(sequences[i + 1]) if i + 1 < horizon else np.int64(-1)
+        kind = kinds[f, types[i] & 127]
+        clock = np.int64(clocks[f, types[i] & 127])
+        stamp = np.int64(stamps[i])
         out_kind[i] = DROPPED
-        verdict = _sequence(state, s, np.int64(w_sequence[p]), following, final)
+        verdict = _sequence(state, s, np.int64(sequences[i]), following, final)
         if verdict == UNDECIDED:
             return i
         if not state[s, STARTED]:
             state[s, STARTED] = 1
-            state[s, FIRST_TIME] = w_time[p]
-            state[s, FIRST_NUMBER] = w_number[p]
+            state[s, FIRST_TIME] = times[i]
+            state[s, FIRST_NUMBER] = w_number[order[i]]
             state[s, FIRST_STAMP] = stamp
             state[s, UTS] = uts[i]
-        state[s, LAST_TIME] = max(state[s, LAST_TIME], w_time[p])
-        state[s, LAST_NUMBER] = w_number[p]
+        state[s, LAST_TIME] = max(state[s, LAST_TIME], times[i])
+        state[s, LAST_NUMBER] = w_number[order[i]]
         if verdict == REPEATED:
             state[s, DUPLICATES] += 1
             continue
@@ -441,8 +505,11 @@ def _receive_stream(
             state[s, STRAYS] += 1
             continue
         state[s, RECEIVED] += 1
-        _jitter(state, figures, s, kind, clock, w_time[p] - epoch, stamp)
-        if w_missing[p] > 0:
+        if primary < 0 and position[i] < state[s, LAST_END] - STRAY:
+            state[s, STRAYS] += 1
+            continue
+        _jitter(state, figures, s, kind, clock, times[i] - epoch, stamp)
+        if w_missing[order[i]] > 0:
             state[s, SNAPPED] += 1
         if kind == KIND_EVENT:
             state[s, EVENTS] += 1
@@ -452,21 +519,18 @@ def _receive_stream(
             state[s, UNKNOWN] += 1
         else:
             state[s, AUDIO] += 1
-            state[s, AUDIO_TYPE] = w_type[p] & 127
+            state[s, AUDIO_TYPE] = types[i] & 127
             if uts[i] > state[s, UTS]:
                 state[s, UTS] = uts[i]
-            if ticks_of(w_time[p] - epoch) - position[i] - state[s, BASELINE] > LATE_TICKS:
+            if ticks_of(times[i] - epoch) - position[i] - state[s, BASELINE] > LATE_TICKS:
                 state[s, LATE] += 1
         if primary >= 0:
-            position[i] = _as_copy(state, s, primary, np.int64(w_sequence[p]), stamp)
+            position[i] = _as_copy(state, s, primary, np.int64(sequences[i]), stamp)
             if position[i] == UNHEARD:
                 continue
-        elif position[i] < state[s, LAST_END] - STRAY:
-            state[s, STRAYS] += 1
-            continue
         out_kind[i] = kind
         if kind in (KIND_ULAW, KIND_ALAW):
-            end = position[i] + w_size[p] * TICKS // clock
+            end = position[i] + sizes[i] * TICKS // clock
             if position[i] < state[s, LOW_TICKS]:
                 state[s, LOW_TICKS] = position[i]
             if end > state[s, HIGH_TICKS]:
@@ -486,11 +550,11 @@ def receive(
     bounds: Int64,
     taken: Int64,
     order: Int32,
-    w_time: Int64,
-    w_stamp: UInt32,
-    w_sequence: UInt16,
-    w_type: UInt8,
-    w_size: Int32,
+    times: Int64,
+    stamps: UInt32,
+    sequences: UInt16,
+    types: UInt8,
+    sizes: Int32,
     w_missing: Int32,
     w_number: Int64,
     kinds: UInt8,
@@ -519,25 +583,115 @@ def receive(
         state[s, LOW_TICKS] = np.int64(1) << 62
         state[s, HIGH_TICKS] = UNHEARD
         state[s, OTHERS] = 0
-        if not state[s, STARTED] and now - w_time[order[first]] < hold:
+        if not state[s, STARTED] and now - times[first] < hold:
             continue
         settled = locate(
-            state, s, first, last, hold == 0, order, w_time, w_stamp, w_type, kinds, clocks, epoch, uts, position, delay
-        )
+            state, s, first, last, hold == 0, times, stamps, sequences, types, kinds, clocks, epoch, uts, position,
+            delay,
+        )  # fmt: skip
         settled = _receive_stream(
-            state, figures, s, first, settled, last, hold == 0, order, w_time, w_stamp, w_sequence, w_type, w_size,
+            state, figures, s, first, settled, last, hold == 0, order, times, stamps, sequences, types, sizes,
             w_missing, w_number, kinds, clocks, epoch, uts, position, out_kind,
         )  # fmt: skip
         taken[x] = settled - first
 
 
 @njit(cache=True, nogil=True)
-def gather(begins: Int64, bounds: Int64, by_flow: Int32, order: Int32) -> None:
-    """Lay the staged packets of each stream one after the other: the entries that `receive` works on."""
+def gather(
+    begins: Int64,
+    bounds: Int64,
+    by_flow: Int32,
+    w_time: Int64,
+    w_stamp: UInt32,
+    w_sequence: UInt16,
+    w_type: UInt8,
+    w_offset: Int64,
+    w_header: Int32,
+    w_size: Int32,
+    order: Int32,
+    time: Int64,
+    stamp: UInt32,
+    sequence: UInt16,
+    kind: UInt8,
+    source: Int64,
+    size: Int32,
+) -> None:
+    """Lay the staged packets of each stream one after the other, so that what follows reads memory in order."""
     for x in range(begins.shape[0]):
-        to = bounds[x]
-        for i in range(bounds[x + 1] - to):
-            order[to + i] = by_flow[begins[x] + i]
+        begin = begins[x]
+        for i in range(bounds[x], bounds[x + 1]):
+            p = by_flow[begin]
+            begin += 1
+            order[i] = p
+            time[i] = w_time[p]
+            stamp[i] = w_stamp[p]
+            sequence[i] = w_sequence[p]
+            kind[i] = w_type[p]
+            source[i] = w_offset[p] + w_header[p]
+            size[i] = w_size[p]
+
+
+_3, _4, _7, _8 = np.int32(3), np.int32(4), np.int32(7), np.int32(8)
+_1, _15, _85, _128, _132, _255 = np.int32(1), np.int32(15), np.int32(0x55), np.int32(128), np.int32(132), np.int32(255)
+
+
+@njit(cache=True, nogil=True)
+def expand_ulaw(octets: Bytes, samples: Int16) -> None:
+    """G.711 mu-law by arithmetic: in 32-bit steps without a branch it is vectorised, which a table is not."""
+    for k in range(samples.shape[0]):
+        code = np.int32(octets[k]) ^ _255
+        value = ((((code & _15) << _3) + _132) << ((code >> _4) & _7)) - _132
+        sign = -(code >> _7)
+        samples[k] = np.int16((value ^ sign) - sign)
+
+
+@njit(cache=True, nogil=True)
+def expand_alaw(octets: Bytes, samples: Int16) -> None:
+    """G.711 A-law by arithmetic, see `expand_ulaw`."""
+    for k in range(samples.shape[0]):
+        code = np.int32(octets[k]) ^ _85
+        segment = (code >> _4) & _7
+        normal = np.int32(segment + _7) >> _3
+        value = np.int32(((code & _15) << _4) + _8 + (normal << _8)) << (np.int32(segment - normal) & _7)
+        sign = np.int32((code >> _7) - _1)
+        samples[k] = np.int16((value ^ sign) - sign)
+
+
+@njit(cache=True, nogil=True)
+def _sound(
+    first: int,
+    last: int,
+    zero: int,
+    step: int,
+    low: int,
+    side: Int16,
+    out_kind: UInt8,
+    position: Int64,
+    source: Int64,
+    size: Int32,
+    arena: Bytes,
+) -> None:
+    """Decode entries into one channel, whose first sample is `low` samples behind `zero`."""
+    frames = side.shape[0]
+    half = step // 2 - zero
+    for i in range(first, last):
+        kind = out_kind[i]
+        if kind != KIND_ULAW and kind != KIND_ALAW:
+            continue
+        at = (position[i] + half) // step - low
+        begin = source[i]
+        count = np.int64(size[i])
+        if at < 0:
+            begin -= at
+            count += at
+            at = np.int64(0)
+        count = min(count, frames - at)
+        if count <= 0:
+            continue
+        if kind == KIND_ULAW:
+            expand_ulaw(arena[begin : begin + count], side[at : at + count])
+        else:
+            expand_alaw(arena[begin : begin + count], side[at : at + count])
 
 
 @njit(cache=True, nogil=True)
@@ -555,13 +709,9 @@ def place(
     taken: Int64,
     out_kind: UInt8,
     position: Int64,
-    order: Int32,
-    w_offset: Int64,
-    w_header: Int32,
-    w_size: Int32,
+    source: Int64,
+    size: Int32,
     arena: Bytes,
-    ulaw: Int16,
-    alaw: Int16,
     left: Int16,
     right: Int16,
     out: Int16,
@@ -574,39 +724,24 @@ def place(
     """
     for j in range(job_first.shape[0]):
         frames = job_frames[j]
-        base = 2 * job_out[j]
-        left[:frames] = 0
-        right[:frames] = 0
+        target = out[2 * job_out[j] : 2 * (job_out[j] + frames)]
+        one = left[:frames]
+        other = right[:frames]
+        one[:] = 0
+        other[:] = 0
         for k in range(job_kept[j]):
-            left[k] = out[base + 2 * k]
-            right[k] = out[base + 2 * k + 1]
+            one[k] = target[2 * k]
+            other[k] = target[2 * k + 1]
+        zero = job_zero[j]
         step = job_step[j]
+        low = job_low[j]
         for x in range(job_first[j], job_last[j]):
-            if channels[x] < 0:
+            first = bounds[x]
+            last = first + taken[x]
+            if first == last or channels[x] < 0:
                 continue
-            side = left if channels[x] == 0 else right
-            for i in range(bounds[x], bounds[x] + taken[x]):
-                kind = out_kind[i]
-                if kind != KIND_ULAW and kind != KIND_ALAW:
-                    continue
-                table = ulaw if kind == KIND_ULAW else alaw
-                p = order[i]
-                at = (position[i] - job_zero[j] + step // 2) // step - job_low[j]
-                source = w_offset[p] + w_header[p]
-                size = np.int64(w_size[p])
-                if at < 0:
-                    source -= at
-                    size += at
-                    at = np.int64(0)
-                size = min(size, frames - at)
-                if size <= 0:
-                    continue
-                # Through views: an index that counts from 0 needs no check of its sign.
-                target = side[at : at + size]
-                octets = arena[source : source + size]
-                for k in range(size):
-                    target[k] = table[octets[k]]
-        target = out[base : base + 2 * frames]
+            side = one if channels[x] == 0 else other
+            _sound(first, last, zero, step, low, side, out_kind, position, source, size, arena)
         for k in range(frames):
-            target[2 * k] = left[k]
-            target[2 * k + 1] = right[k]
+            target[2 * k] = one[k]
+            target[2 * k + 1] = other[k]

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from capture.batch import Int32, Int64, UInt8
+from capture.batch import Int32, Int64, UInt8, UInt16, UInt32
 from decoders import _stream_kernels as kernels
 from decoders._stream_kernels import TICKS
-from decoders.codecs.g711 import ALAW, ULAW
 from decoders.rtp import Window
 from decoders.sdp import PayloadFormat
 
@@ -110,7 +109,14 @@ class Entries:
     streams: Int32
     bounds: Int64
     order: Int32
-    """Index of each entry in the window."""
+    """Index of each entry in the window; the next columns are the window's in this order."""
+    time: Int64
+    stamp: UInt32
+    sequence: UInt16
+    type: UInt8
+    source: Int64
+    """Of the payload's first octet in the window's arena."""
+    size: Int32
     taken: Int64
     """How many entries of each stream are settled."""
     uts: Int64
@@ -122,23 +128,33 @@ class Entries:
     """KIND_ of each settled entry, DROPPED for duplicates and strays."""
 
     @classmethod
-    def lay_out(cls, streams: Int32, begins: Int64, counts: Int64, by_flow: Int32) -> "Entries":
+    def lay_out(cls, streams: Int32, begins: Int64, counts: Int64, by_flow: Int32, window: Window) -> "Entries":
         """Entries for streams that have by_flow[begins[x]:begins[x] + counts[x]]."""
         bounds = np.zeros(len(streams) + 1, np.int64)
         np.cumsum(counts, out=bounds[1:])
         n = int(bounds[-1])
-        order = np.empty(n, np.int32)
-        kernels.gather(begins, bounds, by_flow, order)
-        return cls(
+        entries = cls(
             streams=streams,
             bounds=bounds,
-            order=order,
+            order=np.empty(n, np.int32),
+            time=np.empty(n, np.int64),
+            stamp=np.empty(n, np.uint32),
+            sequence=np.empty(n, np.uint16),
+            type=np.empty(n, np.uint8),
+            source=np.empty(n, np.int64),
+            size=np.empty(n, np.int32),
             taken=np.zeros(len(streams), np.int64),
             uts=np.empty(n, np.int64),
             position=np.empty(n, np.int64),
             delay=np.empty(n, np.int64),
             kind=np.full(n, kernels.DROPPED, np.uint8),
         )
+        kernels.gather(
+            begins, bounds, by_flow, window.time, window.stamp, window.sequence, window.type, window.offset,
+            window.header, window.size, entries.order, entries.time, entries.stamp, entries.sequence, entries.type,
+            entries.source, entries.size,
+        )  # fmt: skip
+        return entries
 
     def receive(
         self, table: StreamTable, formats: FormatTable, window: Window, epoch: int, now: int, hold: int,
@@ -147,7 +163,7 @@ class Entries:
         """Run the receiver for streams[first:last]. Distinct ranges may run in parallel threads."""
         kernels.receive(
             table.state, table.figures, self.streams[first:last], self.bounds[first : last + 1], self.taken[first:last],
-            self.order, window.time, window.stamp, window.sequence, window.type, window.size, window.missing,
+            self.order, self.time, self.stamp, self.sequence, self.type, self.size, window.missing,
             window.number, formats.kinds, formats.clocks, epoch, now, hold, self.uts, self.position, self.delay,
             self.kind,
         )  # fmt: skip
@@ -198,6 +214,6 @@ class Placer:
         first, last, low, frames, kept, out, zero, step = np.ascontiguousarray(columns.T)
         kernels.place(
             first, last, low, frames, kept, out, zero, step, channels, entries.bounds, entries.taken, entries.kind,
-            entries.position, entries.order, window.offset, window.header, window.size, window.arena, ULAW, ALAW,
+            entries.position, entries.source, entries.size, window.arena,
             self._left, self._right, self.out,
         )  # fmt: skip

@@ -123,7 +123,7 @@ class MediaEngine:
         begins: Int64 = stager.starts[self._flows]
         counts: Int64 = stager.starts[self._flows + 1] - begins
         self._split(begins, counts)
-        entries = Entries.lay_out(self._rows, begins, counts, stager.order)
+        entries = Entries.lay_out(self._rows, begins, counts, stager.order, window)
         slices = [
             Slice(entries, self._order, first, last, self._channels)
             for first, last in zip(self._cuts, self._cuts[1:], strict=False)
