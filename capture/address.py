@@ -31,19 +31,38 @@ class Endpoint(NamedTuple):
 def format_address(high: int, low: int) -> str:
     """Text of an address: dotted for IPv4, RFC 5952 for IPv6."""
     if high == 0 and low >> 32 == 0xFFFF:
-        return str(ipaddress.IPv4Address(low & 0xFFFFFFFF))
+        return f"{low >> 24 & 255}.{low >> 16 & 255}.{low >> 8 & 255}.{low & 255}"
     return str(ipaddress.IPv6Address(high << 64 | low))
 
 
 def parse_endpoint(host: str, port: int) -> Endpoint | None:
     """Endpoint of a literal IPv4 or IPv6 address (brackets and zone allowed), None for names and nonsense."""
+    if not 0 <= port <= 0xFFFF:
+        return None
+    dotted = _parse_dotted(host)
+    if dotted is not None:
+        return Endpoint(0, V4_MAPPED | dotted, port)
     try:
         address = ipaddress.ip_address(host.strip().strip("[]").partition("%")[0])
     except ValueError:
-        return None
-    if not 0 <= port <= 0xFFFF:
         return None
     if isinstance(address, ipaddress.IPv4Address):
         return Endpoint(0, V4_MAPPED | int(address), port)
     value = int(address)
     return Endpoint(value >> 64, value & 0xFFFFFFFFFFFFFFFF, port)
+
+
+def _parse_dotted(text: str) -> int | None:
+    """An IPv4 address in plain dotted form, several times faster than the general way; None for all else."""
+    value = 0
+    parts = text.split(".", 4)
+    if len(parts) != 4:
+        return None
+    for part in parts:
+        if not part.isascii() or not part.isdigit() or len(part) > 3 or (part[0] == "0" and part != "0"):
+            return None
+        octet = int(part)
+        if octet > 255:
+            return None
+        value = value << 8 | octet
+    return value

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from decoders.dtmf import parse_info_digit
 from decoders.sip import parse_sipfrag
 from recorder.call_events import CallEnded, CallEvent
+from recorder.dialogs import top_branch
 from recorder.identities import learn_contact, learn_initial, learn_sender
 from recorder.model import Digit, Side
 from recorder.progress import MAX_FINALS, CallProgress, Heard
@@ -29,7 +30,7 @@ def invite(progress: CallProgress, heard: Heard) -> list[CallEvent]:
         return []
     if hop not in attempt.branches and len(attempt.branches) < MAX_FINALS:
         progress.fresh_invite = True
-        attempt.branches[hop] = message.top_branch
+        attempt.branches[hop] = top_branch(message)
         _on_its_way(progress, heard)
     call = progress.call
     call.started = min(call.started, seen.time) if progress.invited else seen.time
@@ -75,7 +76,7 @@ def ack(progress: CallProgress, heard: Heard) -> list[CallEvent]:
     if not progress.established:
         attempt = progress.attempts.get(exchange.number) if requester is Side.CALLER else None
         # The ACK of a refusal has the branch of its INVITE, that of a 2xx its own (RFC 3261, section 17.1.1.3).
-        if attempt is not None and (attempt.refusal or attempt.branches.get(hop) == message.top_branch):
+        if attempt is not None and (attempt.refusal or attempt.branches.get(hop) == top_branch(message)):
             return []
         progress.enter_dialog(heard)
     if not message.body:

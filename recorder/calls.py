@@ -21,7 +21,7 @@ from recorder.call_requests import REQUESTS
 from recorder.call_responses import RESPONSES
 from recorder.dialogs import Exchange, read_exchange
 from recorder.grouping import Groups
-from recorder.model import Call, CallState, GroupReason, Sighting, TraceEvent
+from recorder.model import Call, CallState, GroupReason, Side, Sighting, TraceEvent
 from recorder.outcome import Timeouts, deadline, settle
 from recorder.progress import CallProgress
 from recorder.siprec_seen import RecordingSessions
@@ -38,7 +38,9 @@ _OPENING = frozenset({"INVITE", "ACK", "BYE", "CANCEL"})
 """Requests that prove a call, alone."""
 _IN_DIALOG = frozenset({"PRACK", "UPDATE", "INFO", "REFER"})
 """Requests that prove a call inside a dialog."""
-_MAY_SHOW_RECORDING = frozenset({"INVITE", "UPDATE", "INFO"})
+_ENDING = frozenset({"BYE", "CANCEL"})
+_METADATA_BEARERS = frozenset({"UPDATE", "INFO", "MESSAGE"})
+"""Requests beside INVITE in which recording metadata have been seen."""
 
 
 @dataclass(slots=True)
@@ -113,7 +115,7 @@ class CallTracker:
             learnt = handler(progress, heard)
             self._relate(progress, message, exchange, seen, learnt)
             events += learnt
-            if learnt or exchange.method == "CANCEL" or (exchange.status or 0) >= 300:
+            if exchange.method in _ENDING or (exchange.status or 0) >= 300:
                 self._schedule(progress)
         return events
 
@@ -236,27 +238,33 @@ class CallTracker:
         self, progress: CallProgress, message: SipMessage, exchange: Exchange, seen: Sighting, learnt: list[CallEvent]
     ) -> None:
         """What the message says of other calls."""
-        call = progress.call
-        if exchange.method in _MAY_SHOW_RECORDING:
-            if call.recording_session is not None or exchange.method == "INVITE":
+        call, status = progress.call, exchange.status
+        if exchange.method == "INVITE":
+            if status is None or 200 <= status < 300 or call.recording_session is not None:
                 self._hear_recording(call, message, seen)
-        elif exchange.method == "REFER" and exchange.status is None:
-            to_callee = progress.tags.requester(exchange) is call.caller.side
+        elif call.recording_session is not None:
+            if exchange.method in _METADATA_BEARERS:
+                self._hear_recording(call, message, seen)
+        elif exchange.method == "REFER" and status is None:
+            to_callee = progress.tags.requester(exchange) is Side.CALLER
             self._groups.referred(call, message, seen, to_callee)
+        if exchange.method != "INVITE" or call.recording_session is not None:
             return
-        if call.recording_session is not None:
-            return
-        answered = any(isinstance(event, CallAnswered) for event in learnt)
         if progress.fresh_invite:
             self._groups.invited(call, message, seen)
-        if answered:
-            self._groups.answered(call)
-        if progress.fresh_invite or answered:
-            self._book.enter(call)
-            for recording in self._recordings.waiting():
-                self._recordings.link(recording, ())
-        elif exchange.method == "INVITE" and exchange.status is not None and 300 <= exchange.status < 400:
-            self._groups.redirected(call, message, seen)
+            self._enter(call)
+        elif status is not None and status >= 200:
+            if any(isinstance(event, CallAnswered) for event in learnt):
+                self._groups.answered(call)
+                self._enter(call)
+            elif 300 <= status < 400:
+                self._groups.redirected(call, message, seen)
+
+    def _enter(self, call: Call) -> None:
+        """More is known of who takes part: a recording session may have waited for that."""
+        self._book.enter(call)
+        for recording in self._recordings.waiting():
+            self._recordings.link(recording, ())
 
     def _hear_recording(self, call: Call, message: SipMessage, seen: Sighting) -> None:
         """Recognise somebody else's recording session, learn from its metadata, find its call."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from capture.address import Endpoint
 from decoders.sip import SipMessage
+from decoders.sip_address import parse_name_address
 from recorder.model import Side, Sighting
 
 MAX_TAGS = 64
@@ -42,10 +43,39 @@ def read_exchange(message: SipMessage) -> Exchange | None:
         method = cseq[1].upper()
     else:
         return None
-    sender, receiver = message.from_, message.to
-    from_key = (sender.tag or sender.uri) if sender else ""
-    to_tag = receiver.tag if receiver else None
-    return Exchange(method, message.status, cseq[0] if cseq else UNKNOWN_NUMBER, from_key, to_tag or None)
+    headers = message.headers
+    from_values, to_values = headers.get("from"), headers.get("to")
+    from_key = (_tag(from_values[0]) if from_values else None) or _sender(message)
+    to_tag = _tag(to_values[0]) if to_values else None
+    return Exchange(method, message.status, cseq[0] if cseq else UNKNOWN_NUMBER, from_key, to_tag)
+
+
+def _sender(message: SipMessage) -> str:
+    return message.from_.uri if message.from_ else ""
+
+
+def _tag(value: str) -> str | None:
+    """Tag of a From or To, read without the rest of the address, which most messages only repeat."""
+    start = value.find(";tag=", value.rfind(">") + 1)
+    if start < 0:
+        address = parse_name_address(value) if "tag" in value.lower() else None
+        return (address.tag or None) if address else None
+    end = value.find(";", start + 5)
+    tag = (value[start + 5 :] if end < 0 else value[start + 5 : end]).strip()
+    return tag.strip('"') or None
+
+
+def top_branch(message: SipMessage) -> str | None:
+    """Branch of the topmost Via, read without the rest of it where it is written as usual."""
+    values = message.headers.get("via")
+    if not values:
+        return None
+    first = values[0].partition(",")[0]
+    start = first.find(";branch=z9hG4bK")
+    if start < 0 or '"' in first:
+        return message.top_branch
+    end = first.find(";", start + 8)
+    return (first[start + 8 :] if end < 0 else first[start + 8 : end]).strip()
 
 
 class DialogTags:
@@ -193,9 +223,10 @@ class Path:
 
     def answer(self, hop: int) -> None:
         """A 2xx was seen at `hop`: of several branches, this is the one."""
-        if hop not in self._answered and self._steps:
+        if hop not in self._answered:
             self._answered.add(hop)
-            self._order()
+            if len(self._steps) > 2:
+                self._order()
 
     @property
     def caller(self) -> Endpoint | None:
@@ -214,6 +245,9 @@ class Path:
 
     def _order(self) -> None:
         first = self._steps[0]
+        if len(self._steps) == 1:
+            self._ordered = [first]
+            return
         visited = {first.hop}
         while (before := self._next(first.source, visited, backwards=True)) is not None:
             visited.add(before.hop)

@@ -6,6 +6,8 @@ name says that they correlate calls are believed. Bounded by MAX_VALUES and the 
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
 
 from decoders.sip import SipMessage
 
@@ -16,43 +18,63 @@ SHORTEST, LONGEST = 6, 256
 
 _NAMING = re.compile(r"call-?id|(?:^|-)cid(?:$|-)|correlat|orig(?:inal)?-?call|linked-?id|parent|bleg|aleg|a-leg|b-leg")
 _SHARED = re.compile(r"call-?id|(?:^|-)cid(?:$|-)|correlat|guid|ucid|linked-?id|conversation")
-_OWN = frozenset({"call-id", "p-charging-vector"})
+_OWN = frozenset({"call-id", "p-charging-vector", "in-reply-to"})
 _ICID = re.compile(r'icid-value\s*=\s*(?:"([^"]*)"|([^;,\s]+))', re.IGNORECASE)
 _SESSION = re.compile(r"[0-9a-f]{32}")
 _NIL = "0" * 32
 
 
-def named_call_ids(message: SipMessage) -> Iterable[tuple[str, bool]]:
-    """(Call-ID that an X- or P- header may hold, whether the header's name says that it is one)."""
-    count = 0
+class _Use(NamedTuple):
+    """What a header field is good for, by its name."""
+
+    may_name: bool
+    """A value that is a known Call-ID names that call."""
+    names: bool
+    """Its values are Call-IDs, known or not yet."""
+    shared: bool
+    """All calls of a conversation have the same value."""
+
+
+@lru_cache(maxsize=1024)
+def _use(name: str) -> _Use:
+    private = name.startswith(("x-", "p-"))
+    shared = name not in _OWN and "-" in name and _SHARED.search(name) is not None
+    names = (private or shared) and _NAMING.search(name) is not None
+    return _Use(private or shared, names, shared and (name.startswith("x-") or "guid" in name))
+
+
+class Evidence(NamedTuple):
+    """What the headers of one message say of other calls."""
+
+    named: list[tuple[str, bool]]
+    """(Call-ID that a header may hold, whether the header's name says that it is one)."""
+    shared: list[str]
+    """Values that every call of the conversation carries."""
+
+
+def read_evidence(message: SipMessage) -> Evidence:
+    """Evidence in vendors' headers, and in the IMS charging identity (RFC 7315, section 5.6)."""
+    named: list[tuple[str, bool]] = []
+    shared: list[str] = []
     for name, values in message.headers.items():
-        if not name.startswith(("x-", "p-")) and not _correlating(name):
-            continue
-        certain = _NAMING.search(name) is not None
-        for value in values[:2]:
-            candidate = value.partition(";")[0].strip().strip('"<>')
-            if SHORTEST <= len(candidate) <= LONGEST and " " not in candidate and count < MAX_VALUES:
-                count += 1
-                yield candidate, certain
+        use = _use(name)
+        if use.may_name:
+            candidates = [value for value in map(_value, values[:2]) if value is not None]
+            named += [(value, use.names) for value in candidates if " " not in value]
+            if use.shared:
+                shared += [f"{name} {value}" for value in candidates[:1]]
+        if name == "p-charging-vector":
+            found = _ICID.search(values[0])
+            identity = (found[1] or found[2] or "") if found else ""
+            if SHORTEST <= len(identity) <= LONGEST:
+                shared.append(f"icid {identity}")
+    return Evidence(named[:MAX_VALUES], shared[:MAX_VALUES])
 
 
-def _correlating(name: str) -> bool:
-    return name not in _OWN and ("-" in name) and (name == "in-reply-to" or _SHARED.search(name) is not None)
-
-
-def correlation_keys(message: SipMessage) -> Iterable[str]:
-    """Values that every call of a conversation carries: IMS charging identity (RFC 7315, section 5.6), GUIDs."""
-    headers = message.headers
-    if "p-charging-vector" in headers:
-        found = _ICID.search(headers["p-charging-vector"][0])
-        value = (found[1] or found[2] or "") if found else ""
-        if SHORTEST <= len(value) <= LONGEST:
-            yield f"icid {value}"
-    for name, values in headers.items():
-        if (name.startswith("x-") or "guid" in name) and _SHARED.search(name) is not None:
-            value = values[0].partition(";")[0].strip().strip('"<>')
-            if SHORTEST <= len(value) <= LONGEST:
-                yield f"{name} {value}"
+def _value(text: str) -> str | None:
+    """The bare value of a header, None where its length is not sane."""
+    value = text.partition(";")[0].strip().strip('"<>')
+    return value if SHORTEST <= len(value) <= LONGEST else None
 
 
 def session_keys(session_ids: Iterable[str]) -> Iterable[str]:

@@ -14,7 +14,7 @@ from uuid import UUID
 from capture.address import Endpoint
 from decoders.sip import Replaces, SipMessage
 from recorder.address_book import AddressBook
-from recorder.evidence import correlation_keys, named_call_ids, session_keys
+from recorder.evidence import read_evidence, session_keys
 from recorder.identities import Address, address_of, addresses_of, anonymous
 from recorder.model import Call, GroupReason, Sighting
 from recorder.trace import note
@@ -76,9 +76,11 @@ class Groups:
             self._match_expected(call, message, seen)
         if "referred-by" in headers:
             self._match_referrer(call, message)
-        for call_id, wanted in named_call_ids(message):
+        evidence = read_evidence(message)
+        for call_id, wanted in evidence.named:
             self._name(call, call_id, GroupReason.HEADER, wanted)
-        self.share(call, correlation_keys(message), GroupReason.HEADER)
+        if evidence.shared:
+            self.share(call, evidence.shared, GroupReason.HEADER)
         if call.session_ids:
             self.share(call, session_keys(call.session_ids), GroupReason.SESSION_ID)
 

@@ -117,6 +117,8 @@ def _remote_parties(message: SipMessage, party: str) -> list[NameAddress]:
 
 
 def _names_nobody(uri: str) -> bool:
+    if "@" in uri:
+        return False
     parts = parse_uri(uri)
     return not parts.user and not parts.host
 

@@ -24,8 +24,10 @@ def describe(sdp: SessionDescription, call: int, side: Side, hop: int, seen: Sig
             continue
         default = literal(media.address, media.port)
         if default is not None:
-            rtcp = None if media.rtcp_mux else _rtcp(media)
+            rtcp = None if media.rtcp_mux else _rtcp(media, default)
             yield _endpoint(media, default, rtcp, call, side, hop, seen, ice=False)
+        if not media.candidates:
+            continue
         known = {default}
         for candidate in media.candidates[:MAX_CANDIDATES]:
             where = literal(candidate.address, candidate.port)
@@ -72,7 +74,9 @@ def literal(address: str, port: int) -> Endpoint | None:
     return None if endpoint is None or endpoint[:2] in _UNSPECIFIED else endpoint
 
 
-def _rtcp(media: MediaDescription) -> Endpoint | None:
+def _rtcp(media: MediaDescription, default: Endpoint) -> Endpoint | None:
     """Where RTCP goes: a=rtcp (RFC 3605), else the next port."""
     port = media.rtcp_port if media.rtcp_port else media.port + 1
-    return literal(media.rtcp_address or media.address, port)
+    if media.rtcp_address:
+        return literal(media.rtcp_address, port)
+    return Endpoint(default.high, default.low, port) if port <= 0xFFFF else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from decoders.sip import SipMessage
-from recorder.dialogs import DialogTags, Exchange, Hops, Path
+from recorder.dialogs import DialogTags, Exchange, Hops, Path, top_branch
 from recorder.identities import learn_dialog
 from recorder.model import Call, Side, Sighting
 from recorder.offer_answer import Key, MediaSession
@@ -139,7 +139,7 @@ class CallProgress:
         if exchange.initial_invite:
             return self.hops.enter(seen)
         if exchange.status is not None:
-            branch = message.top_branch
+            branch = top_branch(message)
             for attempt in self.attempts.values():
                 for hop, sent in attempt.branches.items():
                     if sent is not None and sent == branch:
@@ -203,7 +203,7 @@ class CallProgress:
         attempt = self.attempts.get(exchange.number)
         same = attempt is not None and attempt.from_key == exchange.from_key
         over = self.bye is not None
-        if attempt is not None and same and message.top_branch in attempt.branches.values():
+        if attempt is not None and same and top_branch(message) in attempt.branches.values():
             return seen.time > ended + (REPEAT if over else RETRY)
         if over or self._cancelled():
             return True

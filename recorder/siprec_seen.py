@@ -45,8 +45,9 @@ def is_recording_session(message: SipMessage) -> bool:
     headers = message.headers
     if "require" in headers and message.requires("siprec"):
         return True
-    if any("+sip.src" in value or "+sip.srs" in value for value in headers.get("contact", ())):
-        return True
+    for value in headers.get("contact", ()):
+        if "+sip.sr" in value and ("+sip.src" in value or "+sip.srs" in value):
+            return True
     return message.content_type.startswith("multipart/") and any(_metadata(message))
 
 
