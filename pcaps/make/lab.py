@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-HOME = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(HOME.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from pcaps.make import observe, proxy_calls, sipp_calls, transfer_calls
+from pcaps.make import baresip_calls, observe, proxy_calls, sipp_calls, transfer_calls
 from pcaps.make.network import Lab, network
 
+HOME = Path(__file__).resolve().parent.parent
 Maker = Callable[[Lab], dict[str, Any]]
 
 CAPTURES: dict[str, tuple[Maker, tuple[str, ...]]] = {
@@ -40,31 +40,33 @@ CAPTURES: dict[str, tuple[Maker, tuple[str, ...]]] = {
     "relayed": (proxy_calls.relayed, ("sipp", "kamailio", "rtpengine")),
     "forked": (proxy_calls.forked, ("sipp", "kamailio")),
     "websocket": (proxy_calls.websocket, ("sipp", "kamailio")),
+    "baresip_g722": (baresip_calls.baresip_g722, ("baresip", "ffmpeg")),
+    "srtp_sdes": (baresip_calls.srtp_sdes, ("baresip",)),
+    "transfer_blind": (baresip_calls.transfer_blind, ("baresip",)),
 }
 """Who makes each capture, and the programs that take part."""
 PCAPNG = {"tcp", "g722"}
 """Captured with dumpcap, the rest with tcpdump."""
 
-VERSION_OF = {
-    "sipp": ["sipp", "-v"], "baresip": ["baresip", "-v"], "kamailio": ["kamailio", "-v"], "tcpdump": ["tcpdump", "--version"],
-    "rtpengine": ["rtpengine", "--version"], "dumpcap": ["dumpcap", "--version"], "ffmpeg": ["ffmpeg", "-version"],
-    "nft": ["nft", "--version"],
-}  # fmt: skip
+VERSION_OPTION = {"sipp": "-v", "baresip": "-v", "kamailio": "-v", "ffmpeg": "-version"}
+"""The rest takes --version."""
 
 
 def version(program: str) -> str:
     """First line of what the program says of itself."""
-    done = subprocess.run(VERSION_OF[program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program, VERSION_OPTION.get(program, "--version")], capture_output=True, text=True, check=False
+    )
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     wanted = [line for line in lines if any(sign.isdigit() for sign in line)]
-    return wanted[0].rstrip(".") if wanted else "unknown"
+    return wanted[0].partition(" Copyright")[0].rstrip(".") if wanted else "unknown"
 
 
 def lost_on_the_way(capture: Path, known: dict[str, Any]) -> None:
     """Put what the network dropped into the streams' facts: sent, seen, and which sequence numbers are missing."""
     for call in known["calls"]:
         for stream in call["streams"]:
-            seen = [packet[4] for packet in observe.rtp_packets(capture) if packet[1] == stream["ssrc"]]
+            seen = [packet.sequence for packet in observe.rtp_packets(capture) if packet.ssrc == stream["ssrc"]]
             missing = sorted(set(range(min(seen), max(seen) + 1)) - set(seen))
             stream |= {"sent": stream["packets"], "packets": len(set(seen)), "lost": len(missing)}
             stream |= {"missing_sequences": missing, "first_seen": min(seen)}
@@ -98,6 +100,10 @@ def make(name: str) -> dict[str, Any]:
                 raise
         if known.pop("observe_loss", False):
             lost_on_the_way(path, known)
+        if codec := known.pop("observe_phones", ""):
+            known["calls"] = baresip_calls.calls_of_phones(path, codec)
+            if len(known["calls"]) > 1:
+                known["groups"] = [[call["call_id"] for call in known["calls"]]]
         if known.pop("observe_hops", False):
             proxy_calls.hops(path, known)
         shutil.copy(path, f"/tmp/lab-{name}.pcap")
@@ -107,6 +113,9 @@ def make(name: str) -> dict[str, Any]:
             call["times"] = times[call["call_id"]]
             # A client's TCP port is its system's choice.
             call["caller"]["address"] = call["times"].pop("caller_address")
+            bounds = [*call["times"].get("reinvites", []), None]
+            for index, one in enumerate(call["holds"]):
+                one |= {"from": bounds[2 * index], "to": bounds[2 * index + 1]}
         shutil.copy(path, target)
     used = [*programs, tap]
     return {

@@ -179,7 +179,8 @@ class Talker:
         """The index's entry for this speaker's stream."""
         return {
             "participant": participant, "codec": self.codec, "payload_type": self.payload_type, "clock_rate": 8000,
-            "ssrc": f"0x{self.ssrc:08x}", "first_sequence": self._first_sequence, "source": source, "destination": destination, "packets": self.packets,
+            "ssrc": f"0x{self.ssrc:08x}", "first_sequence": self._first_sequence, "source": source,
+            "destination": destination, "packets": self.packets,
             "lost": self.lost, "duplicates": self.duplicates, "reordered": self.reordered, "copies": 0,
             "exact": self.codec != "G722", "audio": self.segments,
         }  # fmt: skip

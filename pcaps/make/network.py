@@ -16,7 +16,7 @@ HOSTS = {"a": 11, "b": 12, "c": 13, "p": 20}
 
 
 def run(command: str, check: bool = True) -> str:
-    done = subprocess.run(command.split(), capture_output=True, text=True)
+    done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
     if check and done.returncode:
         raise RuntimeError(f"{command}: {done.stderr.strip()}")
     return done.stdout
@@ -90,9 +90,8 @@ def network(work: Path) -> Iterator[Lab]:
         run(f"ip -n {BRIDGE_HOST} link set br0 up promisc on")
         for host, number in HOSTS.items():
             space = f"srlab-{host}"
-            run(
-                f"ip -n {space} link add eth0 address 02:33:00:00:00:{number:02x} type veth peer name w{host} netns {BRIDGE_HOST}"
-            )
+            cable = f"type veth peer name w{host} netns {BRIDGE_HOST}"
+            run(f"ip -n {space} link add eth0 address 02:33:00:00:00:{number:02x} {cable}")
             run(f"ip -n {BRIDGE_HOST} link set w{host} master br0 up")
             run(f"ip -n {space} addr add {address(host)}/24 dev eth0")
             run(f"ip -n {space} addr add {address(host, 6)}/64 dev eth0 nodad")

@@ -44,7 +44,8 @@ def hops(capture: Path, known: dict[str, Any]) -> None:
     """Put where each stream was seen into its facts; source and destination are one of these."""
     for call in known["calls"]:
         for stream in call["streams"]:
-            seen = [(packet[2], packet[3]) for packet in rtp_packets(capture) if packet[1] == stream["ssrc"]]
+            packets = [packet for packet in rtp_packets(capture) if packet.ssrc == stream["ssrc"]]
+            seen = [(packet.source, packet.destination) for packet in packets]
             stream["hops"] = [list(ends) for ends in dict.fromkeys(seen)]
             del stream["source"], stream["destination"]
 
@@ -57,10 +58,7 @@ def forked(lab: Lab) -> dict[str, Any]:
     other = Person("bob", "Bob Callee", "c-forked", address("c"))
     ringing = Script(other, pair.caller)
     ringing.expect("INVITE").reply("180 Ringing").expect("CANCEL").reply("200 OK")
-    ringing._send("\n".join([
-        "SIP/2.0 487 Request Terminated", "[last_Via:]", "[last_From:]", f"[last_To:];tag={other.tag}",
-        "[last_Call-ID:]", "CSeq: 1 INVITE", "Content-Length: 0", "",
-    ]), True).expect("ACK").wait(200)  # fmt: skip
+    ringing.reply_cancelled().expect("ACK").wait(200)
     sipp(lab, "c", ringing, media_port=23000)
     plain(pair, "PCMU", 3, one.speak(3), two.speak(3))
     return {"calls": [pair.call("completed", pair.streams(one, two))]}

@@ -1,7 +1,7 @@
 """Scenarios for sipp, one side of one call at a time.
 
-In: who speaks with whom, and steps in order. Out: the XML that sipp runs. Tags, branches and Call-IDs are fixed, so that
-a scenario can name another call's dialog (Replaces) and a capture made again differs in little.
+In: who speaks with whom, and steps in order. Out: the XML that sipp runs. Tags, branches and Call-IDs are fixed, so
+that a scenario can name another call's dialog (Replaces) and a capture made again differs in little.
 """
 
 from dataclasses import dataclass, field
@@ -118,8 +118,7 @@ class Script:
         return self._send(self._request(method, uri, self.cseq, to_tag, "", "", ""), method == "CANCEL")
 
     def reply(self, status: str, body: str = "", extra: str = "", tag: bool = True) -> "Script":
-        """An answer to the last request received; `status` is code and reason."""
-        # Within a dialog To has the tag already; sipp adds it only where `tag` asks.
+        """An answer to the last request received; `status` is code and reason. In a dialog To has its `tag` already."""
         lines = [
             f"SIP/2.0 {status}", "[last_Via:]", "[last_Record-Route:]", "[last_From:]",
             f"[last_To:]{';tag=' + self.me.tag if tag else ''}", "[last_Call-ID:]", "[last_CSeq:]",
@@ -127,6 +126,14 @@ class Script:
         ]  # fmt: skip
         retransmit = (status.startswith("200") and bool(body)) or status[0] in "3456"
         return self._send(self._message(lines, extra, body, "application/sdp"), retransmit)
+
+    def reply_cancelled(self) -> "Script":
+        """The 487 that answers an INVITE after its CANCEL, whose CSeq the last request no longer has."""
+        lines = [
+            "SIP/2.0 487 Request Terminated", "[last_Via:]", "[last_From:]", f"[last_To:];tag={self.me.tag}",
+            "[last_Call-ID:]", "CSeq: 1 INVITE", "Content-Length: 0", "",
+        ]  # fmt: skip
+        return self._send("\n".join(lines), True)
 
     def expect(self, what: str, optional: bool = False) -> "Script":
         """Wait for a response (a number) or a request (a method)."""

@@ -162,7 +162,7 @@ def loss(lab: Lab) -> dict[str, Any]:
 
 
 def impaired(lab: Lab) -> dict[str, Any]:
-    """The caller sends packets twice, then out of order, then leaves some out; the callee stops talking for a second."""
+    """The caller sends packets twice, then out of order, then leaves some out; the callee pauses for a second."""
     pair = Pair(lab, "impaired")
     one, two = talkers(pair, "PCMU")
     one.speak(1).speak(1, "twice").speak(1, "late").speak(1, "lost").speak(1)
@@ -207,7 +207,7 @@ def dtmf(lab: Lab) -> dict[str, Any]:
 
 
 def hold(lab: Lab) -> dict[str, Any]:
-    """The caller holds (sendonly, answered recvonly), both fall silent, it resumes; then the callee holds with inactive."""
+    """The caller holds (sendonly, answered recvonly) and resumes; then the callee does (inactive). No media on hold."""
     pair = Pair(lab, "hold")
     one, two = talkers(pair, "PCMU")
     parts: list[Path] = []
@@ -286,12 +286,7 @@ def cancelled(lab: Lab) -> dict[str, Any]:
         "183 Session Progress", sdp("bob", "PCMU", "events")
     )
     pair.called.play(str(path)).expect("CANCEL").reply("200 OK")
-    # The 487 answers the INVITE: its CSeq is not that of the last request.
-    refusal = [
-        "SIP/2.0 487 Request Terminated", "[last_Via:]", "[last_From:]", f"[last_To:];tag={pair.callee.tag}",
-        "[last_Call-ID:]", "CSeq: 1 INVITE", "Content-Length: 0", "",
-    ]  # fmt: skip
-    pair.called._send("\n".join(refusal), True).expect("ACK").wait(200)
+    pair.called.reply_cancelled().expect("ACK").wait(200)
     pair.run()
     return {"calls": [pair.call("cancelled", pair.streams(None, two), sip_status=487)]}
 

@@ -78,7 +78,7 @@ def scripts(lab: Lab, who: dict[str, Person]) -> dict[str, Script]:
 
 
 def transfer_attended(lab: Lab) -> dict[str, Any]:
-    """Alice calls Bob, holds him, calls Carol, and transfers Bob to Carol: REFER with Replaces, three calls of one group."""
+    """Alice holds Bob, calls Carol, and transfers Bob to her: REFER with Replaces, three calls of one group."""
     who = people()
     ports = {"a1": 21000, "b1": 22000, "a2": 21010, "c2": 23000, "b3": 22010, "c3": 23010}
     said = voices(lab, list(who))

@@ -40,7 +40,8 @@ def connect(host: str, port: int) -> socket.socket:
     """An open WebSocket with the subprotocol sip."""
     stream = socket.create_connection((host, port))
     lines = [
-        "GET / HTTP/1.1", f"Host: {host}:{port}", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
+        "GET / HTTP/1.1", f"Host: {host}:{port}", "Upgrade: websocket", "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
         f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}", "Sec-WebSocket-Protocol: sip", "", "",
     ]  # fmt: skip
     stream.sendall("\r\n".join(lines).encode())
