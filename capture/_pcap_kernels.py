@@ -165,12 +165,15 @@ def find_pcap(
 ) -> tuple[int, int]:
     """First place in [position, stop) where a chain of plausible records begins: (place, FOUND | MORE | NOTHING).
 
-    `near` is the time of the last packet; `lone` accepts a single record close to it. With MORE the place is the first that cannot be judged yet; all before it are none.
+    `near` is the time of the last packet; `lone` accepts a single record close to it. With MORE the place is the first
+    that cannot be judged yet; all before it are none.
     """
     while position < stop:
-        state = _chain_holds(buffer, position, end, final, big, header, scale, limit, near, lone)
-        if state != NOTHING:
-            return position, state
+        # Most places fall at the first look at a length.
+        if position + header > end or 0 < read_u32(buffer, position + 8, big) <= limit:
+            state = _chain_holds(buffer, position, end, final, big, header, scale, limit, near, lone)
+            if state != NOTHING:
+                return position, state
         position += 1
     return position, NOTHING
 

@@ -95,7 +95,6 @@ def walk_pcapng(
     offsets: Int64,
     snaplens: Int64,
     previous: int,
-    count: int,
     time: Int64,
     start: Int64,
     offset: Int64,
@@ -103,11 +102,12 @@ def walk_pcapng(
     wire: Int32,
     link_type: Int32,
 ) -> tuple[int, int, int, bool]:
-    """Read blocks from row `count` on until the columns are full; (rows, position after them, reason, time jumped).
+    """Read blocks until the columns are full; (rows, position after them, reason, whether a time jumped).
 
     `interfaces` counts the described ones; `exponents` and `binary` give their time resolution, `offsets` are in ns.
     Past `stop` the columns count as full.
     """
+    count = 0
     jumped = False
     warmed = position
     while count < len(time) and position < stop:
@@ -163,10 +163,10 @@ def walk_pcapng(
 
 
 @njit(cache=True, nogil=True)
-def _is_known_type(kind: int) -> bool:
+def _may_begin_block(kind: int) -> bool:
     if 1 <= kind <= LAST_STANDARD_TYPE:
         return True
-    return kind == CUSTOM_TYPE or kind == CUSTOM_NO_COPY_TYPE
+    return kind == CUSTOM_TYPE or kind == CUSTOM_NO_COPY_TYPE or kind == SECTION_TYPE
 
 
 @njit(cache=True, nogil=True)
@@ -187,7 +187,7 @@ def _block_holds(buffer: Bytes, position: int, end: int, final: bool, big: bool,
                 order = True
             else:
                 return NOTHING
-        elif link == 0 and not _is_known_type(read_u32(buffer, position, order)):
+        elif link == 0 and not _may_begin_block(read_u32(buffer, position, order)):
             return NOTHING
         length = _block_length(buffer, position, end, order)
         if length == 0:
@@ -215,8 +215,10 @@ def find_pcapng(
     With MORE the place is the first that cannot be judged yet; all before it are none.
     """
     while position < stop:
-        state = _block_holds(buffer, position, end, final, big, interfaces)
-        if state != NOTHING:
-            return position, state
+        # Most places fall at the first look at a type.
+        if position + 4 > end or _may_begin_block(read_u32(buffer, position, big)):
+            state = _block_holds(buffer, position, end, final, big, interfaces)
+            if state != NOTHING:
+                return position, state
         position += 1
     return position, NOTHING

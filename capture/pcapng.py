@@ -130,39 +130,37 @@ class PcapngReader:
     def _walk(self, window: Window, limit: int, span: int) -> PacketBatch:
         """Advance over whole blocks; sets `_lost` at what is none."""
         columns = Columns.room_for(limit + 1)
-        walked = vouched = 0
-        jumped = False
         stop = window.position + span
-        while True:
-            walked, reason, jump = self._walk_blocks(window, columns, walked, stop)
-            jumped |= jump
-            if reason in (FULL, SHORT, BAD_BLOCK):
-                break
-            # The block between is witness enough for the packets before it.
-            vouched = walked
+        walked, reason, jumped = self._walk_blocks(window, columns, stop)
+        while reason not in (FULL, SHORT, BAD_BLOCK):
+            # The block between vouches for the packets before it, so that they may go.
             reason = self._take_block(window, reason)
-            if reason in (SHORT, BAD_BLOCK):
-                break
+            if walked or reason in (SHORT, BAD_BLOCK):
+                return self._settle(window, reason, columns, walked, walked, jumped)
+            walked, reason, jumped = self._walk_blocks(window, columns, stop)
         count = walked
         # A packet that fills a span by itself goes on without the next as its witness.
-        if (reason == FULL or (reason == SHORT and not window.final and not window.live)) and walked > max(
-            vouched, reason == FULL
-        ):
+        if (reason == FULL and walked > 1) or (reason == SHORT and walked and not window.final and not window.live):
             count = walked - 1
             window.position = int(columns.start[count])
-        elif reason == BAD_BLOCK:
+        return self._settle(window, reason, columns, count, walked, jumped)
+
+    def _settle(
+        self, window: Window, reason: int, columns: Columns, count: int, walked: int, jumped: bool
+    ) -> PacketBatch:
+        """Make a batch; note where the chain of blocks breaks."""
+        if reason == BAD_BLOCK:
             self._lose(window, NO_BLOCK)
         elif reason == SHORT and window.final and window.position < window.end:
             self._lose(window, TRUNCATED)
         return self._numbering.batch(window, columns, count, walked, jumped)
 
-    def _walk_blocks(self, window: Window, columns: Columns, count: int, stop: int) -> tuple[int, int, bool]:
-        """Let the kernel read on from row `count`: (rows, why it stopped, whether a time jumped)."""
+    def _walk_blocks(self, window: Window, columns: Columns, stop: int) -> tuple[int, int, bool]:
+        """Let the kernel read: (rows, why it stopped, whether a time jumped)."""
         section = self._section
         if section is None:
             return 0, SECTION, False
         link_types, exponents, binary, offsets, snaplens = section.table
-        previous = int(columns.time[count - 1]) if count else self._numbering.last
         walked, position, reason, jumped = walk_pcapng(
             window.buffer,
             window.position,
@@ -175,8 +173,7 @@ class PcapngReader:
             binary,
             offsets,
             snaplens,
-            previous,
-            count,
+            self._numbering.last,
             columns.time,
             columns.start,
             columns.offset,

@@ -1,4 +1,5 @@
 import struct
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -209,7 +210,7 @@ def test_empty_packets_are_packets():
     ],
 )
 def test_what_is_no_pcap_is_refused(data, why):
-    found, damage, reader = read_all(data)
+    found, _, reader = read_all(data)
     assert found == []
     assert why in reader.refusal
 
@@ -274,7 +275,7 @@ def test_walk_agrees_with_its_naive_twin(data, form, previous, room, stop):
     assert list(zip(*(column[:count].tolist() for column in columns), strict=True)) == want
     assert (position, ("full", "short", "implausible")[reason]) == (want_position, want_reason)
     chained = [previous, *(row[0] for row in want)]
-    assert jumped == any(naive.far(b, a) for a, b in zip(chained, chained[1:], strict=False))
+    assert jumped == any(naive.far(b, a) for a, b in pairwise(chained))
 
 
 @settings(max_examples=300, deadline=None)

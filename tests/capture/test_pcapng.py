@@ -260,7 +260,7 @@ def test_walk_agrees_with_its_naive_twin(parts, changes, interfaces):
     room = 16
     columns = [np.empty(room, dtype) for dtype in (np.int64, np.int64, np.int64, np.int32, np.int32, np.int32)]
     count = kernels.walk_pcapng(
-        np.frombuffer(data, np.uint8), 0, len(data), 1 << 30, False, interfaces, *table, UNKNOWN, 0, *columns
+        np.frombuffer(data, np.uint8), 0, len(data), 1 << 30, False, interfaces, *table, UNKNOWN, *columns
     )[0]
     described = [tuple(column) for column in table.T.tolist()][:interfaces]
     time, _, offset, captured, wire, link = (column[:count].tolist() for column in columns)
