@@ -1,4 +1,4 @@
-"""The lab's captures hold what pcaps/index.json says: judged by tshark, ffmpeg and the sources, never by our engine."""
+"""The lab's captures hold what pcaps/index.json says: judged by tshark and the sources, never by our engine."""
 
 import json
 import shutil
