@@ -134,8 +134,8 @@ def _resampler() -> tuple[str, str, bool]:
 
 
 def _srtp() -> tuple[str, str, bool]:
-    importlib.import_module("pylibsrtp")
-    return "srtp", f"pylibsrtp {version('pylibsrtp')}", True
+    importlib.import_module("cryptography.hazmat.primitives.ciphers")
+    return "srtp", f"cryptography {version('cryptography')}", True
 
 
 def _zstd() -> tuple[str, str, bool]:
