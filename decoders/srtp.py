@@ -17,6 +17,8 @@ __all__ = ["MAX_ROLLOVERS", "SrtpStream", "why_key_unusable"]
 
 MAX_ROLLOVERS = 64
 """Highest rollover counter tried for a stream that is joined late: 23 hours at 50 packets a second."""
+MAX_KEYS = 8
+"""Keys that one stream tries."""
 _RTP_HEADER = 12
 _RTCP_HEADER = 8
 _EAGER_SEARCHES = 32
@@ -80,6 +82,14 @@ class SrtpStream:
         self._ssrc: int | None = None
         self._highest = -1
         self._failures = 0
+
+    def add_keys(self, keys: Sequence[CryptoKey]) -> None:
+        """Keys of a later session description: they may be right too. The oldest beyond MAX_KEYS are forgotten."""
+        known = [context.key for context in self._contexts]
+        fresh = [key for key in keys if key not in known and not why_key_unusable(key)]
+        if fresh:
+            self._contexts = [*self._contexts, *(_KeyContext(key) for key in fresh)][-MAX_KEYS:]
+            self._failures = 0
 
     @property
     def key(self) -> CryptoKey | None:

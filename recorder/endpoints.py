@@ -58,6 +58,7 @@ class EndpointRegistry:
         self._of: dict[int, list[Announcement]] = {}
         self.changed: set[Endpoint] = set()
         """Endpoints announced since the set was last cleared."""
+        self._renewed: dict[int, int] = {}
 
     def announce(self, endpoint: MediaEndpoint, signalled_from: Endpoint) -> None:
         """Take an endpoint in; also under the address its message came from, where NAT may have hidden the other."""
@@ -72,6 +73,8 @@ class EndpointRegistry:
         for old in at:
             same = old.endpoint.call == new.call and old.endpoint.side is new.side and old.endpoint.hop == new.hop
             if same and old.endpoint.media_index == new.media_index and old.rank == announcement.rank:
+                if (old.endpoint.formats, old.endpoint.crypto) != (new.formats, new.crypto):
+                    self._renewed[new.call] = new.since
                 old.endpoint = replace(new, since=old.endpoint.since)
                 old.until = None
                 return
@@ -79,7 +82,32 @@ class EndpointRegistry:
         if len(at) > MAX_PER_ENDPOINT:
             del at[0]
         self._of.setdefault(new.call, []).append(announcement)
+        self._renewed[new.call] = new.since
         self.changed.add(announcement.where)
+
+    def take_renewed(self) -> dict[int, int]:
+        """Calls (by index) whose descriptions changed since this was last asked, and when (ns)."""
+        renewed, self._renewed = self._renewed, {}
+        return renewed
+
+    def renewed_claim(self, claim: Claim) -> Claim:
+        """A claim with what its endpoints announce now."""
+        receiver = self._newest(claim.receiver) if claim.receiver else None
+        sender = self._newest(claim.sender) if claim.sender else None
+        if receiver is None and sender is not None:
+            receiver = next(iter(self._opposite(sender)), None)
+        if sender is None and receiver is not None:
+            sender = next(iter(self._opposite(receiver)), None)
+        return replace(claim, by=self._newest(claim.by), receiver=receiver, sender=sender)
+
+    def _newest(self, endpoint: MediaEndpoint) -> MediaEndpoint:
+        """What the author of an announcement announces for the same address now."""
+        for announcement in self._of.get(endpoint.call, ()):
+            known = announcement.endpoint
+            same = known.side is endpoint.side and known.hop == endpoint.hop and known.endpoint == endpoint.endpoint
+            if same and known.media_index == endpoint.media_index:
+                return known
+        return endpoint
 
     def release(self, call: int, at: int) -> None:
         """The call ended: its endpoints hold for a short time more."""

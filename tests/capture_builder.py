@@ -105,8 +105,9 @@ def sdp(address: Address, formats: Sequence[str] = AUDIO, *lines: str, profile: 
     host, port = address
     kinds = " ".join(each.split()[0] for each in formats)
     family = f"IP{ip_address(host).version}"
-    head = f"v=0\r\no=- 1 1 IN {family} {host}\r\ns=-\r\nc=IN {family} {host}\r\nt=0 0\r\nm=audio {port} {profile} {kinds}\r\n"
-    return head + "".join(f"a=rtpmap:{each}\r\n" for each in formats) + "".join(f"a={line}\r\n" for line in lines)
+    head = ["v=0", f"o=- 1 1 IN {family} {host}", "s=-", f"c=IN {family} {host}", "t=0 0"]
+    media = [f"m=audio {port} {profile} {kinds}", *(f"a=rtpmap:{each}" for each in formats)]
+    return "".join(f"{line}\r\n" for line in [*head, *media, *(f"a={line}" for line in lines)])
 
 
 @dataclass
@@ -301,3 +302,10 @@ def record_one(capture: Capture, tmp_path: Path, *, snap: int = 65535, **options
     recordings = record([capture.write(tmp_path / "made.pcap", snap)], tmp_path / "out", **options)
     assert len(recordings) == 1, [(r.document["call_id"], r.document["state"]) for r in recordings]
     return recordings[0]
+
+
+def hears(recording: Recording, caller: Sequence[Sequence[Rtp]], callee: Sequence[Sequence[Rtp]]) -> None:
+    """Assert that both channels hold these segments and nothing else."""
+    left, right = recording.expected(*caller), recording.expected(*callee)
+    np.testing.assert_array_equal(recording.caller, left)
+    np.testing.assert_array_equal(recording.callee, right)

@@ -1,287 +1,29 @@
-"""Calls made packet by packet: what is heard, sample by sample, and where, on both channels."""
-
-from dataclasses import replace
+"""Whose media it is: calls with media at odd places and odd times, heard sample by sample."""
 
 import numpy as np
 
 from pcaps.make.sources import speech_like
 from tests.capture_builder import (
+    ALICE,
     ALICE_RTP,
     BOB_RTP,
+    RELAY,
     Capture,
+    SipCall,
     both,
+    hears,
     later,
+    record,
     record_one,
+    sdp,
     talk,
     through,
 )
 
 
-def hears(recording, caller, callee):
-    """Both channels hold these segments and nothing else."""
-    left, right = recording.expected(*caller), recording.expected(*callee)
-    np.testing.assert_array_equal(recording.caller, left)
-    np.testing.assert_array_equal(recording.callee, right)
-
-
-def test_a_plain_call_is_heard_to_the_sample(tmp_path):
-    alice, bob = both(5)
-    capture = Capture().rtp(alice, bob)
-    capture.call(end=6.5)
-    call = record_one(capture, tmp_path)
-    hears(call, [alice], [bob])
-    assert call.started == 1.0
-    assert len(call.audio) == 5 * 8000 + 100
-    assert call.warnings == []
-
-
-def test_lost_packets_leave_silence_exactly_there(tmp_path):
-    alice, bob = both(5)
-    alice = [p for k, p in enumerate(alice) if k % 9 != 4 and k not in range(120, 133)]
-    capture = Capture().rtp(alice, bob)
-    capture.call(end=6.5)
-    call = record_one(capture, tmp_path)
-    hears(call, [alice], [bob])
-    stream = next(s for s in call.document["streams"] if s["participant"] == "caller")
-    assert (stream["packets"], stream["lost"], stream["expected"]) == (len(alice), 250 - len(alice), 250)
-
-
-def test_jitter_moves_no_sample(tmp_path):
-    dice = np.random.default_rng(5)
-    alice, bob = both(20)
-    shaken = [alice[0], *(replace(p, at=p.at + round(dice.uniform(0, 0.06), 4)) for p in alice[1:])]
-    capture = Capture().rtp(shaken, bob)
-    capture.call(end=22)
-    hears(record_one(capture, tmp_path), [alice], [bob])
-
-
-def test_jitter_of_either_sign_moves_no_sample(tmp_path):
-    dice = np.random.default_rng(6)
-    alice, bob = both(20)
-    shaken = [alice[0], *(replace(p, at=p.at + round(dice.uniform(-0.03, 0.03), 4)) for p in alice[1:])]
-    capture = Capture().rtp(shaken, bob)
-    capture.call(end=22)
-    hears(record_one(capture, tmp_path), [alice], [bob])
-
-
-def test_reordered_packets_land_where_they_belong_even_across_windows(tmp_path):
-    alice, bob = both(9)
-    order = list(alice)
-    for k in range(7, len(order) - 8, 11):
-        late = order[k]
-        order[k] = replace(late, at=late.at + 0.02 * (k % 5 + 1) + 0.001)
-    # Windows end at every second of an even number since the first packet: some of the above straddle them.
-    assert any(int(a.at / 2) != int(b.at / 2) for a, b in zip(alice, order, strict=True))
-    capture = Capture().rtp(order, bob)
-    capture.call(end=11)
-    call = record_one(capture, tmp_path)
-    hears(call, [alice], [bob])
-    stream = next(s for s in call.document["streams"] if s["participant"] == "caller")
-    assert stream["lost"] == 0 and stream["reordered"] == len(range(7, len(order) - 8, 11))
-
-
-def test_an_older_packet_that_comes_second_carries_the_beginning_back(tmp_path):
-    alice, bob = both(5)
-    order = [replace(alice[0], at=alice[1].at + 0.002), *alice[1:]]
-    capture = Capture().rtp(order, bob)
-    capture.call(end=6.5)
-    call = record_one(capture, tmp_path)
-    assert call.started == 1.0
-    hears(call, [[alice[0], *alice[1:]]], [bob])
-
-
-def test_duplicates_change_nothing(tmp_path):
-    alice, bob = both(5)
-    twice = [replace(p, at=p.at + 0.003) for p in alice[::3]]
-    capture = Capture().rtp(alice, twice, bob)
-    capture.call(end=6.5)
-    call = record_one(capture, tmp_path)
-    hears(call, [alice], [bob])
-    stream = next(s for s in call.document["streams"] if s["participant"] == "caller")
-    assert (stream["packets"], stream["duplicates"], stream["lost"]) == (250, len(twice), 0)
-
-
-def test_a_port_mirrored_twice_is_one_call_heard_once(tmp_path):
-    alice, bob = both(5)
-    capture = Capture().rtp(alice, bob)
-    capture.call(end=6.5)
-    capture.frames = [each for time, frame in capture.frames for each in ((time, frame), (time + 20_000, frame))]
-    call = record_one(capture, tmp_path)
-    hears(call, [alice], [bob])
-    assert [(s["packets"], s["duplicates"], s["copies"]) for s in call.document["streams"]] == [(250, 250, 0)] * 2
-
-
-def test_sequence_numbers_and_timestamps_wrap_unheard(tmp_path):
-    alice, bob = both(8, sequence=65_400, timestamp=2**32 - 3000)
-    capture = Capture().rtp(alice, bob)
-    capture.call(end=10)
-    call = record_one(capture, tmp_path)
-    hears(call, [alice], [bob])
-    assert [s["lost"] for s in call.document["streams"]] == [0, 0]
-
-
-def test_another_ssrc_goes_on_where_its_packets_arrive(tmp_path):
-    alice, bob = both(8)
-    before = alice[:200]
-    after = [
-        replace(p, ssrc=0xFEED, sequence=p.sequence + 777, timestamp=p.timestamp + 123_456_789) for p in alice[200:]
-    ]
-    after = later(after, 0.04)
-    capture = Capture().rtp(before, after, bob)
-    capture.call(end=10)
-    call = record_one(capture, tmp_path)
-    hears(call, [before, after], [bob])
-    assert [s["packets"] for s in call.document["streams"]] == [200, 400, 200]
-    assert call.warnings == []
-
-
-def test_a_restart_within_the_ssrc_goes_on_where_its_packets_arrive(tmp_path):
-    for name, (sequence, stamp) in enumerate([(5_000, 900_000_000), (-20_000, -150_000), (30_000, 2**31 + 5)]):
-        alice, bob = both(8)
-        before = alice[:200]
-        after = [replace(p, sequence=p.sequence + sequence, timestamp=p.timestamp + stamp) for p in alice[200:]]
-        after = later(after, 0.5)
-        capture = Capture().rtp(before, after, bob)
-        capture.call(end=10)
-        (tmp_path / str(name)).mkdir()
-        call = record_one(capture, tmp_path / str(name))
-        hears(call, [before, after], [bob])
-        stream = next(s for s in call.document["streams"] if s["participant"] == "caller")
-        assert (stream["packets"], stream["lost"]) == (400, 0)
-
-
-def test_a_timestamp_that_jumps_either_way_goes_on_where_its_packets_arrive(tmp_path):
-    for name, jump in enumerate([8_000 * 3, 8_000 * 3600, -8_000 * 2, -100_000, -8_000 * 3600, 2**31 + 17]):
-        alice, bob = both(8)
-        before, after = alice[:200], [replace(p, timestamp=p.timestamp + jump) for p in alice[200:]]
-        capture = Capture().rtp(before, after, bob)
-        capture.call(end=10)
-        (tmp_path / str(name)).mkdir()
-        call = record_one(capture, tmp_path / str(name))
-        hears(call, [before, after], [bob])
-        assert [s["lost"] for s in call.document["streams"]] == [0, 0]
-
-
-def test_a_pause_with_a_frozen_timestamp_is_heard_as_a_pause(tmp_path):
-    alice, bob = both(8)
-    before, after = alice[:200], later(alice[200:], 1.2)
-    capture = Capture().rtp(before, after, bob)
-    capture.call(end=11)
-    hears(record_one(capture, tmp_path), [before, after], [bob])
-
-
-def test_a_stall_of_the_network_with_a_burst_after_it_moves_no_sample(tmp_path):
-    alice, bob = both(8)
-    stalled = [replace(p, at=max(p.at, 5.2 + 0.0001 * k)) if 4.0 < p.at < 5.2 else p for k, p in enumerate(alice)]
-    capture = Capture().rtp(stalled, bob)
-    capture.call(end=10)
-    call = record_one(capture, tmp_path)
-    hears(call, [alice], [bob])
-    assert call.document["streams"][0]["late"] > 40
-
-
-def test_silence_between_talk_spurts_is_exact(tmp_path):
-    alice, bob = both(8)
-    spurts = [
-        replace(p, marker=k in (0, 150), sequence=p.sequence - (100 if k >= 150 else 0)) for k, p in enumerate(alice)
-    ]
-    spurts = spurts[:50] + spurts[150:]
-    capture = Capture().rtp(spurts, bob)
-    capture.call(end=10)
-    call = record_one(capture, tmp_path)
-    hears(call, [spurts], [bob])
-    assert not call.caller[50 * 160 : 150 * 160].any()
-    assert [s["lost"] for s in call.document["streams"]] == [0, 0]
-
-
-def test_key_presses_are_exact_silence(tmp_path):
-    alice, bob = both(6)
-    spoken = [p for k, p in enumerate(alice) if not 100 <= k < 110]
-    pressed = [
-        replace(
-            p,
-            timestamp=alice[100].timestamp,
-            payload=bytes([5, 10 + 128 * (k >= 7), *(160 * (k + 1)).to_bytes(2, "big")]),
-            payload_type=101,
-            marker=k == 0,
-        )
-        for k, p in enumerate(alice[100:110])
-    ]
-    capture = Capture().rtp(spoken, pressed, bob)
-    capture.call(end=8)
-    call = record_one(capture, tmp_path)
-    hears(call, [spoken], [bob])
-    assert [(d["digit"], d["participant"], d["via"]) for d in call.document["dtmf"]] == [("5", "caller", "rfc4733")]
-    assert [s["packets"] for s in call.document["streams"]] == [300, 300]
-
-
-def test_comfort_noise_sounds_from_its_packet_to_the_next_speech_only(tmp_path):
-    alice, bob = both(6)
-    noise = replace(alice[100], payload=b"\x30", payload_type=13)
-    spoken = alice[:100] + [replace(p, sequence=p.sequence - 49) for p in alice[150:]]
-    capture = Capture().rtp(spoken, [noise], bob)
-    capture.call(end=8)
-    call = record_one(capture, tmp_path)
-    left = call.expected(spoken)
-    filled = slice(100 * 160, 150 * 160)
-    level = 20 * np.log10(np.sqrt(np.mean(np.square(call.caller[filled].astype(float)))) / 32768)
-    assert abs(level - -48) < 3
-    left[filled] = call.caller[filled]
-    np.testing.assert_array_equal(call.caller, left)
-    np.testing.assert_array_equal(call.callee, call.expected(bob))
-
-
-def test_a_stray_packet_with_a_wild_timestamp_moves_and_lengthens_nothing(tmp_path):
-    for name, wild in enumerate([8_000 * 3600 * 10, -8_000 * 3600 * 10, 2**31 - 5, 2**31 + 5]):
-        alice, bob = both(8)
-        stray = replace(alice[100], timestamp=alice[100].timestamp + wild)
-        sent = [*alice[:100], stray, *alice[101:]]
-        capture = Capture().rtp(sent, bob)
-        capture.call(end=10)
-        (tmp_path / str(name)).mkdir()
-        call = record_one(capture, tmp_path / str(name))
-        heard = [p for p in sent if p is not stray]
-        left = call.expected(heard)
-        odd = slice(100 * 160, 101 * 160)
-        left[odd] = call.caller[odd]
-        np.testing.assert_array_equal(call.caller, left)
-        np.testing.assert_array_equal(call.callee, call.expected(bob))
-        assert len(call.audio) == 8 * 8000 + 100
-
-
-def test_a_stray_packet_with_a_wild_sequence_number_moves_nothing(tmp_path):
-    alice, bob = both(8)
-    stray = replace(alice[100], sequence=alice[100].sequence + 20_000, timestamp=5, at=alice[100].at + 0.005)
-    capture = Capture().rtp(alice, [stray], bob)
-    capture.call(end=10)
-    call = record_one(capture, tmp_path)
-    hears(call, [alice], [bob])
-    assert call.warnings == ["stray-packets"]
-
-
-def test_hold_with_media_stop_keeps_both_channels_in_step(tmp_path):
-    alice, bob = both(12)
-    alice = alice[:200] + later(alice[200:], 0)
-    quiet = range(200, 400)
-    alice = [p if k < 400 else replace(p, sequence=p.sequence - 200, marker=k == 400) for k, p in enumerate(alice)]
-    alice = [p for k, p in enumerate(alice) if k not in quiet]
-    # Bob's timestamps stand still while he is held.
-    late = [replace(p, sequence=p.sequence - 200, timestamp=p.timestamp - 200 * 160) for p in bob[400:]]
-    capture = Capture().rtp(alice, bob[:200], late)
-    capture.call(end=14)
-    call = record_one(capture, tmp_path)
-    hears(call, [alice], [bob[:200], late])
-
-
-def test_media_before_the_answer_is_part_of_the_recording(tmp_path):
-    alice, bob = both(5)
-    early = talk(speech_like(9, 2), BOB_RTP, ALICE_RTP, at=0.5, ssrc=0xEA)
-    later_alice, later_bob = later(alice, 2.5), later(bob, 2.5)
-    capture = Capture().rtp(early, later_alice, later_bob)
-    capture.call(end=10, answer=3.0)
-    call = record_one(capture, tmp_path)
-    assert call.started == 0.5
-    hears(call, [later_alice], [early, later_bob])
+def streams_of(recording, participant):
+    """The documents of one participant's streams."""
+    return [s for s in recording.document["streams"] if s["participant"] == participant]
 
 
 def test_media_at_two_hops_is_heard_once(tmp_path):
@@ -303,3 +45,176 @@ def test_media_at_two_hops_is_heard_once(tmp_path):
     call = record_one(capture, tmp_path)
     hears(call, [alice], [bob])
     assert [s["copies"] for s in call.document["streams"]] == [1, 1]
+
+
+def test_a_relay_that_rewrites_ssrcs_is_heard_nearest_to_each_speaker(tmp_path):
+    alice, bob = both(5)
+    capture = Capture()
+    capture.call(end=6.5, callee=RELAY, callee_media=(RELAY, 7000))
+    capture.call(end=6.5, caller=RELAY, caller_media=(RELAY, 7002))
+    changes = {"ssrc": 0xDEAD}
+    alice_near = through(alice, ALICE_RTP, (RELAY, 7000))
+    alice_far = later(
+        through(talk(speech_like(1, 5), codec="PCMA", sequence=7, timestamp=99), (RELAY, 7002), BOB_RTP, **changes),
+        0.002,
+    )
+    bob_far = through(bob, BOB_RTP, (RELAY, 7002))
+    bob_near = later(
+        through(talk(speech_like(2, 5), codec="PCMA", at=1.0125, sequence=8), (RELAY, 7000), ALICE_RTP, ssrc=0xBEEF),
+        0.002,
+    )
+    capture.rtp(alice_near, alice_far, bob_near, bob_far)
+    call = record_one(capture, tmp_path)
+    hears(call, [alice_near], [bob_far])
+    assert [(s["participant"], s["copies"], s["source"]) for s in call.document["streams"]] == [
+        ("caller", 1, "192.0.2.10:4000"),
+        ("callee", 1, "192.0.2.20:6000"),
+    ]
+
+
+def test_media_waits_for_its_session_description(tmp_path):
+    alice, bob = both(6)
+    capture = Capture().rtp(alice, bob)
+    call = SipCall(capture)
+    # All signalling was delayed on its way to the tap by three seconds.
+    call.request(4.0, "INVITE", sdp(ALICE_RTP))
+    call.response(4.1, 200, "OK", sdp(BOB_RTP))
+    call.request(4.2, "ACK")
+    call.hang_up(9)
+    recorded = record_one(capture, tmp_path)
+    hears(recorded, [alice], [bob])
+
+
+def test_one_direction_that_waits_for_the_answer_is_put_in_front_of_what_is_recorded(tmp_path):
+    alice = talk(speech_like(1, 6), at=1.0)
+    bob = talk(speech_like(2, 4), BOB_RTP, ALICE_RTP, at=3.0, ssrc=0xB0B)
+    capture = Capture().rtp(alice, bob)
+    call = SipCall(capture)
+    # Alice sends to an address that only the 200 tells; from another than the one she announced.
+    call.caller_media = (ALICE, 4444)
+    call.request(0.1, "INVITE", sdp(ALICE_RTP))
+    capture.frames.clear()
+    capture.rtp(through(alice, ("198.51.100.7", 999), BOB_RTP), bob)
+    call.request(0.1, "INVITE", sdp(ALICE_RTP))
+    call.response(5.4, 200, "OK", sdp(BOB_RTP))
+    call.request(5.5, "ACK")
+    call.hang_up(9)
+    recorded = record_one(capture, tmp_path)
+    assert recorded.started == 1.0
+    hears(recorded, [alice], [bob])
+
+
+def test_signalling_later_than_the_wait_adopts_what_was_recorded_without_it(tmp_path):
+    alice, bob = both(16)
+    capture = Capture().rtp(alice, bob)
+    call = SipCall(capture)
+    call.request(9.0, "INVITE", sdp(ALICE_RTP))
+    call.response(9.1, 200, "OK", sdp(BOB_RTP))
+    call.request(9.2, "ACK")
+    call.hang_up(18)
+    recorded = record_one(capture, tmp_path)
+    assert recorded.document["call_id"] == "call-1"
+    hears(recorded, [alice], [bob])
+    assert [(s["participant"], s["packets"]) for s in recorded.document["streams"]] == [
+        ("caller", 800),
+        ("callee", 800),
+    ]
+
+
+def test_signalling_later_than_the_wait_puts_speakers_on_their_own_sides(tmp_path):
+    bob, alice = both(16)
+    bob, alice = through(bob, BOB_RTP, ALICE_RTP), through(alice, ALICE_RTP, BOB_RTP)
+    capture = Capture().rtp(alice, bob)
+    call = SipCall(capture)
+    call.request(9.0, "INVITE", sdp(ALICE_RTP))
+    call.response(9.1, 200, "OK", sdp(BOB_RTP))
+    call.request(9.2, "ACK")
+    call.hang_up(18)
+    recorded = record_one(capture, tmp_path)
+    hears(recorded, [alice], [bob])
+    assert {s["channel"] for s in streams_of(recorded, "caller")} == {0}
+
+
+def test_media_without_signalling_is_a_call_with_both_directions(tmp_path):
+    alice, bob = both(6)
+    recorded = record_one(Capture().rtp(alice, bob), tmp_path)
+    assert (recorded.document["state"], recorded.document["call_id"]) == ("media-only", None)
+    hears(recorded, [alice], [bob])
+
+
+def test_what_looks_like_rtp_and_is_none_is_no_call(tmp_path):
+    dice = np.random.default_rng(3)
+    capture = Capture()
+    for k in range(400):
+        odd = bytes([0x80, 0, *dice.integers(0, 256, 6).tolist(), 0, 0, 0, 7]) + bytes(160)
+        capture.datagram(1 + k * 0.02, ALICE_RTP, BOB_RTP, odd)
+    assert record([capture.write(tmp_path / "odd.pcap")], tmp_path / "out") == []
+
+
+def test_a_port_used_again_at_once_by_the_next_call_goes_to_it(tmp_path):
+    alice, bob = both(4)
+    again, answer = talk(speech_like(5, 4), at=6.0), talk(speech_like(6, 4), BOB_RTP, ALICE_RTP, at=6.0125, ssrc=0xB0B)
+    capture = Capture().rtp(alice, bob, again, answer)
+    capture.call(end=5.2)
+    second = SipCall(capture, call_id="call-2")
+    second.request(5.3, "INVITE", sdp(ALICE_RTP))
+    second.response(5.9, 200, "OK", sdp(BOB_RTP))
+    second.request(5.91, "ACK")
+    second.hang_up(10.5)
+    one, two = record([capture.write(tmp_path / "made.pcap")], tmp_path / "out")
+    hears(one, [alice], [bob])
+    hears(two, [again], [answer])
+
+
+def test_a_port_used_again_with_the_same_ssrc_within_the_window_is_split_at_the_new_description(tmp_path):
+    alice, bob = both(4)
+    again = talk(speech_like(5, 4), at=5.4, sequence=1200, timestamp=192_000)
+    answer = talk(speech_like(6, 4), BOB_RTP, ALICE_RTP, at=5.4125, ssrc=0xB0B, sequence=30_200, timestamp=192_000)
+    capture = Capture().rtp(alice, bob, again, answer)
+    capture.call(end=5.05)
+    second = SipCall(capture, call_id="call-2")
+    second.request(5.1, "INVITE", sdp(ALICE_RTP))
+    second.response(5.2, 200, "OK", sdp(BOB_RTP))
+    second.request(5.21, "ACK")
+    second.hang_up(10.5)
+    one, two = record([capture.write(tmp_path / "made.pcap")], tmp_path / "out")
+    hears(one, [alice], [bob])
+    hears(two, [again], [answer])
+    assert [[s["packets"] for s in each.document["streams"]] for each in (one, two)] == [[200, 200], [200, 200]]
+
+
+def test_two_calls_that_share_their_media_endpoints_are_both_whole_and_grouped(tmp_path):
+    alice, bob = both(5)
+    capture = Capture().rtp(alice, bob)
+    # A B2BUA leaves the media alone: both of its legs announce Alice's and Bob's own addresses.
+    capture.call(end=6.5, callee=RELAY)
+    capture.call(end=6.5, call_id="call-2", caller=RELAY)
+    one, two = record([capture.write(tmp_path / "made.pcap")], tmp_path / "out")
+    for each in (one, two):
+        hears(each, [alice], [bob])
+    assert one.document["group_id"] == two.document["group_id"]
+    assert one.document["id"] != two.document["id"]
+
+
+def test_two_sources_at_once_on_one_side_are_both_heard(tmp_path):
+    alice, bob = both(6)
+    music = talk(speech_like(7, 3), BOB_RTP, ALICE_RTP, at=3.0, ssrc=0x3051C)
+    capture = Capture().rtp(alice, bob, music)
+    capture.call(end=8)
+    call = record_one(capture, tmp_path)
+    np.testing.assert_array_equal(call.caller, call.expected(alice))
+    total = call.expected(bob).astype(int) + call.expected(music)
+    np.testing.assert_array_equal(call.callee, np.clip(total, -32768, 32767))
+    assert "overlap" in call.warnings
+
+
+def test_addresses_hidden_by_nat_are_found_by_where_media_goes(tmp_path):
+    alice, bob = both(5)
+    # Alice announces a private address, her packets come from, and Bob's go to, her router.
+    outside = ("198.51.100.7", 40_001)
+    alice, bob = through(alice, outside, BOB_RTP), through(bob, BOB_RTP, outside)
+    capture = Capture().rtp(alice, bob)
+    capture.call(end=6.5, caller="198.51.100.7", caller_media=("192.168.1.5", 4000))
+    call = record_one(capture, tmp_path)
+    hears(call, [alice], [bob])
+    assert call.warnings == []
