@@ -27,6 +27,9 @@ TICKS = 14_112_000
 """STATE is the number of columns. OTHERS counts what of a window is left to decoders; LOW_TICKS and HIGH_TICKS
 bound what of it the kernels place."""
 
+JOB_FIRST, JOB_LAST, JOB_LOW, JOB_FRAMES, JOB_KEPT, JOB_OUT, JOB_ZERO, JOB_STEP, JOB = range(9)
+"""Columns of a job for `place`; JOB is their number."""
+
 JITTER, JITTER_MAX, JITTER_SUM, JITTER_COUNT, STATISTICS = range(5)
 """Columns of a stream's floating-point state, jitter in RTP clock units; STATISTICS is their number."""
 
@@ -696,14 +699,7 @@ def _sound(
 
 @njit(cache=True, nogil=True)
 def place(
-    job_first: Int64,
-    job_last: Int64,
-    job_low: Int64,
-    job_frames: Int64,
-    job_kept: Int64,
-    job_out: Int64,
-    job_zero: Int64,
-    job_step: Int64,
+    jobs: Int64,
     channels: Int32,
     bounds: Int64,
     taken: Int64,
@@ -716,26 +712,26 @@ def place(
     right: Int16,
     out: Int16,
 ) -> None:
-    """Decode G.711 entries into interleaved stereo, a job per track.
+    """Decode G.711 entries into interleaved stereo, a job (row of the JOB_ columns) per track.
 
-    Job j takes the streams job_first[j]:job_last[j], gives job_frames[j] frames from sample job_low[j] of its track on
-    at frame job_out[j] of `out`, the first job_kept[j] of which hold what the track already has. `left` and `right` are
+    Job j takes the streams from JOB_FIRST up to JOB_LAST and gives JOB_FRAMES frames from sample JOB_LOW of its track
+    on at frame JOB_OUT of `out`, the first JOB_KEPT of which hold what the track already has. `left` and `right` are
     scratch of at least as many samples as the longest job.
     """
-    for j in range(job_first.shape[0]):
-        frames = job_frames[j]
-        target = out[2 * job_out[j] : 2 * (job_out[j] + frames)]
+    for j in range(jobs.shape[0]):
+        frames = jobs[j, JOB_FRAMES]
+        target = out[2 * jobs[j, JOB_OUT] : 2 * (jobs[j, JOB_OUT] + frames)]
         one = left[:frames]
         other = right[:frames]
         one[:] = 0
         other[:] = 0
-        for k in range(job_kept[j]):
+        for k in range(jobs[j, JOB_KEPT]):
             one[k] = target[2 * k]
             other[k] = target[2 * k + 1]
-        zero = job_zero[j]
-        step = job_step[j]
-        low = job_low[j]
-        for x in range(job_first[j], job_last[j]):
+        zero = jobs[j, JOB_ZERO]
+        step = jobs[j, JOB_STEP]
+        low = jobs[j, JOB_LOW]
+        for x in range(jobs[j, JOB_FIRST], jobs[j, JOB_LAST]):
             first = bounds[x]
             last = first + taken[x]
             if first == last or channels[x] < 0:

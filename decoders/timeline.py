@@ -21,7 +21,7 @@ from decoders._stream_kernels import TICKS
 from decoders.rtp import Window
 from decoders.sdp import PayloadFormat
 
-__all__ = ["TICKS", "Entries", "FormatTable", "Job", "Placer", "StreamTable", "ticks_of"]
+__all__ = ["TICKS", "Entries", "FormatTable", "Placer", "StreamTable", "ticks_of"]
 
 _KINDS = {
     "PCMU": kernels.KIND_ULAW,
@@ -169,23 +169,6 @@ class Entries:
         )  # fmt: skip
 
 
-@dataclass(slots=True)
-class Job:
-    """What one track gets from a window: `frames` frames from sample `low` on, from the entries of a stream range."""
-
-    first: int
-    last: int
-    low: int
-    frames: int
-    kept: int
-    """Leading frames that the track already has."""
-    zero: int
-    """Ticks of the track's sample 0."""
-    step: int
-    """Ticks in a sample."""
-    out: int = 0
-
-
 class Placer:
     """Scratch space for decoding G.711 into interleaved frames; one for each thread."""
 
@@ -194,26 +177,21 @@ class Placer:
         self._left: NDArray[np.int16] = np.empty(0, np.int16)
         self._right: NDArray[np.int16] = np.empty(0, np.int16)
 
-    def reserve(self, jobs: list[Job]) -> None:
-        """Give every job its place in `out`."""
-        total = 0
-        longest = 0
-        for job in jobs:
-            job.out = total
-            total += job.frames
-            longest = max(longest, job.frames)
-        if len(self.out) < 2 * total:
-            self.out = np.empty(2 * total, np.int16)
+    def reserve(self, jobs: Int64) -> None:
+        """Give every job (a row of the JOB_ columns) its place in `out`."""
+        frames = jobs[:, kernels.JOB_FRAMES]
+        ends = np.cumsum(frames)
+        jobs[:, kernels.JOB_OUT] = ends - frames
+        if len(self.out) < 2 * int(ends[-1]):
+            self.out = np.empty(2 * int(ends[-1]), np.int16)
+        longest = int(frames.max())
         if len(self._left) < longest:
             self._left = np.empty(longest, np.int16)
             self._right = np.empty(longest, np.int16)
 
-    def place(self, jobs: list[Job], channels: Int32, entries: Entries, window: Window) -> None:
+    def place(self, jobs: Int64, channels: Int32, entries: Entries, window: Window) -> None:
         """Decode the jobs' entries into `out`, where the kept frames must already be."""
-        columns = np.array([(j.first, j.last, j.low, j.frames, j.kept, j.out, j.zero, j.step) for j in jobs], np.int64)
-        first, last, low, frames, kept, out, zero, step = np.ascontiguousarray(columns.T)
         kernels.place(
-            first, last, low, frames, kept, out, zero, step, channels, entries.bounds, entries.taken, entries.kind,
-            entries.position, entries.source, entries.size, window.arena,
-            self._left, self._right, self.out,
+            jobs, channels, entries.bounds, entries.taken, entries.kind, entries.position, entries.source,
+            entries.size, window.arena, self._left, self._right, self.out,
         )  # fmt: skip

@@ -23,7 +23,8 @@ from decoders.srtp import SrtpStream
 from decoders.timeline import Entries, FormatTable, StreamTable
 from recorder.endpoints import WAIT, Claim, EndpointRegistry, Rule
 from recorder.model import Call, CallState, Side
-from recorder.shard import Shard, Slice, channels_of
+from recorder.renewal import Renewals, formats_of
+from recorder.shard import Layout, Shard, channels_of
 from recorder.streams import CallMedia, MediaStream
 
 HOLD = 500_000_000
@@ -73,17 +74,16 @@ class MediaEngine:
     _pairs: dict[tuple[Endpoint, Endpoint], CallMedia] = field(default_factory=dict)
     _by_ssrc: dict[int, list[tuple[CallMedia, MediaStream]]] = field(default_factory=dict)
     _shards: list[Shard] = field(default_factory=list)
-    _order: list[tuple[CallMedia, MediaStream]] | None = None
-    _rows: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
-    _flows: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
-    _channels: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
-    _cuts: list[int] = field(default_factory=list)
+    _layout: Layout | None = None
+    """None when streams came or went since it was made."""
     _moved: list[tuple[MediaStream, int]] = field(default_factory=list)
     """(stream, capture time): the stream of a flow that changed hands ends, or begins, at that time."""
+    _renewals: Renewals = field(init=False)
     _last_capture: int = 0
     _round_trips: RttEstimator = field(default_factory=RttEstimator)
 
     def __post_init__(self) -> None:
+        self._renewals = Renewals(self.registry, self.table, self.formats)
         self._shards = [Shard(self.table, self.formats, self.directory_of, self.epoch) for _ in range(self.workers)]
 
     # Windows
@@ -98,16 +98,17 @@ class MediaEngine:
         if full and self._carried(flows) > len(window.flow) // 3:
             hold = 0
         self._revisit(now)
+        self._renewals.begin(self.calls)
         self._meet(flows, now, hold == 0 or final, final)
         keep = np.zeros(window.count, np.bool_)
         for flow in self._waiting:
             keep[stager.order[stager.starts[flow] : stager.starts[flow + 1]]] = True
-        if self._order is None:
-            self._sort()
-        if self._order:
-            self._process(now, hold, keep)
+        layout = self._layout or self._sort()
+        if layout.members:
+            self._process(layout, now, hold, keep)
+        self._renewals.finish(keep, stager)
         self._end_moved()
-        self._after(now)
+        self._after(layout, now)
         stager.carry(keep)
         self._forget_idle(now)
 
@@ -116,39 +117,34 @@ class MediaEngine:
         starts = self.stager.starts
         return int(sum(starts[f + 1] - starts[f] for f in flows.tolist() if f not in self._streams))
 
-    def _process(self, now: int, hold: int, keep: NDArray[np.bool_]) -> None:
+    def _process(self, layout: Layout, now: int, hold: int, keep: NDArray[np.bool_]) -> None:
         """Run all shards over the streams' packets and mark what is not settled."""
         stager, window = self.stager, self.stager.window
-        assert self._order is not None
-        begins: Int64 = stager.starts[self._flows]
-        counts: Int64 = stager.starts[self._flows + 1] - begins
-        self._split(begins, counts)
-        entries = Entries.lay_out(self._rows, begins, counts, stager.order, window)
-        slices = [
-            Slice(entries, self._order, first, last, self._channels)
-            for first, last in zip(self._cuts, self._cuts[1:], strict=False)
-        ]
-        if self.executor is None or len(slices) == 1:
-            for shard, part in zip(self._shards, slices, strict=True):
-                shard.run(part, window, now, hold)
+        begins: Int64 = stager.starts[layout.flows]
+        counts: Int64 = stager.starts[layout.flows + 1] - begins
+        self._split(layout, begins, counts)
+        self._renewals.limit((stream for _, stream in layout.members), begins, counts, stager)
+        entries = Entries.lay_out(layout.rows, begins, counts, stager.order, window)
+        if self.executor is None:
+            for part, shard in enumerate(self._shards):
+                shard.run(layout, part, entries, window, now, hold)
         else:
             running = [
-                self.executor.submit(shard.run, part, window, now, hold)
-                for shard, part in zip(self._shards, slices, strict=True)
+                self.executor.submit(shard.run, layout, part, entries, window, now, hold)
+                for part, shard in enumerate(self._shards)
             ]
             for task in running:
                 task.result()
-        self._note_captures(entries)
+        self._note_captures(layout, entries)
         for x in np.flatnonzero(entries.taken < counts).tolist():
             keep[entries.order[entries.bounds[x] + entries.taken[x] : entries.bounds[x + 1]]] = True
 
-    def _split(self, begins: Int64, counts: Int64) -> None:
+    def _split(self, layout: Layout, begins: Int64, counts: Int64) -> None:
         """Give packets of a flow that changed hands to the old stream before that time, to the new one after it."""
         if not self._moved:
             return
         window, order = self.stager.window, self.stager.order
-        assert self._order is not None
-        place = {id(stream): x for x, (_, stream) in enumerate(self._order)}
+        place = {id(stream): x for x, (_, stream) in enumerate(layout.members)}
         for stream, at in self._moved:
             x = place.get(id(stream))
             if x is None:
@@ -167,14 +163,13 @@ class MediaEngine:
             held = self._streams.get(stream.flow, [])
             if stream.since != at and len(held) > 1:
                 held[:] = [member for member in held if member[1] is not stream]
-                self._order = None
+                self._layout = None
         self._moved.clear()
 
-    def _note_captures(self, entries: Entries) -> None:
+    def _note_captures(self, layout: Layout, entries: Entries) -> None:
         """Widen each call's range of frames in each capture."""
         window = self.stager.window
         used = window.capture[: window.count]
-        assert self._order is not None
         if window.count == 0:
             return
         only = int(used[0])
@@ -182,14 +177,14 @@ class MediaEngine:
             return
         self._last_capture = int(used[-1])
         for x in np.flatnonzero(entries.taken).tolist():
-            media = self._order[x][0]
+            media = layout.members[x][0]
             mine = entries.order[entries.bounds[x] : entries.bounds[x] + entries.taken[x]]
             for capture in np.unique(used[mine]).tolist():
                 numbers = window.number[mine[used[mine] == capture]]
                 media.call.see(capture, int(numbers.min()))
                 media.call.see(capture, int(numbers.max()))
 
-    def _sort(self) -> None:
+    def _sort(self) -> Layout:
         """Lay the streams out for the kernels: by worker, call and track, first sightings before their copies."""
         members = [member for found in self._streams.values() for member in found]
         members.sort(
@@ -203,26 +198,28 @@ class MediaEngine:
                 m[1].row,
             )
         )
-        self._order = members
-        self._rows = np.array([stream.row for _, stream in members], np.int32)
-        self._flows = np.array([stream.flow for _, stream in members], np.int32)
-        self._channels = channels_of(members)
         owners = np.array([media.call.index % self.workers for media, _ in members], np.int64)
-        self._cuts = [int(np.searchsorted(owners, w)) for w in range(self.workers)] + [len(members)]
+        layout = Layout(
+            members=members,
+            rows=np.array([stream.row for _, stream in members], np.int32),
+            flows=np.array([stream.flow for _, stream in members], np.int32),
+            channels=channels_of(members),
+            cuts=[int(np.searchsorted(owners, w)) for w in range(self.workers)] + [len(members)],
+        )
+        self._layout = layout
+        return layout
 
-    def _after(self, now: int) -> None:
+    def _after(self, layout: Layout, now: int) -> None:
         """Note when each call last had media, and let sightings step in where the nearer one fell silent."""
         flows = self.stager.flows
-        if self._order is None:
-            return
-        lasts = flows.last[self._flows].tolist()
-        for (media, _), last in zip(self._order, lasts, strict=True):
+        lasts = flows.last[layout.flows].tolist()
+        for (media, _), last in zip(layout.members, lasts, strict=True):
             if last > media.last_media:
                 media.last_media = last
-        for x, (media, stream) in enumerate(self._order):
+        for x, (media, stream) in enumerate(layout.members):
             if stream.alternate and now - lasts[x] < SILENT_FOR and self._is_alone(media, stream, lasts[x]):
                 stream.alternate = False
-                self._order = None
+                self._layout = None
 
     def _is_alone(self, media: CallMedia, stream: MediaStream, last: int) -> bool:
         """Nobody nearer to the speaker is heard now."""
@@ -274,11 +271,7 @@ class MediaEngine:
         return pair is not None
 
     def _bind(self, flow: int, media: CallMedia, claim: Claim) -> MediaStream:
-        formats = dict(STATIC_FORMATS)
-        if claim.sender is not None:
-            formats.update(claim.sender.formats)
-        if claim.receiver is not None:
-            formats.update(claim.receiver.formats)
+        formats = dict(STATIC_FORMATS) | formats_of(claim)
         encrypted = claim.by.encrypted
         keys = [key for other in self.registry.of(media.call.index, claim.speaker) for key in other.crypto]
         return self._open(
@@ -368,7 +361,7 @@ class MediaEngine:
         self._pairs[stream.source, stream.destination] = media
         media.call.see(int(window.capture[first]), int(window.number[first]))
         self._relate(media, stream)
-        self._order = None
+        self._layout = None
         return stream
 
     def _sighting_of(self, media: CallMedia, stream: MediaStream) -> MediaStream | None:
@@ -510,7 +503,7 @@ class MediaEngine:
         for track in media.tracks:
             if turned:
                 track.swap_channels(shard.pool)
-            shard.pool.close(track.path)
+            shard.pool.close(track)
             media.directory = self.directory_of(media.call)
             track.path = track.path.rename(media.directory / track.path.name)
         for stream in media.streams:
@@ -525,7 +518,7 @@ class MediaEngine:
             media.call.see(capture, last)
         del self.calls[orphan.call.index]
         self.absorbed(orphan.call)
-        self._order = None
+        self._layout = None
         return True
 
     def _forget_idle(self, now: int) -> None:
@@ -587,8 +580,8 @@ class MediaEngine:
                     flows.packets[stream.flow] = 0
         shard = self._shards[call.index % self.workers]
         for track in media.tracks:
-            shard.pool.close(track.path)
-        self._order = None
+            shard.pool.close(track)
+        self._layout = None
         return media
 
     def give_back_unclaimed(self) -> None:

@@ -4,16 +4,16 @@ In: the entries of the streams of some calls. Out: samples in the calls' tracks,
 A call always belongs to the same worker, so nothing here is shared between threads but read-only columns.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from capture.batch import Int32
+from capture.batch import Int32, Int64
 from decoders import _stream_kernels as kernels
 from decoders.rtp import Window
-from decoders.timeline import TICKS, Entries, FormatTable, Job, Placer, StreamTable
+from decoders.timeline import TICKS, Entries, FormatTable, Placer, StreamTable
 from recorder.decoding import decode_window
 from recorder.model import Call
 from recorder.streams import CallMedia, MediaStream
@@ -22,21 +22,36 @@ from recorder.tracks import FilePool, Track
 OVERLAP = TICKS * 6 // 100
 """60 ms: two sources on one channel that overlap by more than this sound together, on layers of their own."""
 FAR = 1 << 61
-MOST_FRAMES = 1 << 21
+MOST_FRAMES = 1 << 16
 """Frames decoded before they are written: bounds the scratch space."""
 LONGEST = 60
 """Seconds that one window may add to a track in one piece; beyond it, the clock of the capture is at fault."""
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
-    """What of a window a worker has: streams[first:last] of the entries, `members` in the same order."""
+class Layout:
+    """How the streams of all calls lie in the entries: by worker, call and track, first sightings before copies."""
 
-    entries: Entries
     members: list[tuple[CallMedia, MediaStream]]
-    first: int
-    last: int
+    rows: Int32
+    flows: Int32
     channels: Int32
+    cuts: list[int]
+    """Worker w has the members from cuts[w] up to cuts[w + 1]."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What of a worker's members needs no decision: a call with one track that all its streams have found.
+
+    `runs` are ranges of members, (n, 2); `zero` and `step` are their tracks'. The other calls are in `decide`.
+    """
+
+    runs: Int64
+    tracks: list[Track]
+    zero: Int64
+    step: Int64
+    decide: list[tuple[int, int]]
 
 
 @dataclass(slots=True)
@@ -49,33 +64,104 @@ class Shard:
     epoch: int
     pool: FilePool = field(default_factory=FilePool)
     placer: Placer = field(default_factory=Placer)
+    _plan: Plan | None = None
+    _planned: Layout | None = None
 
-    def run(self, part: Slice, window: Window, now: int, hold: int) -> None:
-        """Take the slice's entries: receive, place, decode, write."""
-        if part.first == part.last:
+    def run(self, layout: Layout, part: int, entries: Entries, window: Window, now: int, hold: int) -> None:
+        """Take the entries of the layout's part: receive, place, decode, write."""
+        first, last = layout.cuts[part : part + 2]
+        if first == last:
             return
-        part.entries.receive(self.table, self.formats, window, self.epoch, now, hold, part.first, part.last)
-        jobs: list[tuple[Job, Track]] = []
-        frames = 0
-        for first, last in _by_call(part):
-            media = part.members[first][0]
-            if not part.entries.taken[first:last].any():
+        entries.receive(self.table, self.formats, window, self.epoch, now, hold, first, last)
+        if self._plan is None or self._planned is not layout:
+            self._plan, self._planned = _make_plan(layout, first, last), layout
+        plan = self._plan
+        for begin, end in plan.decide:
+            if entries.taken[begin:end].any():
+                self._decide(layout, entries, window, begin, end)
+        self._place_planned(plan, layout, entries, window)
+        others = self.table.state[layout.rows[first:last], kernels.OTHERS] > 0
+        for x in range(first, last):
+            media, stream = layout.members[x]
+            if (others[x - first] or stream.noise is not None) and entries.taken[x]:
+                decode_window(self, media, stream, entries, x, window)
+
+    def _place_planned(self, plan: Plan, layout: Layout, entries: Entries, window: Window) -> None:
+        """Place the G.711 of calls that need no decision, all in a few steps."""
+        if not plan.tracks:
+            return
+        state = self.table.state
+        first = int(plan.runs[0, 0])
+        rows = layout.rows[first : int(plan.runs[-1, 1])]
+        heard = (layout.channels[first : first + len(rows)] >= 0) & (entries.taken[first : first + len(rows)] > 0)
+        edges = (plan.runs - first).reshape(-1)[: 2 * len(plan.runs)]
+        low = np.where(heard, state[rows, kernels.LOW_TICKS], FAR)
+        high = np.where(heard, state[rows, kernels.HIGH_TICKS], -FAR)
+        # Every second range is a run, the others are what lies between two runs.
+        edges = edges[:-1]
+        low = np.minimum.reduceat(low, edges)[::2]
+        high = np.maximum.reduceat(high, edges)[::2]
+        active = np.flatnonzero(low < high)
+        if len(active) == 0:
+            return
+        zero, step = plan.zero[active], plan.step[active]
+        end = (high[active] - zero + step // 2) // step
+        low = np.maximum((low[active] - zero + step // 2) // step, 0)
+        low = np.maximum(low, end - LONGEST * TICKS // step)
+        jobs = np.zeros((len(active), kernels.JOB), np.int64)
+        jobs[:, kernels.JOB_FIRST : kernels.JOB_LAST + 1] = plan.runs[active]
+        jobs[:, kernels.JOB_LOW] = low
+        jobs[:, kernels.JOB_FRAMES] = end - low
+        jobs[:, kernels.JOB_ZERO] = zero
+        jobs[:, kernels.JOB_STEP] = step
+        wanted = end > low
+        tracks = [plan.tracks[run] for run in active[wanted].tolist()]
+        jobs = jobs[wanted]
+        filled = np.cumsum(jobs[:, kernels.JOB_FRAMES]) // MOST_FRAMES
+        starts = np.flatnonzero(np.diff(filled, prepend=-1)).tolist()
+        for begin, behind in zip(starts, [*starts[1:], len(tracks)], strict=True):
+            self._flush(jobs[begin:behind], tracks[begin:behind], layout, entries, window)
+
+    def _decide(self, layout: Layout, entries: Entries, window: Window, first: int, last: int) -> None:
+        """Take one call's entries where its sample 0, its channels or its tracks may have to be settled."""
+        media = layout.members[first][0]
+        self._settle_channels(layout, entries, first, last)
+        self._anchor(layout, entries, media, first, last)
+        if media.zero is None:
+            return
+        self._plan = None
+        state = self.table.state
+        x = first
+        while x < last:
+            begin, (rate, layer) = x, _kind(layout.members[x][1])
+            low, high = FAR, -FAR
+            while x < last and _kind(layout.members[x][1]) == (rate, layer):
+                if layout.channels[x] >= 0 and entries.taken[x]:
+                    low = min(low, int(state[layout.rows[x], kernels.LOW_TICKS]))
+                    high = max(high, int(state[layout.rows[x], kernels.HIGH_TICKS]))
+                x += 1
+            if rate == 0 or low >= high:
                 continue
-            self._settle_channels(part, first, last)
-            self._anchor(part, media, first, last)
-            for job in self._jobs(part, media, first, last):
-                jobs.append(job)
-                frames += job[0].frames
-                # A second job for a track must find what the first one wrote.
-                if frames > MOST_FRAMES or job[1].layer or len(media.tracks) > 1:
-                    self._flush(jobs, part, window)
-                    jobs, frames = [], 0
-        self._flush(jobs, part, window)
-        others = self.table.state[part.entries.streams, kernels.OTHERS]
-        for x in range(part.first, part.last):
-            media, stream = part.members[x]
-            if (others[x] or stream.noise is not None) and part.entries.taken[x]:
-                decode_window(self, media, stream, part.entries, x, window)
+            track = self.track(media, rate, layer)
+            end = track.sample_at(high)
+            sample = max(track.sample_at(low), 0, end - LONGEST * rate)
+            if end > sample:
+                job = np.array([[begin, x, sample, end - sample, 0, 0, track.zero, track.step]], np.int64)
+                self._flush(job, [track], layout, entries, window)
+
+    def _flush(self, jobs: Int64, tracks: list[Track], layout: Layout, entries: Entries, window: Window) -> None:
+        """Decode the jobs and write each to its track."""
+        placer, pool = self.placer, self.pool
+        placer.reserve(jobs)
+        places = jobs[:, [kernels.JOB_LOW, kernels.JOB_FRAMES, kernels.JOB_OUT]].tolist()
+        for j, (track, (low, frames, out)) in enumerate(zip(tracks, places, strict=True)):
+            kept = min(track.frames - low, frames)
+            if kept > 0:
+                track.read(pool, low, kept, placer.out[2 * out :])
+                jobs[j, kernels.JOB_KEPT] = kept
+        placer.place(jobs, layout.channels, entries, window)
+        for track, (low, frames, out) in zip(tracks, places, strict=True):
+            track.write(pool, low, placer.out[2 * out : 2 * (out + frames)])
 
     def track(self, media: CallMedia, rate: int, layer: int) -> Track:
         """The call's track of a rate and layer, made if it is not there."""
@@ -85,34 +171,35 @@ class Shard:
                 media.directory = self.directory_of(media.call)
             name = "audio.wav" if not media.tracks else f"track-{len(media.tracks)}.pcm"
             found = Track(media.directory / name, rate, media.zero or 0, layer)
+            self._plan = None
             media.tracks.append(found)
         return found
 
-    def _settle_channels(self, part: Slice, first: int, last: int) -> None:
+    def _settle_channels(self, layout: Layout, entries: Entries, first: int, last: int) -> None:
         """Sources that sound at the same time on one channel get layers of their own."""
         state = self.table.state
         ends: dict[int, tuple[int, MediaStream]] = {}
         for x in range(first, last):
-            _, stream = part.members[x]
+            _, stream = layout.members[x]
             row = stream.row
-            if part.channels[x] < 0 or stream.primary is not None or not part.entries.taken[x]:
+            if layout.channels[x] < 0 or stream.primary is not None or not entries.taken[x]:
                 continue
             low, high = int(state[row, kernels.LOW_TICKS]), int(state[row, kernels.HIGH_TICKS])
             if low > FAR:
                 continue
-            other = ends.get(int(part.channels[x]))
+            other = ends.get(int(layout.channels[x]))
             if other is not None and low < other[0] - OVERLAP and other[1].layer == stream.layer:
                 stream.layer += 1
             else:
-                ends[int(part.channels[x])] = (high, stream)
+                ends[int(layout.channels[x])] = (high, stream)
 
-    def _anchor(self, part: Slice, media: CallMedia, first: int, last: int) -> None:
+    def _anchor(self, layout: Layout, entries: Entries, media: CallMedia, first: int, last: int) -> None:
         """Find the call's sample 0; make room in front where media that waited began before it."""
-        entries, lows = part.entries, []
+        lows = []
         for x in range(first, last):
-            _, stream = part.members[x]
+            _, stream = layout.members[x]
             fresh = media.zero is None or stream.low == 0
-            if part.channels[x] < 0 or stream.primary is not None or not fresh or not entries.taken[x]:
+            if layout.channels[x] < 0 or stream.primary is not None or not fresh or not entries.taken[x]:
                 continue
             begin, end = int(entries.bounds[x]), int(entries.bounds[x]) + int(entries.taken[x])
             kinds = entries.kind[begin:end]
@@ -141,57 +228,41 @@ class Shard:
             track.zero = low
         media.started = first_time - (arrival - low) * 1_000_000_000 // TICKS
 
-    def _jobs(self, part: Slice, media: CallMedia, first: int, last: int) -> Iterator[tuple[Job, Track]]:
-        """What each track gets of the G.711 in this window, one at a time."""
-        if media.zero is None:
-            return
-        state = self.table.state
-        x = first
-        while x < last:
-            stream = part.members[x][1]
-            rate, layer = stream.fast_rate, stream.layer
-            begin = x
-            low, high = FAR, -FAR
-            while x < last and (part.members[x][1].fast_rate, part.members[x][1].layer) == (rate, layer):
-                stream = part.members[x][1]
-                if part.channels[x] >= 0 and part.entries.taken[x]:
-                    low = min(low, int(state[stream.row, kernels.LOW_TICKS]))
-                    high = max(high, int(state[stream.row, kernels.HIGH_TICKS]))
-                    stream.high = max(stream.high, int(state[stream.row, kernels.HIGH_TICKS]))
-                x += 1
-            if rate == 0 or low >= high:
-                continue
-            track = self.track(media, rate, layer)
-            sample = max(track.sample_at(low), 0)
-            end = track.sample_at(high)
-            sample = max(sample, end - LONGEST * rate)
-            if end > sample:
-                kept = min(max(track.frames - sample, 0), end - sample)
-                yield Job(begin, x, sample, end - sample, kept, track.zero, track.step), track
 
-    def _flush(self, jobs: list[tuple[Job, Track]], part: Slice, window: Window) -> None:
-        """Decode and write the jobs."""
-        if not jobs:
-            return
-        placer, pool = self.placer, self.pool
-        placer.reserve([job for job, _ in jobs])
-        for job, track in jobs:
-            if job.kept:
-                track.read(pool, job.low, job.kept, placer.out[2 * job.out :])
-        placer.place([job for job, _ in jobs], part.channels, part.entries, window)
-        for job, track in jobs:
-            track.write(pool, job.low, placer.out[2 * job.out : 2 * (job.out + job.frames)])
+def _kind(stream: MediaStream) -> tuple[int, int]:
+    """What decides the track of a stream's G.711."""
+    return stream.fast_rate, stream.layer
 
 
-def _by_call(part: Slice) -> list[tuple[int, int]]:
-    """Ranges of the slice's streams that belong to one call each."""
-    ranges = []
-    begin = part.first
-    for x in range(part.first + 1, part.last + 1):
-        if x == part.last or part.members[x][0] is not part.members[begin][0]:
-            ranges.append((begin, x))
-            begin = x
-    return ranges
+def _make_plan(layout: Layout, first: int, last: int) -> Plan:
+    """Sort the calls of members[first:last] into those that need a decision in every window and the others."""
+    runs: list[tuple[int, int]] = []
+    tracks: list[Track] = []
+    decide: list[tuple[int, int]] = []
+    x = first
+    while x < last:
+        begin, media = x, layout.members[x][0]
+        plain = media.zero is not None and len(media.tracks) == 1
+        channels: set[int] = set()
+        while x < last and layout.members[x][0] is media:
+            stream, channel = layout.members[x][1], int(layout.channels[x])
+            if channel >= 0 and stream.primary is None:
+                plain = plain and stream.low != 0 and channel not in channels
+                channels.add(channel)
+            plain = plain and _kind(stream) == (media.tracks[0].rate, 0)
+            x += 1
+        if plain:
+            runs.append((begin, x))
+            tracks.append(media.tracks[0])
+        else:
+            decide.append((begin, x))
+    return Plan(
+        runs=np.array(runs, np.int64).reshape(-1, 2),
+        tracks=tracks,
+        zero=np.array([track.zero for track in tracks], np.int64),
+        step=np.array([track.step for track in tracks], np.int64),
+        decide=decide,
+    )
 
 
 def channels_of(members: list[tuple[CallMedia, MediaStream]]) -> Int32:

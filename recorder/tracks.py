@@ -31,27 +31,27 @@ class FilePool:
     """At most MAX_OPEN files open at one time; the one not used for longest is closed first."""
 
     def __init__(self, limit: int = MAX_OPEN) -> None:
-        self._open: OrderedDict[Path, int] = OrderedDict()
+        self._open: OrderedDict[Track, int] = OrderedDict()
         self._limit = limit
 
-    def descriptor(self, path: Path) -> int:
-        """An open descriptor of `path`, which is made if it is not there."""
-        fd = self._open.get(path)
+    def descriptor(self, track: "Track") -> int:
+        """An open descriptor of the track's file, which is made if it is not there."""
+        fd = self._open.get(track)
         if fd is not None:
-            self._open.move_to_end(path)
+            self._open.move_to_end(track)
             return fd
         if len(self._open) >= self._limit:
             os.close(self._open.popitem(last=False)[1])
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            fd = os.open(track.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
-            raise StoreError(f"{path}: cannot be written: {error.strerror}") from error
-        self._open[path] = fd
+            raise StoreError(f"{track.path}: cannot be written: {error.strerror}") from error
+        self._open[track] = fd
         return fd
 
-    def close(self, path: Path) -> None:
-        """Close `path` if it is open."""
-        fd = self._open.pop(path, None)
+    def close(self, track: "Track") -> None:
+        """Close the track's file if it is open."""
+        fd = self._open.pop(track, None)
         if fd is not None:
             os.close(fd)
 
@@ -61,7 +61,7 @@ class FilePool:
             os.close(self._open.popitem()[1])
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Track:
     """Interleaved stereo frames of one rate; sample 0 is `zero` ticks after the epoch."""
 
@@ -85,7 +85,7 @@ class Track:
     def read(self, pool: FilePool, first: int, count: int, into: NDArray[np.int16]) -> None:
         """Frames first..first + count, which the track must have, into a flat array of 2 * count samples."""
         view = into.data.cast("B")[: FRAME * count]
-        got = os.preadv(pool.descriptor(self.path), [view], HEADER + FRAME * first)
+        got = os.preadv(pool.descriptor(self), [view], HEADER + FRAME * first)
         if got < FRAME * count:
             view[got:] = bytes(FRAME * count - got)
 
@@ -94,7 +94,7 @@ class Track:
         view = frames.data.cast("B")
         at = HEADER + FRAME * first
         try:
-            fd = pool.descriptor(self.path)
+            fd = pool.descriptor(self)
             while len(view):
                 done = os.pwrite(fd, view, at)
                 view, at = view[done:], at + done
