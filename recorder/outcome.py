@@ -52,6 +52,9 @@ def settle(progress: CallProgress, now: int) -> None:
         _settle_established(progress)
     else:
         _settle_unanswered(progress)
+    if call.ended is not None:
+        # Mirrors with clocks apart may show an end before its beginning.
+        call.ended = max(call.ended, call.started, call.answered or 0)
     _warn_of_gaps(progress)
     progress.media.close(call.ended if call.ended is not None else now)
     call.caller.joined = call.started if progress.invited else None

@@ -37,6 +37,8 @@ class _Watched:
     session: RecordingSession
     sip_session_ids: dict[str, None] = field(default_factory=dict)
     participants: dict[str, set[Address]] = field(default_factory=dict)
+    heard: dict[tuple[tuple[int, str] | None, str | None], None] = field(default_factory=dict)
+    """CSeq and From tag of the messages whose metadata were taken."""
     octets: int = 0
 
 
@@ -86,9 +88,12 @@ class RecordingSessions:
         session = watched.session
         if not message.content_type.startswith("multipart/") and message.content_type not in METADATA_TYPES:
             return
+        exchange = (message.cseq, message.from_.tag if message.from_ else None)
+        if exchange in watched.heard or len(watched.heard) >= MAX_DOCUMENTS:
+            return  # a retransmission, or the next hop
         for document in _metadata(message):
-            known = document in session.metadata[-2:]  # a retransmission, or the next hop
-            if known or len(session.metadata) >= MAX_DOCUMENTS or watched.octets + len(document) > MAX_OCTETS:
+            watched.heard[exchange] = None
+            if len(session.metadata) >= MAX_DOCUMENTS or watched.octets + len(document) > MAX_OCTETS:
                 continue
             watched.octets += len(document)
             session.metadata.append(document)
