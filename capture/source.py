@@ -34,12 +34,22 @@ class CaptureSource:
     regular files whose content is a capture's, or whose name says so.
     """
 
-    def __init__(self, paths: Sequence[str | Path], *, batch_size: int = 8192, hash_files: bool = True) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        batch_size: int = 8192,
+        hash_files: bool = True,
+        standard_input: Path | None = None,
+    ) -> None:
+        """`standard_input`: the file that standard input was spooled to, where it has been."""
         self._batch_size = batch_size
         self._hash_files = hash_files
-        self._paths = list(_expand(paths))
-        self.files = [CaptureFile(index, _name(path)) for index, path in enumerate(self._paths)]
-        self._sizes = [_size(path) for path in self._paths]
+        given = list(_expand(paths))
+        self.files = [CaptureFile(index, _name(path)) for index, path in enumerate(given)]
+        self.paths = [standard_input if path is None else path for path in given]
+        """Of each of `files`; None for standard input."""
+        self._sizes = [_size(path) for path in self.paths]
         self._meter = _Meter()
 
     @property
@@ -52,7 +62,7 @@ class CaptureSource:
     def __iter__(self) -> Iterator[PacketBatch]:
         feeds = [
             _FileFeed(FileReader(file, path, hashed=self._hash_files), path, self._meter)
-            for file, path in zip(self.files, self._paths, strict=True)
+            for file, path in zip(self.files, self.paths, strict=True)
         ]
         if len(feeds) > 1:
             for feed in feeds:
