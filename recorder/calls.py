@@ -228,9 +228,6 @@ class CallTracker:
         self._calls[call.index] = call
         progress = self._progress[call.index] = CallProgress(call)
         self._groups.begin(call)
-        for recording in self._recordings.waiting():
-            if call_id in self._recordings.sip_session_ids(recording):
-                self._recordings.link(recording, [call])
         heappush(self._due, (deadline(progress, self.timeouts), call.index))
         return [*events, CallStarted(call)], call.index
 
@@ -263,18 +260,18 @@ class CallTracker:
     def _enter(self, call: Call) -> None:
         """More is known of who takes part: a recording session may have waited for that."""
         self._book.enter(call)
-        for recording in self._recordings.waiting():
-            self._recordings.link(recording, ())
+        for recording in self._recordings.waiting_for(call):
+            self._link(recording)
 
     def _hear_recording(self, call: Call, message: SipMessage, seen: Sighting) -> None:
         """Recognise somebody else's recording session, learn from its metadata, find its call."""
-        known = 0 if call.recording_session is None else len(call.recording_session.metadata)
-        self._recordings.recognise(call, message, seen)
-        session = call.recording_session
-        if session is not None and len(session.metadata) > known:
-            ids = self._recordings.sip_session_ids(call)
-            named = [self._calls[index] for each in ids if (index := self._by_call_id.get(each)) is not None]
-            self._recordings.link(call, named)
+        if self._recordings.recognise(call, message, seen):
+            self._link(call)
+
+    def _link(self, recording: Call) -> None:
+        ids = self._recordings.sip_session_ids(recording)
+        named = [self._calls[index] for each in ids if (index := self._by_call_id.get(each)) is not None]
+        self._recordings.link(recording, named)
 
     def _schedule(self, progress: CallProgress) -> None:
         """The call's end has come nearer: look at it again then. Later ends are seen when the old one is due."""

@@ -24,7 +24,7 @@ MAX_OCTETS = 1 << 20
 MAX_RECORDED = 32
 """Calls recorded by one session, and sessions that record one call."""
 MAX_WAITING = 64
-"""Sessions without their call that are tried again with every new call."""
+"""Sessions without their call that are tried again with a new call."""
 MARGIN = 2_000_000_000
 """ns that a session may begin after its call ended and still belong to it."""
 
@@ -63,15 +63,19 @@ class RecordingSessions:
     def __init__(self, book: AddressBook) -> None:
         self._book = book
         self._watched: dict[int, _Watched] = {}
-        self._waiting: dict[int, None] = {}
-        """Sessions that have not found their call."""
+        self._waiting: dict[str, dict[int, None]] = {}
+        """What the metadata name, Call-IDs and users, to the sessions that name it and have not found their call."""
 
-    def recognise(self, call: Call, message: SipMessage, seen: Sighting) -> None:
-        """Take the call for a recording session if the message shows it."""
+    def recognise(self, call: Call, message: SipMessage, seen: Sighting) -> bool:
+        """Take the call for a recording session if the message shows it. True where its metadata say more now."""
         if call.recording_session is None and is_recording_session(message):
             self._begin(call, message, seen)
-        if call.recording_session is not None and message.body:
-            self._learn(self._watched[call.index], message, seen)
+        session = call.recording_session
+        if session is None or not message.body:
+            return False
+        known = len(session.metadata)
+        self._learn(self._watched[call.index], message, seen)
+        return len(session.metadata) > known
 
     def _begin(self, call: Call, message: SipMessage, seen: Sighting) -> None:
         source, destination = seen.source, seen.destination
@@ -81,7 +85,6 @@ class RecordingSessions:
         session = RecordingSession(call.call_id or "", call.started, None, source, destination, (), ())
         call.recording_session = session
         self._watched[call.index] = _Watched(call, session)
-        self._waiting[call.index] = None
         note(call, seen.time, seen.packet, "recording-session", "the dialog is a SIPREC recording session, not a call")
 
     def _learn(self, watched: _Watched, message: SipMessage, seen: Sighting) -> None:
@@ -95,27 +98,48 @@ class RecordingSessions:
             watched.heard[exchange] = None
             if len(session.metadata) >= MAX_DOCUMENTS or watched.octets + len(document) > MAX_OCTETS:
                 continue
-            watched.octets += len(document)
-            session.metadata.append(document)
-            found = parse_rs_metadata(document)
-            session.session_ids = _distinct(session.session_ids, (each.id for each in found.sessions))
-            aors = [aor for participant in found.participants for aor in participant.aors]
-            session.aors = _distinct(session.aors, aors)
-            for each in found.sessions:
-                watched.sip_session_ids.update(dict.fromkeys(each.sip_session_ids[:MAX_RECORDED]))
-            for participant in found.participants[:MAX_RECORDED]:
-                addresses = {address_of(aor) for aor in participant.aors}
-                watched.participants[participant.id] = {each for each in addresses if not anonymous(each)}
-            note(watched.call, seen.time, seen.packet, "metadata-seen", f"metadata names {', '.join(aors)[:200]}")
+            self._read(watched, document, seen)
+
+    def _read(self, watched: _Watched, document: bytes, seen: Sighting) -> None:
+        session = watched.session
+        self._wait_no_more(watched)
+        watched.octets += len(document)
+        session.metadata.append(document)
+        found = parse_rs_metadata(document)
+        session.session_ids = _distinct(session.session_ids, (each.id for each in found.sessions))
+        aors = [aor for participant in found.participants for aor in participant.aors]
+        session.aors = _distinct(session.aors, aors)
+        for each in found.sessions[:MAX_RECORDED]:
+            watched.sip_session_ids.update(dict.fromkeys(each.sip_session_ids[:MAX_RECORDED]))
+        for participant in found.participants[:MAX_RECORDED]:
+            addresses = {address_of(aor) for aor in participant.aors}
+            watched.participants[participant.id] = {each for each in addresses if not anonymous(each)}
+        note(watched.call, seen.time, seen.packet, "metadata-seen", f"metadata names {', '.join(aors)[:200]}")
 
     def sip_session_ids(self, call: Call) -> Iterable[str]:
         """What the metadata of a recording session gives as identifiers of its calls; some SRCs put Call-IDs."""
         watched = self._watched.get(call.index)
         return () if watched is None else tuple(watched.sip_session_ids)
 
-    def waiting(self) -> list[Call]:
-        """Sessions that have not found their call, oldest first."""
-        return [self._watched[index].call for index in list(self._waiting)[:MAX_WAITING]]
+    def waiting_for(self, call: Call) -> list[Call]:
+        """Sessions without their call whose metadata name this one or a user of it, oldest first."""
+        if not self._waiting:
+            return []
+        users = [address.user for party in (call.caller, call.callee) for address in addresses_of(party)]
+        found = {index for name in (call.call_id or "", *users) for index in self._waiting.get(name, ())}
+        return [self._watched[index].call for index in sorted(found)[:MAX_WAITING]]
+
+    def _wait(self, watched: _Watched) -> None:
+        for name in _names(watched):
+            self._waiting.setdefault(name, {})[watched.call.index] = None
+
+    def _wait_no_more(self, watched: _Watched) -> None:
+        for name in _names(watched):
+            waiting = self._waiting.get(name)
+            if waiting is not None:
+                waiting.pop(watched.call.index, None)
+                if not waiting:
+                    del self._waiting[name]
 
     def link(self, recording: Call, named: Iterable[Call]) -> None:
         """Find the calls that a session records: those that its metadata `named`, else by its participants."""
@@ -127,6 +151,8 @@ class RecordingSessions:
             found, why = ([best] if best is not None else []), "participants"
         for call in found:
             self._join(watched, call, why)
+        if not watched.session.records:
+            self._wait(watched)
 
     def _join(self, watched: _Watched, call: Call, why: str) -> None:
         session, recording = watched.session, watched.call
@@ -134,7 +160,7 @@ class RecordingSessions:
             return
         session.records.append(call.index)
         call.recorded_by.append(session)
-        self._waiting.pop(recording.index, None)
+        self._wait_no_more(watched)
         at, packet = recording.last_seen, recording.last_packet
         note(call, at, packet, "recorded-by", f"recorded by the session {session.call_id[:120]}, known by {why}")
         note(recording, at, packet, "records", f"records the call {(call.call_id or '')[:120]}, known by {why}")
@@ -161,9 +187,15 @@ class RecordingSessions:
     def end(self, call: Call) -> None:
         """A recording session is over."""
         watched = self._watched.pop(call.index, None)
-        self._waiting.pop(call.index, None)
         if watched is not None:
+            self._wait_no_more(watched)
             watched.session.started, watched.session.ended = call.started, call.ended
+
+
+def _names(watched: _Watched) -> list[str]:
+    """What a new call may be known by: its Call-ID, and the users of either side."""
+    users = sorted({address.user for party in watched.participants.values() for address in party})
+    return [*watched.sip_session_ids, *users][: 2 * MAX_RECORDED]
 
 
 def _distinct(known: tuple[str, ...], more: Iterable[str]) -> tuple[str, ...]:
