@@ -10,6 +10,7 @@ from typing import Any
 from recorder.console import duration, printable
 from recorder.document import CallDocument, PartyEntry, StreamEntry
 
+
 def describe_call(document: CallDocument, directory: str) -> Iterator[str]:
     """All that a document tells, in the order in which one would ask."""
     for line in _described(document, directory):

@@ -44,7 +44,7 @@ class Catalogue:
 
     def __init__(self, path: Path, scratch: Path) -> None:
         self.path = path
-        self._fresh = scratch / FILE
+        self._fresh = scratch / f"fresh-{FILE}"
         self._staged = scratch / f"staged-{FILE}"
         self._rows: dict[Table, list[dict[str, Any]]] = {table: [] for table in ORDERED}
         if path.exists():
