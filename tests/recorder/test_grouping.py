@@ -120,7 +120,7 @@ BLIND = """
     1.0  alice < bob    200     call=first sdp=bob:5000
     4.0  alice > bob    REFER   call=first | Refer-To: <sip:carol@example.com>
     4.1  alice < bob    202     call=first
-    4.2  bob > carol    INVITE  call=second ftag=bob-2 {header} | f: <sip:bob@example.com>;tag=bob-2 | t: <sip:carol@example.com>
+    4.2  bob > carol INVITE call=second ftag=bob-2 {header} | f: <sip:bob@example.com>;tag=bob-2 | t: <sip:carol@example.com>
     4.3  alice < bob    NOTIFY  call=first body=SIP/2.0%20200%20OK~ | Content-Type: message/sipfrag
     5.0  bob < carol    200     call=second tag=carol-tag sdp=carol:6000
     6.0  alice > bob    BYE     call=first
