@@ -126,6 +126,7 @@ def _progress_bar() -> "Progress":
     """Share of the octets read, packets, calls, packets a second."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TimeRemainingColumn
+    from rich.table import Column
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -136,6 +137,5 @@ def _progress_bar() -> "Progress":
             rate = packets / task.elapsed if task.elapsed else 0
             return Text(f"{packets:,} packets  {calls:,} calls  {rate:,.0f} packets/s")
 
-    return Progress(
-        BarColumn(), TaskProgressColumn(), Rate(), TimeRemainingColumn(), console=Console(stderr=True), transient=True
-    )
+    columns = (BarColumn(20), TaskProgressColumn(), Rate(table_column=Column(no_wrap=True)), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
