@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from capture.batch import PacketBatch
+from capture.errors import CaptureError
 from capture.source import CaptureFile, CaptureSource, link_type_name
 from recorder.ahead import run_ahead
 from recorder.catalogue import Catalogue
@@ -19,6 +20,7 @@ from recorder.publish import Publisher, write_documents
 from recorder.replay_types import ReplayCounts, ReplayOptions, ReplaySummary, Reporter
 from recorder.selection import selects
 from recorder.store import RecordingStore
+from recorder.warmup import note_kernels_cached
 
 
 def replay(options: ReplayOptions, reporter: Reporter) -> ReplaySummary:
@@ -45,20 +47,35 @@ def replay(options: ReplayOptions, reporter: Reporter) -> ReplaySummary:
             workers=workers,
             executor=executor,
         )
-        _run(engine, source, workers, reporter)
+        failure = _run(engine, source, workers, reporter)
+        if failure is None and source.files and not any(file.readable for file in source.files):
+            raise CaptureError("; ".join(f"{f.name}: {d.text}" for f in source.files for d in f.damage))
+        note_kernels_cached()
         captures = [_report(file) for file in source.files]
-        return _publish(engine, publisher, store, captures, options, reporter)
+        summary = _publish(engine, publisher, store, captures, options, reporter)
+        if failure is not None:
+            raise failure
+        return summary
 
 
-def _run(engine: Engine, source: CaptureSource, workers: int, reporter: Reporter) -> None:
-    """Read to the end. The layers of the next batch are stripped while this one is at work, where a core is free."""
+def _run(engine: Engine, source: CaptureSource, workers: int, reporter: Reporter) -> BaseException | None:
+    """Read to the end, or to what stops it: that is given back, so that what was recorded so far can be kept.
+
+    The layers of the next batch are stripped while this one is at work, where a core is free.
+    """
+    failure: BaseException | None = None
     batches: Iterator[PacketBatch] = iter(source)
     prepared: Iterator[Prepared] = run_ahead(prepare, batches) if workers > 1 else map(prepare, batches)
-    for batch in prepared:
-        engine.ingest(batch)
-        done, total = source.progress
-        reporter.progress(engine.counts.packets, engine.calls, done, total)
+    try:
+        for batch in prepared:
+            engine.ingest(batch)
+            done, total = source.progress
+            reporter.progress(engine.counts.packets, engine.calls, done, total)
+    except (Exception, KeyboardInterrupt) as error:
+        failure = error
+        reporter.warning("stopped before the end; what was recorded until then is kept")
     engine.finish()
+    return failure
 
 
 def _report(file: CaptureFile) -> CaptureReport:

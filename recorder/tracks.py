@@ -43,7 +43,7 @@ class FilePool:
         if len(self._open) >= self._limit:
             os.close(self._open.popitem(last=False)[1])
         try:
-            fd = os.open(track.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            fd = os.open(track.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise StoreError(f"{track.path}: cannot be written: {error.strerror}") from error
         self._open[track] = fd
