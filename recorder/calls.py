@@ -8,6 +8,7 @@ Bounds: MAX_ACTIVE calls in progress (the one nearest to its end makes room), MA
 late messages, MAX_UNEXPLAINED Call-IDs that never became calls. What one call may hold is bounded where it is kept.
 """
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -76,6 +77,8 @@ class CallTracker:
         self._by_call_id: dict[str, int] = {}
         self._lately: dict[str, _Lately] = {}
         self._unexplained: dict[str, Unexplained] = {}
+        self._gone: deque[tuple[int, int]] = deque()
+        """(when, index) of calls that finished, while their groups are remembered."""
         self._due: list[tuple[int, int]] = []
         self._next_index = 0
         self._book = AddressBook(self._calls)
@@ -166,7 +169,7 @@ class CallTracker:
             return []
         call.ended = min(call.last_seen, now)
         self._groups.finish(call)
-        self._groups.forget(call.index)
+        self._gone.append((now, call.index))
         return [CallFinished(call)]
 
     def drop(self, call: Call) -> None:
@@ -319,27 +322,24 @@ class CallTracker:
         del self._calls[call.index]
         self._book.leave(call.index)
         self._groups.finish(call)
+        self._gone.append((now, call.index))
         call_id = call.call_id or ""
         if self._by_call_id.get(call_id) == call.index:
             del self._by_call_id[call_id]
             over = seen_to_end and call.state is not CallState.INCOMPLETE
             self._lately.pop(call_id, None)
             self._lately[call_id] = _Lately(call_id, call.index, call.ended or call.last_seen, now, over)
-        else:
-            self._groups.forget(call.index)
-        if len(self._lately) > MAX_LATELY:
-            self._forget_oldest()
 
     def _forget(self, now: int) -> None:
         """Let go of calls that finished long ago."""
         self._groups.expire(now)
-        while self._lately and next(iter(self._lately.values())).finished + LATELY < now:
-            self._forget_oldest()
-
-    def _forget_oldest(self) -> None:
-        oldest = next(iter(self._lately.values()))
-        del self._lately[oldest.call_id]
-        self._groups.forget(oldest.call)
+        while self._gone and (self._gone[0][0] + LATELY < now or len(self._gone) > MAX_LATELY):
+            self._groups.forget(self._gone.popleft()[1])
+        while self._lately:
+            oldest = next(iter(self._lately.values()))
+            if oldest.finished + LATELY >= now and len(self._lately) <= MAX_LATELY:
+                break
+            del self._lately[oldest.call_id]
 
 
 def _index(call: Call) -> int:

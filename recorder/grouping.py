@@ -45,6 +45,8 @@ class _Group:
     root: int
     root_id: UUID | None
     members: list[int]
+    calls: dict[int, Call]
+    """Members whose documents may still be written: also those that finished after they were grouped."""
 
 
 class Groups:
@@ -140,9 +142,9 @@ class Groups:
             first.members += second.members
             for member in second.members:
                 self._group_of[member] = first
-            for member in first.members:
-                if member in self._active:
-                    self._active[member].group = first.root
+            first.calls |= second.calls
+            for member_call in first.calls.values():
+                member_call.group = first.root
         if not known and len(call.group_reasons) < MAX_GROUP:
             call.group_reasons.append((other, why))
             note(call, call.last_seen, call.last_packet, "grouped", f"belongs with call {other} by {why}")
@@ -183,7 +185,9 @@ class Groups:
         group = self._group_of.get(index)
         if group is None:
             call = self._active.get(index)
-            group = self._group_of[index] = _Group(index, call.id if call else None, [index])
+            group = self._group_of[index] = _Group(
+                index, call.id if call else None, [index], {index: call} if call else {}
+            )
         return group
 
     def _replace(self, call: Call, replaced: Replaces | None) -> None:

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from recorder.grouping import MAX_SHARING
 from recorder.model import GroupReason
-from tests.playbook import SECOND, Played, play
+from tests.playbook import SECOND, Played, at, play
 
 LEG_A = """
     0.0  alice > proxy  INVITE  call=a sdp=alice:4000 {a}
@@ -120,7 +120,7 @@ BLIND = """
     1.0  alice < bob    200     call=first sdp=bob:5000
     4.0  alice > bob    REFER   call=first | Refer-To: <sip:carol@example.com>
     4.1  alice < bob    202     call=first
-    4.2  bob > carol INVITE call=second ftag=bob-2 {header} | f: <sip:bob@example.com>;tag=bob-2 | t: <sip:carol@example.com>
+    4.2  bob > carol INVITE call=second {header} | f: <sip:bob@example.com>;tag=bob-2 | t: sip:carol@example.com
     4.3  alice < bob    NOTIFY  call=first body=SIP/2.0%20200%20OK~ | Content-Type: message/sipfrag
     5.0  bob < carol    200     call=second tag=carol-tag sdp=carol:6000
     6.0  alice > bob    BYE     call=first
@@ -201,3 +201,24 @@ def test_media_identity_groups_and_groups_merge():
     tracker.group(calls[3], calls[0], GroupReason.MEDIA)
     assert len(calls[3].group_reasons) == 2
     assert tracker.expire(10 * SECOND) == []
+
+
+def test_media_without_signalling_keeps_its_group_when_it_ends():
+    played = play("0.0 alice > bob INVITE", finish=False)
+    (call,) = played.tracker.calls_active.values()
+    call.id = UUID(int=1)
+    media = played.tracker.media_only(at(1), 5, 0)
+    media.id = UUID(int=2)
+    played.tracker.group(media, call, GroupReason.MEDIA)
+    played.tracker.end_media_only(media, at(9))
+    assert played.tracker.group_identifier(media) == UUID(int=1)
+
+
+def test_a_group_that_joins_an_older_one_takes_its_finished_calls_along():
+    played = play("\n".join(f"{i} alice > bob INVITE call=call-{i} ftag=t{i}" for i in range(4)), finish=False)
+    tracker, calls = played.tracker, list(played.tracker.calls_active.values())
+    tracker.group(calls[1], calls[2], GroupReason.MEDIA)
+    play("5.0 alice < bob 486 call=call-1 ftag=t1", until=20, finish=False, tracker=tracker)
+    assert 1 not in tracker.calls_active
+    tracker.group(calls[0], calls[2], GroupReason.MEDIA)
+    assert [call.group for call in calls] == [0, 0, 0, None]
