@@ -6,6 +6,7 @@ incomplete (fragments, TCP segments, half messages) within the bounds of the rea
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -50,6 +51,8 @@ class MessageReader:
     tcp: TcpReassembler = field(default_factory=TcpReassembler)
     unsound: int = 0
     """What looked like SIP and was none."""
+    secure: AbstractSet[tuple[int, int]] = frozenset()
+    """(capture, frame number) of messages that were decrypted on their way here."""
     _streams: "OrderedDict[Direction, SipStream]" = field(default_factory=OrderedDict)
     _place: tuple[int, int] = (0, 0)
     """Capture and frame number of the last row, for what the end of the capture brings forth."""
@@ -101,12 +104,14 @@ class MessageReader:
         source, destination = endpoints(datagrams, row)
         begin = int(datagrams.payload[row])
         data = packets.buffer[begin : begin + int(datagrams.length[row])].tobytes()
+        capture, number = int(packets.capture[row]), int(packets.number[row])
         seen = Sighting(
             time=int(packets.time[row]),
-            packet=int(packets.number[row]),
-            capture=int(packets.capture[row]),
+            packet=number,
+            capture=capture,
             source=source,
             destination=destination,
+            transport=Transport.TLS if (capture, number) in self.secure else Transport.UDP,
             realm=int(datagrams.realm[row]),
         )
         return _Found(row, data, seen)

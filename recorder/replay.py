@@ -7,14 +7,15 @@ one engine over the captures as fast as it can; nothing in the result depends on
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 from capture.batch import PacketBatch
 from capture.errors import CaptureError
-from capture.source import CaptureFile, CaptureSource, link_type_name
+from capture.source import CaptureFile, link_type_name
 from recorder.ahead import run_ahead
 from recorder.catalogue import Catalogue
 from recorder.engine import Engine, Prepared, prepare
+from recorder.inputs import Inputs, Source
 from recorder.model import CaptureReport
 from recorder.publish import Publisher, write_documents
 from recorder.replay_types import ReplayCounts, ReplayOptions, ReplaySummary, Reporter
@@ -31,7 +32,8 @@ def replay(options: ReplayOptions, reporter: Reporter) -> ReplaySummary:
         for note in store.notes:
             reporter.warning(note)
         executor = stack.enter_context(ThreadPoolExecutor(workers)) if workers > 1 else None
-        source = CaptureSource(options.captures, batch_size=options.batch_size)
+        inputs = Inputs.prepare(options, store.partial)
+        source: Source = inputs.originals(hash_files=True)
         publisher = Publisher(
             spool=store.partial / "waiting",
             form=options.audio_format.value,
@@ -47,6 +49,9 @@ def replay(options: ReplayOptions, reporter: Reporter) -> ReplaySummary:
             workers=workers,
             executor=executor,
         )
+        if inputs.dissected_by_tshark:
+            source = dissected = stack.enter_context(closing(inputs.tshark()))
+            engine.messages.secure = dissected.secure
         failure = _run(engine, source, workers, reporter)
         if failure is None and source.files and not any(file.readable for file in source.files):
             raise CaptureError("; ".join(f"{f.name}: {d.text}" for f in source.files for d in f.damage))
@@ -58,7 +63,7 @@ def replay(options: ReplayOptions, reporter: Reporter) -> ReplaySummary:
         return summary
 
 
-def _run(engine: Engine, source: CaptureSource, workers: int, reporter: Reporter) -> BaseException | None:
+def _run(engine: Engine, source: Source, workers: int, reporter: Reporter) -> BaseException | None:
     """Read to the end, or to what stops it: that is given back, so that what was recorded so far can be kept.
 
     The layers of the next batch are stripped while this one is at work, where a core is free.
