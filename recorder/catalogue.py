@@ -16,9 +16,10 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Table, create_engine, insert
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from capture.errors import SpanrecError
-from recorder.catalogue_tables import ORDERED, VERSION, metadata, recording_row, recordings, trace_row, traces
+from recorder.catalogue_tables import ORDERED, VERSION, recording_row, recordings, trace_row, traces
 from recorder.document import CallDocument
 from recorder.model import Call, StreamReport
 
@@ -153,7 +154,11 @@ def _create(path: Path) -> Connection:
         for setting in ("page_size = 4096", "journal_mode = OFF", "synchronous = OFF", f"user_version = {VERSION}"):
             connection.exec_driver_sql(f"PRAGMA {setting}")
         connection.exec_driver_sql("BEGIN")
-        metadata.create_all(connection)
+        # Indexes are kept in a set, so creating them all at once would give another file each time.
+        for table in ORDERED:
+            connection.execute(CreateTable(table))
+            for index in sorted(table.indexes, key=lambda each: str(each.name)):
+                connection.execute(CreateIndex(index))
         connection.exec_driver_sql("COMMIT")
     return connection
 
