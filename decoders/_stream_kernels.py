@@ -116,7 +116,6 @@ def _goes_on(
 @njit(cache=True, nogil=True)
 def _unwrap(
     state: Int64,
-    s: int,
     first: int,
     last: int,
     top: int,
@@ -139,7 +138,7 @@ def _unwrap(
     highest timestamp, `high` the sequence number that came with it. Gives (the packet reached, top, high, whether
     that packet needs those behind it to be understood).
     """
-    f = state[s, FORMATS]
+    f = state[FORMATS]
     heard = False
     for i in range(first, last):
         kind = kinds[f, types[i] & 127]
@@ -149,26 +148,26 @@ def _unwrap(
         if top < 0:
             top = np.int64(stamp + (1 << 33))
             high = np.int64(sequences[i])
-            state[s, SEGMENT_UTS] = top
-            state[s, SEGMENT_POSITION] = arrival
-            state[s, SEGMENT_CLOCK] = clock
-            state[s, OLD_UTS] = UNHEARD
-            state[s, LAST_END] = arrival
+            state[SEGMENT_UTS] = top
+            state[SEGMENT_POSITION] = arrival
+            state[SEGMENT_CLOCK] = clock
+            state[OLD_UTS] = UNHEARD
+            state[LAST_END] = arrival
         here = top + _signed(stamp - top)
         uts[i] = here
         position[i] = arrival
         delay[i] = UNHEARD
         if kind in (KIND_EVENT, KIND_UNKNOWN):
             continue
-        if clock != state[s, SEGMENT_CLOCK]:
+        if clock != state[SEGMENT_CLOCK]:
             if heard:
                 return i, top, high, False
-            state[s, OLD_UTS] = UNHEARD
-            state[s, SEGMENT_UTS] = here
-            state[s, SEGMENT_CLOCK] = clock
-            state[s, SEGMENT_POSITION] = max(arrival - state[s, BASELINE], state[s, LAST_END])
-        place = state[s, SEGMENT_POSITION] + (here - state[s, SEGMENT_UTS]) * TICKS // clock
-        off = arrival - place - state[s, BASELINE]
+            state[OLD_UTS] = UNHEARD
+            state[SEGMENT_UTS] = here
+            state[SEGMENT_CLOCK] = clock
+            state[SEGMENT_POSITION] = max(arrival - state[BASELINE], state[LAST_END])
+        place = state[SEGMENT_POSITION] + (here - state[SEGMENT_UTS]) * TICKS // clock
+        off = arrival - place - state[BASELINE]
         older = (np.int64(sequences[i]) - high) & 0xFFFF > 65536 - MAX_MISORDER
         back = here < top - clock // 8
         ahead = here > top + clock and off < -LEAP
@@ -182,20 +181,20 @@ def _unwrap(
                 continue
             if heard:
                 return i, top, high, False
-            state[s, OLD_POSITION] = state[s, SEGMENT_POSITION] + (top - state[s, SEGMENT_UTS]) * TICKS // clock
-            state[s, OLD_UTS] = top
+            state[OLD_POSITION] = state[SEGMENT_POSITION] + (top - state[SEGMENT_UTS]) * TICKS // clock
+            state[OLD_UTS] = top
             here = top + ((stamp - top) & 0xFFFFFFFF)
-            place = arrival - state[s, BASELINE]
-            state[s, SEGMENT_UTS] = here
-            state[s, SEGMENT_POSITION] = place
-            state[s, RESTARTS] += 1
+            place = arrival - state[BASELINE]
+            state[SEGMENT_UTS] = here
+            state[SEGMENT_POSITION] = place
+            state[RESTARTS] += 1
             top = here
             uts[i] = here
-        elif state[s, OLD_UTS] != UNHEARD and (here < state[s, SEGMENT_UTS] or (older and here > top)):
+        elif state[OLD_UTS] != UNHEARD and (here < state[SEGMENT_UTS] or (older and here > top)):
             # Of before the mapping changed, unless timestamps jumped and it fits better after that.
-            was = state[s, OLD_UTS] + _signed(stamp - state[s, OLD_UTS])
-            before = state[s, OLD_POSITION] + (was - state[s, OLD_UTS]) * TICKS // clock
-            if was == here or abs(arrival - before - state[s, BASELINE]) < abs(off):
+            was = state[OLD_UTS] + _signed(stamp - state[OLD_UTS])
+            before = state[OLD_POSITION] + (was - state[OLD_UTS]) * TICKS // clock
+            if was == here or abs(arrival - before - state[BASELINE]) < abs(off):
                 place = before
                 uts[i] = min(was, top)
         position[i] = place
@@ -220,12 +219,12 @@ def _moves(low: int, baseline: int, duration: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _align(state: Int64, s: int, first: int, last: int, final: bool, uts: Int64, position: Int64, delay: Int64) -> int:
+def _align(state: Int64, first: int, last: int, final: bool, uts: Int64, position: Int64, delay: Int64) -> int:
     """Move blocks of packets to where their delay says; gives the index behind the last packet that is settled."""
     i = first
     shift = np.int64(0)
     measured = first
-    edge = state[s, LAST_END]
+    edge = state[LAST_END]
     while i < last:
         begin = i
         low = np.int64(0)
@@ -241,8 +240,8 @@ def _align(state: Int64, s: int, first: int, last: int, final: bool, uts: Int64,
                     since = arrival
                 else:
                     step = d - previous
-                    if state[s, BASELINE_KNOWN]:
-                        early = step < -JUMP and d - shift < state[s, BASELINE] - JUMP
+                    if state[BASELINE_KNOWN]:
+                        early = step < -JUMP and d - shift < state[BASELINE] - JUMP
                         if step > JUMP or early or step < -LEAP:
                             break
                     elif step > JUMP_AT_START or step < -JUMP_AT_START:
@@ -255,37 +254,37 @@ def _align(state: Int64, s: int, first: int, last: int, final: bool, uts: Int64,
             for k in range(begin, i):
                 position[k] += shift
             break
-        if not state[s, BASELINE_KNOWN]:
-            state[s, BASELINE] = low
-            state[s, BASELINE_KNOWN] = 1
-        elif _moves(low - shift, state[s, BASELINE], until - since):
-            offset = low - shift - state[s, BASELINE]
+        if not state[BASELINE_KNOWN]:
+            state[BASELINE] = low
+            state[BASELINE_KNOWN] = 1
+        elif _moves(low - shift, state[BASELINE], until - since):
+            offset = low - shift - state[BASELINE]
             head = begin
             while delay[head] == UNHEARD:
                 head += 1
             if offset <= -LEAP and position[head] + shift + offset < edge:
                 # The capture's clock stepped back: go on behind what is placed, and measure from there.
                 moved = edge - position[head] - shift
-                state[s, BASELINE] += offset - moved
+                state[BASELINE] += offset - moved
                 offset = moved
-            state[s, OLD_POSITION] = state[s, SEGMENT_POSITION] + shift
-            state[s, OLD_UTS] = state[s, SEGMENT_UTS]
+            state[OLD_POSITION] = state[SEGMENT_POSITION] + shift
+            state[OLD_UTS] = state[SEGMENT_UTS]
             shift += offset
             if offset > LEAP // 5 or offset < -LEAP // 5:
-                state[s, RESTARTS] += 1
+                state[RESTARTS] += 1
             else:
-                state[s, SHIFTS] += 1
+                state[SHIFTS] += 1
             boundary = uts[head]
             for k in range(begin, i):
                 position[k] += shift if uts[k] >= boundary else shift - offset
-            state[s, SEGMENT_POSITION] += (boundary - state[s, SEGMENT_UTS]) * TICKS // state[s, SEGMENT_CLOCK]
-            state[s, OLD_POSITION] += (boundary - state[s, SEGMENT_UTS]) * TICKS // state[s, SEGMENT_CLOCK]
-            state[s, OLD_UTS] = boundary
-            state[s, SEGMENT_UTS] = boundary
+            state[SEGMENT_POSITION] += (boundary - state[SEGMENT_UTS]) * TICKS // state[SEGMENT_CLOCK]
+            state[OLD_POSITION] += (boundary - state[SEGMENT_UTS]) * TICKS // state[SEGMENT_CLOCK]
+            state[OLD_UTS] = boundary
+            state[SEGMENT_UTS] = boundary
             begin = i
-        elif not final and i == last and begin > first and low - shift - state[s, BASELINE] > JUMP:
+        elif not final and i == last and begin > first and low - shift - state[BASELINE] > JUMP:
             # Late, but for too short a time to say whether it stays so.
-            state[s, SEGMENT_POSITION] += shift
+            state[SEGMENT_POSITION] += shift
             return begin
         for k in range(begin, i):
             position[k] += shift
@@ -293,14 +292,13 @@ def _align(state: Int64, s: int, first: int, last: int, final: bool, uts: Int64,
             if delay[k] != UNHEARD and position[k] > edge:
                 edge = position[k]
         measured = i
-    state[s, SEGMENT_POSITION] += shift
+    state[SEGMENT_POSITION] += shift
     return last
 
 
 @njit(cache=True, nogil=True)
 def locate(
     state: Int64,
-    s: int,
     first: int,
     last: int,
     final: bool,
@@ -315,19 +313,19 @@ def locate(
     position: Int64,
     delay: Int64,
 ) -> int:
-    """Unwrapped timestamp and position of the entries first..last of stream s; gives how far they are settled.
+    """Unwrapped timestamp and position of a stream's entries first..last; gives how far they are settled.
 
     Packets from the returned index on must be looked at again together with those that follow them.
     """
-    top = state[s, UTS] if state[s, STARTED] else np.int64(-1)
-    high = state[s, TOP] & 0xFFFF
+    top = state[UTS] if state[STARTED] else np.int64(-1)
+    high = state[TOP] & 0xFFFF
     begin = first
     while begin < last:
         end, top, high, waits = _unwrap(
-            state, s, begin, last, top, high, final, times, stamps, sequences, types, kinds, clocks, epoch, uts,
+            state, begin, last, top, high, final, times, stamps, sequences, types, kinds, clocks, epoch, uts,
             position, delay,
         )  # fmt: skip
-        settled = _align(state, s, begin, end, final or end < last, uts, position, delay)
+        settled = _align(state, begin, end, final or end < last, uts, position, delay)
         if settled < end or waits:
             return settled
         begin = end
@@ -335,44 +333,44 @@ def locate(
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _seen(state: Int64, s: int, extended: int) -> int:
+def _seen(state: Int64, extended: int) -> int:
     """Whether the packet with this extended sequence number was received, as far as the history goes."""
     word = (extended >> 6) & 3
-    return (state[s, SEEN + word] >> (extended & 63)) & 1
+    return (state[SEEN + word] >> (extended & 63)) & 1
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _mark(state: Int64, s: int, extended: int) -> None:
+def _mark(state: Int64, extended: int) -> None:
     """Remember a received packet."""
-    state[s, SEEN + ((extended >> 6) & 3)] |= np.int64(1) << (extended & 63)
+    state[SEEN + ((extended >> 6) & 3)] |= np.int64(1) << (extended & 63)
 
 
 @njit(cache=True, nogil=True)
-def _advance(state: Int64, s: int, extended: int) -> None:
+def _advance(state: Int64, extended: int) -> None:
     """Move the highest sequence number up to `extended`, forgetting what falls out of the history."""
-    top = state[s, TOP]
+    top = state[TOP]
     if extended - top >= HISTORY:
         for word in range(4):
-            state[s, SEEN + word] = 0
+            state[SEEN + word] = 0
     else:
         for gone in range(top + 1, extended + 1):
-            state[s, SEEN + ((gone >> 6) & 3)] &= ~(np.int64(1) << (gone & 63))
-    state[s, TOP] = extended
-    _mark(state, s, extended)
+            state[SEEN + ((gone >> 6) & 3)] &= ~(np.int64(1) << (gone & 63))
+    state[TOP] = extended
+    _mark(state, extended)
 
 
 @njit(cache=True, nogil=True)
-def _begin(state: Int64, s: int, extended: int) -> None:
+def _begin(state: Int64, extended: int) -> None:
     """RFC 3550 A.1 init_seq; what an earlier sequence of the same source expected is kept."""
-    if state[s, STARTED]:
-        state[s, EXPECTED] += state[s, TOP] - state[s, BASE] + 1
-        state[s, EPOCHS] += 1
+    if state[STARTED]:
+        state[EXPECTED] += state[TOP] - state[BASE] + 1
+        state[EPOCHS] += 1
     for word in range(4):
-        state[s, SEEN + word] = 0
-    state[s, BASE] = extended
-    state[s, TOP] = extended
-    state[s, BAD] = -1
-    _mark(state, s, extended)
+        state[SEEN + word] = 0
+    state[BASE] = extended
+    state[TOP] = extended
+    state[BAD] = -1
+    _mark(state, extended)
 
 
 NEW = 0
@@ -382,75 +380,76 @@ UNDECIDED = 3
 
 
 @njit(cache=True, nogil=True)
-def _sequence(state: Int64, s: int, sequence: int, following: int, final: bool) -> int:
+def _sequence(state: Int64, sequence: int, following: int, final: bool) -> int:
     """RFC 3550 A.1 update_seq with a look ahead: NEW, REPEATED, ASTRAY or UNDECIDED (needs the next packet).
 
     `following` is the sequence number of the stream's next packet in order of arrival, -1 where there is none yet.
     Where A.1 drops the first packet after a jump, the look ahead lets a recorder keep its audio.
     """
-    if not state[s, STARTED]:
-        _begin(state, s, sequence + 65536)
+    if not state[STARTED]:
+        _begin(state, sequence + 65536)
         return NEW
-    top = state[s, TOP]
+    top = state[TOP]
     delta = (sequence - top) & 0xFFFF
     if delta == 0:
         return REPEATED
     if delta < MAX_DROPOUT:
         if delta > 1:
-            state[s, GAPS] += 1
-        _advance(state, s, top + delta)
+            state[GAPS] += 1
+        _advance(state, top + delta)
         return NEW
     if delta > 65536 - MAX_MISORDER:
         extended = top - (65536 - delta)
-        if extended >= state[s, BASE] - MAX_MISORDER and _seen(state, s, extended):
+        if extended >= state[BASE] - MAX_MISORDER and _seen(state, extended):
             return REPEATED
-        _mark(state, s, extended)
-        state[s, REORDERED] += 1
-        state[s, BASE] = min(state[s, BASE], extended)
+        _mark(state, extended)
+        state[REORDERED] += 1
+        state[BASE] = min(state[BASE], extended)
         return NEW
     if following < 0 and not final:
         return UNDECIDED
-    if following == ((sequence + 1) & 0xFFFF) or state[s, BAD] == sequence:
-        _begin(state, s, ((top >> 16) + 2) * 65536 + sequence)
+    if following == ((sequence + 1) & 0xFFFF) or state[BAD] == sequence:
+        _begin(state, ((top >> 16) + 2) * 65536 + sequence)
         return NEW
-    state[s, BAD] = (sequence + 1) & 0xFFFF
+    state[BAD] = (sequence + 1) & 0xFFFF
     return ASTRAY
 
 
 @njit(cache=True, nogil=True)
-def _jitter(state: Int64, figures: Floats, s: int, kind: int, clock: int, nanoseconds: int, stamp: int) -> None:
+def _jitter(state: Int64, figures: Floats, kind: int, clock: int, nanoseconds: int, stamp: int) -> None:
     """RFC 3550 section 6.4.1, in order of arrival; events and noise are left out (their timestamps stand still)."""
     if kind in (KIND_EVENT, KIND_NOISE):
-        state[s, AFTER_EVENT] = 1
+        state[AFTER_EVENT] = 1
         return
     arrival = nanoseconds // 1_000_000_000 * clock + nanoseconds % 1_000_000_000 * clock // 1_000_000_000
     transit = (arrival - stamp) & 0xFFFFFFFF
-    if state[s, AFTER_EVENT] == 0 and state[s, TRANSIT_CLOCK] == clock:
-        d = abs(_signed(transit - state[s, TRANSIT]))
+    if state[AFTER_EVENT] == 0 and state[TRANSIT_CLOCK] == clock:
+        d = abs(_signed(transit - state[TRANSIT]))
         if d < 10 * clock:
-            figures[s, JITTER] += (d - figures[s, JITTER]) / 16.0
-            figures[s, JITTER_MAX] = max(figures[s, JITTER_MAX], figures[s, JITTER] / clock * 1000.0)
-            figures[s, JITTER_SUM] += figures[s, JITTER] / clock * 1000.0
-            figures[s, JITTER_COUNT] += 1
-    state[s, AFTER_EVENT] = 0
-    state[s, TRANSIT] = transit
-    state[s, TRANSIT_CLOCK] = clock
+            figures[JITTER] += (d - figures[JITTER]) / 16.0
+            milliseconds = figures[JITTER] * 1000.0 / clock
+            figures[JITTER_MAX] = max(figures[JITTER_MAX], milliseconds)
+            figures[JITTER_SUM] += milliseconds
+            figures[JITTER_COUNT] += 1
+    state[AFTER_EVENT] = 0
+    state[TRANSIT] = transit
+    state[TRANSIT_CLOCK] = clock
 
 
 @njit(cache=True, nogil=True)
-def _as_copy(state: Int64, s: int, primary: int, sequence: int, stamp: int) -> int:
+def _as_copy(first: Int64, sequence: int, stamp: int) -> int:
     """Place a packet of a second sighting by the first one's mapping; gives its position, or UNHEARD if it has it."""
-    top = state[primary, TOP]
+    top = first[TOP]
     delta = (sequence - top) & 0xFFFF
     extended = top + (delta - 65536 if delta >= 32768 else delta)
     if extended <= top and top - extended < HISTORY:
-        if _seen(state, primary, extended):
+        if _seen(first, extended):
             return UNHEARD
-        _mark(state, primary, extended)
-    highest = state[primary, UTS]
+        _mark(first, extended)
+    highest = first[UTS]
     here = highest + _signed(stamp - highest)
-    since = here - state[primary, SEGMENT_UTS]
-    return state[primary, SEGMENT_POSITION] + since * TICKS // state[primary, SEGMENT_CLOCK]
+    since = here - first[SEGMENT_UTS]
+    return first[SEGMENT_POSITION] + since * TICKS // first[SEGMENT_CLOCK]
 
 
 DROPPED = 255
@@ -459,9 +458,9 @@ DROPPED = 255
 
 @njit(cache=True, nogil=True)
 def _receive_stream(
+    table: Int64,
     state: Int64,
     figures: Floats,
-    s: int,
     first: int,
     last: int,
     horizon: int,
@@ -482,73 +481,73 @@ def _receive_stream(
     out_kind: UInt8,
 ) -> int:
     """Statistics and placing of one stream's entries; gives the index behind the last one that was taken."""
-    f = state[s, FORMATS]
-    primary = state[s, PRIMARY]
+    f = state[FORMATS]
+    primary = state[PRIMARY]
     for i in range(first, last):
         following = np.int64(sequences[i + 1]) if i + 1 < horizon else np.int64(-1)
         kind = kinds[f, types[i] & 127]
         clock = np.int64(clocks[f, types[i] & 127])
         stamp = np.int64(stamps[i])
         out_kind[i] = DROPPED
-        verdict = _sequence(state, s, np.int64(sequences[i]), following, final)
+        verdict = _sequence(state, np.int64(sequences[i]), following, final)
         if verdict == UNDECIDED:
             return i
-        if not state[s, STARTED]:
-            state[s, STARTED] = 1
-            state[s, FIRST_TIME] = times[i]
-            state[s, FIRST_NUMBER] = w_number[order[i]]
-            state[s, FIRST_STAMP] = stamp
-            state[s, UTS] = uts[i]
-        state[s, LAST_TIME] = max(state[s, LAST_TIME], times[i])
-        state[s, LAST_NUMBER] = w_number[order[i]]
+        if not state[STARTED]:
+            state[STARTED] = 1
+            state[FIRST_TIME] = times[i]
+            state[FIRST_NUMBER] = w_number[order[i]]
+            state[FIRST_STAMP] = stamp
+            state[UTS] = uts[i]
+        state[LAST_TIME] = max(state[LAST_TIME], times[i])
+        state[LAST_NUMBER] = w_number[order[i]]
         if verdict == REPEATED:
-            state[s, DUPLICATES] += 1
+            state[DUPLICATES] += 1
             continue
         if verdict == ASTRAY:
-            state[s, STRAYS] += 1
+            state[STRAYS] += 1
             continue
-        state[s, RECEIVED] += 1
-        if primary < 0 and position[i] < state[s, LAST_END] - STRAY:
-            state[s, STRAYS] += 1
+        state[RECEIVED] += 1
+        if primary < 0 and position[i] < state[LAST_END] - STRAY:
+            state[STRAYS] += 1
             continue
-        _jitter(state, figures, s, kind, clock, times[i] - epoch, stamp)
+        _jitter(state, figures, kind, clock, times[i] - epoch, stamp)
         if w_missing[order[i]] > 0:
-            state[s, SNAPPED] += 1
+            state[SNAPPED] += 1
         if kind == KIND_EVENT:
-            state[s, EVENTS] += 1
+            state[EVENTS] += 1
         elif kind == KIND_NOISE:
-            state[s, NOISE] += 1
+            state[NOISE] += 1
         elif kind == KIND_UNKNOWN:
-            state[s, UNKNOWN] += 1
+            state[UNKNOWN] += 1
         else:
-            state[s, AUDIO] += 1
-            state[s, AUDIO_TYPE] = types[i] & 127
-            if uts[i] > state[s, UTS]:
-                state[s, UTS] = uts[i]
-            if ticks_of(times[i] - epoch) - position[i] - state[s, BASELINE] > LATE_TICKS:
-                state[s, LATE] += 1
+            state[AUDIO] += 1
+            state[AUDIO_TYPE] = types[i] & 127
+            if uts[i] > state[UTS]:
+                state[UTS] = uts[i]
+            if ticks_of(times[i] - epoch) - position[i] - state[BASELINE] > LATE_TICKS:
+                state[LATE] += 1
         if primary >= 0:
-            position[i] = _as_copy(state, s, primary, np.int64(sequences[i]), stamp)
+            position[i] = _as_copy(table[primary], np.int64(sequences[i]), stamp)
             if position[i] == UNHEARD:
                 continue
         out_kind[i] = kind
         if kind in (KIND_ULAW, KIND_ALAW):
             end = position[i] + sizes[i] * TICKS // clock
-            if position[i] < state[s, LOW_TICKS]:
-                state[s, LOW_TICKS] = position[i]
-            if end > state[s, HIGH_TICKS]:
-                state[s, HIGH_TICKS] = end
+            if position[i] < state[LOW_TICKS]:
+                state[LOW_TICKS] = position[i]
+            if end > state[HIGH_TICKS]:
+                state[HIGH_TICKS] = end
         else:
-            state[s, OTHERS] += 1
-        if position[i] > state[s, LAST_END]:
-            state[s, LAST_END] = position[i]
+            state[OTHERS] += 1
+        if position[i] > state[LAST_END]:
+            state[LAST_END] = position[i]
     return last
 
 
 @njit(cache=True, nogil=True)
 def receive(
-    state: Int64,
-    figures: Floats,
+    table: Int64,
+    statistics: Floats,
     streams: Int32,
     bounds: Int64,
     taken: Int64,
@@ -576,24 +575,25 @@ def receive(
     Writes `taken[x]`, the number of entries that are settled; the rest must come again with the next window.
     """
     for x in range(streams.shape[0]):
-        s = streams[x]
+        state = table[streams[x]]
+        figures = statistics[streams[x]]
         first = bounds[x]
         last = bounds[x + 1]
         taken[x] = 0
         if first == last:
             continue
         # The extent of what this window places, for the caller.
-        state[s, LOW_TICKS] = np.int64(1) << 62
-        state[s, HIGH_TICKS] = UNHEARD
-        state[s, OTHERS] = 0
-        if not state[s, STARTED] and now - times[first] < hold:
+        state[LOW_TICKS] = np.int64(1) << 62
+        state[HIGH_TICKS] = UNHEARD
+        state[OTHERS] = 0
+        if not state[STARTED] and now - times[first] < hold:
             continue
         settled = locate(
-            state, s, first, last, hold == 0, times, stamps, sequences, types, kinds, clocks, epoch, uts, position,
+            state, first, last, hold == 0, times, stamps, sequences, types, kinds, clocks, epoch, uts, position,
             delay,
         )  # fmt: skip
         settled = _receive_stream(
-            state, figures, s, first, settled, last, hold == 0, order, times, stamps, sequences, types, sizes,
+            table, state, figures, first, settled, last, hold == 0, order, times, stamps, sequences, types, sizes,
             w_missing, w_number, kinds, clocks, epoch, uts, position, out_kind,
         )  # fmt: skip
         taken[x] = settled - first

@@ -172,8 +172,8 @@ def _trace(call: Call, heads: list[MediaStream], sightings: list[MediaStream], t
         state = table.state[stream.row]
         role = "heard as" if stream in heads else "another sighting of"
         text = (
-            f"RTP {stream.source} -> {stream.destination}, SSRC 0x{stream.ssrc:08x}, {state[kernels.RECEIVED]} packets: "
-            f"{role} the {stream.speaker.value}'s {stream.media}, for {_RULES[stream.rule]}"
+            f"RTP {stream.source} -> {stream.destination}, SSRC 0x{stream.ssrc:08x}, "
+            f"{state[kernels.RECEIVED]} packets: {role} the {stream.speaker.value}'s {stream.media}, for {_RULES[stream.rule]}"
         )
         call.trace.append(TraceEvent(stream.first_time, int(state[kernels.FIRST_NUMBER]), "rtp-claimed", text))
     if call.call_id is not None and call.answered is not None and call.recording_session is None:
