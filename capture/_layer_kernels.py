@@ -220,17 +220,46 @@ def step(buffer: Bytes, cursor: Int64, layer: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def is_plain(buffer: Bytes, at: int, captured: int) -> bool:
-    """Whether a frame is the common case: whole Ethernet, IPv4 without options or fragments, UDP, no tunnel's port."""
-    if captured < 42 or be32(buffer, at + 12) >> 8 != 0x080045 or buffer[at + 23] != PROTOCOL_UDP:
+def walk(buffer: Bytes, cursor: Int64, link_type: int) -> None:
+    """Decode all layers of the frame at the cursor, of which nothing is known yet."""
+    at = cursor[AT]
+    cursor[KIND] = KIND_NONE
+    cursor[PAYLOAD] = at
+    cursor[PAYLOAD_END] = at
+    cursor[PAYLOAD_PROMISED] = at
+    cursor[PAYLOAD_REALM] = cursor[REALM]
+    layer = LAYER_STOP
+    if at >= 0 and cursor[END] > at:
+        layer = link(buffer, cursor, link_type)
+    for _ in range(MAX_LAYERS):
+        if layer == LAYER_STOP:
+            break
+        layer = step(buffer, cursor, layer)
+
+
+@njit(cache=True, nogil=True)
+def is_plain(buffer: Bytes, cursor: Int64) -> bool:
+    """Whether a frame is the common case, which needs no walk: the cursor then tells its datagram.
+
+    That is whole Ethernet, IPv4 without options or fragments, UDP, and no tunnel's port.
+    """
+    at = cursor[AT]
+    size = cursor[END] - at
+    if at < 0 or size < 42 or be32(buffer, at + 12) >> 8 != 0x080045 or buffer[at + 23] != PROTOCOL_UDP:
         return False
     total = be16(buffer, at + 16)
-    return (
-        be16(buffer, at + 20) & 0x3FFF == 0
-        and 28 <= total <= captured - 14
-        and be16(buffer, at + 38) == total - 20
-        and not is_tunnel_port(be16(buffer, at + 34), be16(buffer, at + 36))
-    )
+    if be16(buffer, at + 20) & 0x3FFF != 0 or total < 28 or total > size - 14 or be16(buffer, at + 38) != total - 20:
+        return False
+    if is_tunnel_port(be16(buffer, at + 34), be16(buffer, at + 36)):
+        return False
+    cursor[KIND] = KIND_UDP
+    cursor[NETWORK] = at + 14
+    cursor[VERSION] = 4
+    cursor[PAYLOAD] = at + 42
+    cursor[PAYLOAD_END] = at + 14 + total
+    cursor[PAYLOAD_PROMISED] = at + 14 + total
+    cursor[PAYLOAD_REALM] = cursor[REALM]
+    return True
 
 
 @njit(cache=True, nogil=True)
@@ -252,70 +281,38 @@ def decode(
 ) -> None:
     """Decode every frame.
 
-    `addresses` is (4, n): high and low half of the source, then of the destination; `ports` is (2, n). All frames
-    begin in realm `realm_of_frames`: 0, unless they were rebuilt from fragments.
+    `addresses` is (4, n): high and low half of the source, then of the destination; `ports` is (2, n). These and
+    `ip_id` come in as zeros. All frames begin in realm `realm_of_frames`: 0, unless they were rebuilt from fragments.
     """
-    mapped = np.uint64(V4_MAPPED_PREFIX)
     cursor = np.zeros(SLOTS, np.int64)
     for i in range(offset.shape[0]):
         at = offset[i]
         size = np.int64(captured[i])
         if size > buffer.shape[0] - at:
             size = buffer.shape[0] - at
-        if at >= 0 and link_type[i] == LINKTYPE_ETHERNET and is_plain(buffer, at, size):
-            kind[i] = KIND_UDP
-            payload[i] = at + 42
-            length[i] = be16(buffer, at + 38) - 8
-            missing[i] = 0
-            addresses[0, i] = 0
-            addresses[1, i] = mapped | np.uint64(be32(buffer, at + 26))
-            addresses[2, i] = 0
-            addresses[3, i] = mapped | np.uint64(be32(buffer, at + 30))
-            ports[0, i] = be16(buffer, at + 34)
-            ports[1, i] = be16(buffer, at + 36)
-            realm[i] = realm_of_frames
-            ip_id[i] = be16(buffer, at + 18)
-            continue
-        cursor[KIND] = KIND_NONE
         cursor[AT] = at
         cursor[END] = at + size
         cursor[PROMISED] = at + (size if size > wire[i] else wire[i])
         cursor[REALM] = realm_of_frames
-        found(cursor, at)
-        cursor[PAYLOAD_END] = at
-        cursor[PAYLOAD_PROMISED] = at
-        if at >= 0 and size > 0:
-            layer = link(buffer, cursor, np.int64(link_type[i]))
-            for _ in range(MAX_LAYERS):
-                if layer == LAYER_STOP:
-                    break
-                layer = step(buffer, cursor, layer)
-        kind[i] = cursor[KIND]
+        if link_type[i] != LINKTYPE_ETHERNET or not is_plain(buffer, cursor):
+            walk(buffer, cursor, np.int64(link_type[i]))
         begin = cursor[PAYLOAD]
+        kind[i] = cursor[KIND]
         payload[i] = begin
         length[i] = cursor[PAYLOAD_END] - begin
         missing[i] = cursor[PAYLOAD_PROMISED] - cursor[PAYLOAD_END]
         realm[i] = cursor[PAYLOAD_REALM]
-        ports[0, i] = 0
-        ports[1, i] = 0
         if cursor[KIND] == KIND_UDP or cursor[KIND] == KIND_TCP:
             header = begin - 8 if cursor[KIND] == KIND_UDP else begin
             ports[0, i] = be16(buffer, header)
             ports[1, i] = be16(buffer, header + 2)
         network = cursor[NETWORK]
-        addresses[0, i] = 0
-        addresses[1, i] = 0
-        addresses[2, i] = 0
-        addresses[3, i] = 0
-        ip_id[i] = 0
         if cursor[KIND] == KIND_NONE:
             continue
         if cursor[VERSION] == 4:
-            addresses[1, i] = mapped | np.uint64(be32(buffer, network + 12))
-            addresses[3, i] = mapped | np.uint64(be32(buffer, network + 16))
+            addresses[1, i] = np.uint64(V4_MAPPED_PREFIX | be32(buffer, network + 12))
+            addresses[3, i] = np.uint64(V4_MAPPED_PREFIX | be32(buffer, network + 16))
             ip_id[i] = be16(buffer, network + 4)
         else:
-            addresses[0, i] = be64(buffer, network + 8)
-            addresses[1, i] = be64(buffer, network + 16)
-            addresses[2, i] = be64(buffer, network + 24)
-            addresses[3, i] = be64(buffer, network + 32)
+            for k in range(4):
+                addresses[k, i] = be64(buffer, network + 8 + 8 * k)

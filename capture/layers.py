@@ -26,10 +26,10 @@ def decode_layers(packets: PacketBatch, realm: int = 0) -> DatagramBatch:
     payload = np.empty(n, np.int64)
     length = np.empty(n, np.int32)
     missing = np.empty(n, np.int32)
-    addresses = np.empty((4, n), np.uint64)
-    ports = np.empty((2, n), np.uint16)
+    addresses = np.zeros((4, n), np.uint64)
+    ports = np.zeros((2, n), np.uint16)
     realms = np.empty(n, np.uint32)
-    ip_id = np.empty(n, np.uint16)
+    ip_id = np.zeros(n, np.uint16)
     decode(
         read_only(packets.buffer),
         packets.offset,

@@ -7,16 +7,15 @@ or until `MAX_WAIT` of capture time passed or `MAX_HELD` waits behind it: then i
 nothing of what the octets mean, never looks at a clock, and is bounded in memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
 import numpy as np
-from numpy.typing import NDArray
 
 from capture._tcp_kernels import FLAG_FIN, FLAG_RST, FLAG_SYN, select_segments
 from capture.address import Endpoint
-from capture.batch import DatagramBatch, Int64
+from capture.batch import DatagramBatch, Int64, UInt16, UInt64
 from capture.ignored import IgnoredDirections
 from capture.layers import read_only
 from capture.pieces import Pieces
@@ -310,7 +309,7 @@ def _is_same_start(direction: _Direction, sequence: int) -> bool:
     return ahead == 0 or (not direction.syn and ahead <= MAX_LATE_SYN)
 
 
-def _packets(datagrams: DatagramBatch, rows: NDArray[np.int64], ignored: IgnoredDirections) -> list[TcpPacket]:
+def _packets(datagrams: DatagramBatch, rows: Int64, ignored: IgnoredDirections) -> list[TcpPacket]:
     chosen = np.empty((len(rows), 6), np.int64)
     columns = datagrams
     buffer = read_only(columns.packets.buffer)
@@ -331,13 +330,20 @@ def _packets(datagrams: DatagramBatch, rows: NDArray[np.int64], ignored: Ignored
         ignored.state,
         chosen,
     )
-    packets = []
-    for row, sequence, flags, at, size, lost in chosen[:count].tolist():
-        source, destination = endpoints(columns, row)
-        time, realm = int(columns.packets.time[row]), int(columns.realm[row])
-        data = buffer[at : at + size].tobytes()
-        packets.append(TcpPacket(row, time, source, destination, realm, sequence, flags, data, lost))
-    return packets
+    chosen = chosen[:count]
+    rows = chosen[:, 0]
+    sources = _endpoints(columns.source_high, columns.source_low, columns.source_port, rows)
+    destinations = _endpoints(columns.destination_high, columns.destination_low, columns.destination_port, rows)
+    times, realms = columns.packets.time[rows].tolist(), columns.realm[rows].tolist()
+    fields = zip(chosen.tolist(), times, sources, destinations, realms, strict=True)
+    return [
+        TcpPacket(row, time, source, destination, realm, sequence, flags, buffer[at : at + size].tobytes(), lost)
+        for (row, sequence, flags, at, size, lost), time, source, destination, realm in fields
+    ]
+
+
+def _endpoints(high: UInt64, low: UInt64, port: UInt16, rows: Int64) -> Iterator[Endpoint]:
+    return map(Endpoint, high[rows].tolist(), low[rows].tolist(), port[rows].tolist())
 
 
 def endpoints(datagrams: DatagramBatch, row: int) -> tuple[Endpoint, Endpoint]:

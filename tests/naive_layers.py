@@ -8,15 +8,8 @@ from typing import NamedTuple
 from capture.batch import KIND_FRAGMENT, KIND_NONE, KIND_OTHER, KIND_TCP, KIND_UDP
 
 MAX_DEPTH = 32
-TYPES = {
-    0x0800: "ipv4",
-    0x86DD: "ipv6",
-    0x8847: "mpls",
-    0x8848: "mpls",
-    0x8864: "pppoe",
-    0x6558: "ethernet",
-    0x880B: "ppp",
-}
+TYPES = {0x0800: "ipv4", 0x86DD: "ipv6", 0x8847: "mpls", 0x8848: "mpls", 0x8864: "pppoe"}
+TYPES |= {0x6558: "ethernet", 0x880B: "ppp"}
 TAGS = {0x8100: 2, 0x88A8: 2, 0x9100: 2, 0x9200: 2, 0x8926: 4, 0x893F: 6, 0x8909: 6}
 PROTOCOLS = {6: "tcp", 17: "udp", 47: "gre", 50: "esp", 97: "etherip"}
 TUNNELS = {4: "ipv4", 41: "ipv6", 137: "mpls"}
@@ -134,10 +127,6 @@ def ethertype(view: View) -> Datagram:
         else:
             return enter(TYPES[kind], view.skip(2)) if kind in TYPES else view.best
     return view.best
-
-
-def ethernet(view: View) -> Datagram:
-    return ethertype(view.skip(12))
 
 
 def looks_like_ethernet(view: View) -> bool:
@@ -401,7 +390,7 @@ def esp(view: View) -> Datagram:
     return view.best
 
 
-LAYERS = {
+LAYERS = {"ethernet": lambda view: ethertype(view.skip(12))} | {
     name: globals()[name]
-    for name in ("ethernet", "mpls", "pppoe", "ppp", "ip", "ipv4", "ipv6", "udp", "tcp", "gre", "etherip", "esp")
+    for name in ("mpls", "pppoe", "ppp", "ip", "ipv4", "ipv6", "udp", "tcp", "gre", "etherip", "esp")
 }
