@@ -50,7 +50,7 @@ class Feed(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Active:
     """A feed that is open, and the batch of it that is being used up."""
 
@@ -60,16 +60,38 @@ class _Active:
     """Times of the batch, each raised to the latest so far: they never fall."""
     row: int = 0
     """First unused row of the batch."""
+    columns: Int64 | None = None
+    """The batch's columns as one array, made when the batch is interleaved with others."""
+
+    def table(self) -> Int64:
+        """Shape (7, n): offset, time, captured, wire, link type, number, capture."""
+        if self.columns is None:
+            batch = self.batch
+            self.columns = np.array(
+                (
+                    batch.offset,
+                    batch.time,
+                    batch.captured,
+                    batch.wire,
+                    batch.link_type,
+                    batch.number,
+                    batch.capture,
+                ),
+                np.int64,
+            )
+        return self.columns
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Part:
     """Rows of a batch that go into the next merged one."""
 
     slot: int
-    batch: PacketBatch
-    begin: int
-    end: int
+    columns: Int64
+    buffer: Bytes
+    """From the first frame's first octet to the last frame's last."""
+    first: int
+    """Where that begins in the batch's buffer."""
 
 
 def merge(feeds: Sequence[Feed], batch_size: int) -> Iterator[PacketBatch]:
@@ -97,7 +119,7 @@ def _refill(active: _Active, limit: int, span: int) -> bool:
     if batch is None:
         return False
     latest = active.keys[-1]
-    active.batch, active.row = batch, 0
+    active.batch, active.row, active.columns = batch, 0, None
     active.keys = np.maximum.accumulate(np.maximum(batch.time, latest))
     return True
 
@@ -128,7 +150,7 @@ class _Interleaving:
     """Two or more feeds at once, until one or none is left."""
 
     def __init__(self, actives: list[_Active], waiting: list[Feed], batch_size: int) -> None:
-        """`actives` is emptied and, at the end, holds what is left."""
+        """`actives` holds at the end what is left."""
         self._actives: list[_Active | None] = list(actives)
         self._left = actives
         self._waiting = waiting
@@ -137,6 +159,7 @@ class _Interleaving:
         self._parts: list[_Part] = []
         self._octets = 0
         self._open = len(actives)
+        self._size = -1
         self._allot(4)
 
     def batches(self) -> Iterator[PacketBatch]:
@@ -144,12 +167,13 @@ class _Interleaving:
         filled = 0
         while self._open > 1:
             horizon = self._waiting[-1] if self._waiting else None
-            filled, reason, slot = order_packets(
+            filled, reason, self._size = order_packets(
                 self._times,
                 self._counts,
                 self._cursors,
                 self._ranks,
                 self._heap,
+                self._size,
                 horizon.start if horizon else NEVER,
                 horizon.rank if horizon else NEVER,
                 self._slots,
@@ -157,26 +181,28 @@ class _Interleaving:
             )
             if reason == HORIZON:
                 self._admit(self._waiting.pop())
-            elif reason == DRAINED:
+                continue
+            slot = int(self._heap[0])
+            if reason == DRAINED:
                 self._take(slot)
-                if self._octets < BATCH_SPAN and filled < self._batch_size and not self._may_wait(slot):
-                    self._load(slot)
-                    continue
+            if filled == self._batch_size or self._octets >= BATCH_SPAN or self._may_wait(slot):
                 # What is in order goes out before a feed is asked for more, which may take a while.
                 yield self._gather(filled)
                 filled = 0
+            if reason == DRAINED:
                 self._load(slot)
-            else:
-                yield self._gather(filled)
-                filled = 0
         if filled:
             yield self._gather(filled)
-        self._leave()
+        self._left[:] = [active for active in self._actives if active is not None]
+        for slot, active in enumerate(self._actives):
+            if active is not None:
+                active.row += int(self._cursors[slot])
 
     def _may_wait(self, slot: int) -> bool:
-        """Whether the next packets of a feed are not there yet."""
+        """Whether a feed's next packets are not there yet, and nobody knows when they will be."""
         active = self._actives[slot]
-        return active is not None and active.feed.live and active.row == len(active.keys)
+        shown_all = active is not None and active.row + self._counts[slot] == len(active.keys)
+        return active is not None and active.feed.live and shown_all
 
     def _allot(self, room: int) -> None:
         """Make tables for `room` feeds and put the open ones in."""
@@ -184,66 +210,76 @@ class _Interleaving:
         self._times = np.empty((room, self._width), np.int64)
         self._counts = np.zeros(room, np.int64)
         self._cursors = np.zeros(room, np.int64)
+        self._taken = np.zeros(room, np.int64)
         self._ranks = np.zeros(room, np.int64)
-        self._heap = np.empty(room, np.int64)
+        self._heap = np.zeros(room, np.int64)
+        self._size = -1
         self._actives += [None] * (room - len(self._actives))
+        self._free = [slot for slot, active in enumerate(self._actives) if active is None]
         for slot, active in enumerate(self._actives):
             if active is not None:
                 self._show(slot, active)
 
     def _show(self, slot: int, active: _Active) -> None:
-        """Put the times of the next rows of a feed's batch in the table."""
+        """Put the times of a batch's next rows in the table."""
         keys = active.keys[active.row : active.row + self._width]
         self._times[slot, : len(keys)] = keys
         self._counts[slot] = len(keys)
-        self._cursors[slot] = 0
+        self._cursors[slot] = self._taken[slot] = 0
         self._ranks[slot] = active.feed.rank
 
     def _take(self, slot: int) -> None:
-        """Note the rows of one feed that were put in order since the table was last filled."""
+        """Note for the next batch which rows of a feed were put in order."""
         active = self._actives[slot]
-        taken = int(self._cursors[slot])
-        if active is None or not taken:
-            return
-        part = _Part(slot, active.batch, active.row, active.row + taken)
-        self._parts.append(part)
-        self._octets += _octets(part)[1] - _octets(part)[0]
-        active.row += taken
-        self._counts[slot] -= taken
-        self._cursors[slot] = 0
-        self._times[slot, : self._counts[slot]] = active.keys[active.row : active.row + self._counts[slot]]
+        assert active is not None
+        begin, end = int(self._taken[slot]), int(self._cursors[slot])
+        self._taken[slot] = end
+        columns = active.table()[:, active.row + begin : active.row + end]
+        first, last = int(columns[0, 0]), int(columns[0, -1]) + int(columns[2, -1])
+        self._parts.append(_Part(slot, columns, active.batch.buffer[first:last], first))
+        self._octets += last - first
 
     def _load(self, slot: int) -> None:
         """Fill a used-up row of the table, from the feed's batch or its next one; without a next one the feed goes."""
         active = self._actives[slot]
         assert active is not None
-        limit = min(self._width, self._batch_size)
-        span = max(_FEWEST_OCTETS, BATCH_SPAN // self._open)
+        active.row += int(self._counts[slot])
+        limit, span = self._ration(self._open)
         if active.row < len(active.keys) or _refill(active, limit, span):
             self._show(slot, active)
             return
         self._actives[slot] = None
-        self._counts[slot] = self._cursors[slot] = 0
+        self._free.append(slot)
+        self._counts[slot] = self._cursors[slot] = self._taken[slot] = 0
         self._open -= 1
 
     def _admit(self, feed: Feed) -> None:
         """Open a feed whose first packet is due."""
-        if None not in self._actives:
-            for slot in range(len(self._actives)):
-                self._take(slot)
-            self._allot(2 * len(self._actives))
-        limit = min(self._width, self._batch_size)
-        span = max(_FEWEST_OCTETS, BATCH_SPAN // (self._open + 1))
+        limit, span = self._ration(self._open + 1)
         for active in _activate(feed, self._open, limit, span):
-            slot = self._actives.index(None)
+            if not self._free:
+                self._take_all()
+                for slot, other in enumerate(self._actives):
+                    if other is not None:
+                        other.row += int(self._cursors[slot])
+                self._allot(2 * len(self._actives))
+            slot = self._free.pop()
             self._actives[slot] = active
             self._show(slot, active)
             self._open += 1
+            self._size = -1
+
+    def _ration(self, feeds: int) -> tuple[int, int]:
+        """Packets and octets that one of so many feeds may be asked for at once."""
+        return min(self._width, self._batch_size), max(_FEWEST_OCTETS, BATCH_SPAN // feeds)
+
+    def _take_all(self) -> None:
+        for slot in np.flatnonzero(self._cursors > self._taken).tolist():
+            self._take(slot)
 
     def _gather(self, filled: int) -> PacketBatch:
         """The first `filled` packets in order as one batch over a buffer of their own."""
-        for slot in np.flatnonzero(self._cursors).tolist():
-            self._take(slot)
+        self._take_all()
         self._parts.sort(key=lambda part: part.slot)
         order = np.empty(filled, np.int64)
         order[np.argsort(self._slots[:filled], kind="stable")] = np.arange(filled)
@@ -251,11 +287,6 @@ class _Interleaving:
         self._parts = []
         self._octets = 0
         return batch
-
-    def _leave(self) -> None:
-        for slot in range(len(self._actives)):
-            self._take(slot)
-        self._left[:] = [active for active in self._actives if active is not None]
 
 
 def _rows(batch: PacketBatch, begin: int, end: int) -> PacketBatch:
@@ -275,32 +306,22 @@ def _rows(batch: PacketBatch, begin: int, end: int) -> PacketBatch:
     )
 
 
-def _octets(part: _Part) -> tuple[int, int]:
-    """Where a part's frames are in its buffer, with what stands between them."""
-    last = part.end - 1
-    return int(part.batch.offset[part.begin]), int(part.batch.offset[last]) + int(part.batch.captured[last])
-
-
 def _concatenate(parts: list[_Part], order: Int64) -> PacketBatch:
     """Parts as one batch; row i of it is row `order[i]` of the parts one after another."""
-    buffers: list[Bytes] = []
-    offsets: list[Int64] = []
-    at = 0
-    for part in parts:
-        first, last = _octets(part)
-        buffers.append(part.batch.buffer[first:last])
-        offsets.append(part.batch.offset[part.begin : part.end] + (at - first))
-        at += last - first
-    buffer = np.concatenate(buffers)
+    buffer = np.concatenate([part.buffer for part in parts])
     buffer.flags.writeable = False
-    pieces = [_rows(part.batch, part.begin, part.end) for part in parts]
+    columns = np.concatenate([part.columns for part in parts], axis=1)
+    begins = np.cumsum([0, *(len(part.buffer) for part in parts[:-1])])
+    moves = begins - np.array([part.first for part in parts], np.int64)
+    columns[0] += np.repeat(moves, [part.columns.shape[1] for part in parts])
+    offset, time, captured, wire, link_type, number, capture = columns[:, order]
     return PacketBatch(
         buffer=buffer,
-        time=np.concatenate([piece.time for piece in pieces])[order],
-        offset=np.concatenate(offsets)[order],
-        captured=np.concatenate([piece.captured for piece in pieces])[order],
-        wire=np.concatenate([piece.wire for piece in pieces])[order],
-        link_type=np.concatenate([piece.link_type for piece in pieces])[order],
-        number=np.concatenate([piece.number for piece in pieces])[order],
-        capture=np.concatenate([piece.capture for piece in pieces])[order],
+        time=time,
+        offset=offset,
+        captured=captured.astype(np.int32),
+        wire=wire.astype(np.int32),
+        link_type=link_type.astype(np.int32),
+        number=number,
+        capture=capture.astype(np.int32),
     )
