@@ -22,7 +22,7 @@ from recorder.tracks import FilePool, Track
 OVERLAP = TICKS * 6 // 100
 """60 ms: two sources on one channel that overlap by more than this sound together, on layers of their own."""
 FAR = 1 << 61
-MOST_FRAMES = 1 << 16
+MOST_FRAMES = 1 << 18
 """Frames decoded before they are written: bounds the scratch space."""
 LONGEST = 60
 """Seconds that one window may add to a track in one piece; beyond it, the clock of the capture is at fault."""
@@ -192,6 +192,9 @@ class Shard:
                 stream.layer += 1
             else:
                 ends[int(layout.channels[x])] = (high, stream)
+        for _, stream in layout.members[first:last]:
+            if stream.primary is not None:
+                stream.layer = stream.primary.layer
 
     def _anchor(self, layout: Layout, entries: Entries, media: CallMedia, first: int, last: int) -> None:
         """Find the call's sample 0; make room in front where media that waited began before it."""

@@ -103,9 +103,9 @@ def test_a_dynamic_payload_type_that_changes_its_meaning_is_heard_by_the_newest_
     call.request(0.1, "INVITE", sdp(ALICE_RTP, ("96 PCMU/8000",)))
     call.response(0.5, 200, "OK", sdp(BOB_RTP, ("96 PCMU/8000",)))
     call.request(0.51, "ACK")
-    call.request(4.9, "INVITE", sdp(ALICE_RTP, ("96 PCMA/8000",)))
-    call.response(4.95, 200, "OK", sdp(BOB_RTP, ("96 PCMA/8000",)))
-    call.request(4.96, "ACK")
+    call.request(4.985, "INVITE", sdp(ALICE_RTP, ("96 PCMA/8000",)))
+    call.response(4.99, 200, "OK", sdp(BOB_RTP, ("96 PCMA/8000",)))
+    call.request(4.995, "ACK")
     call.hang_up(10)
     recorded = record_one(capture, tmp_path)
     known = [replace(p, payload_type=0) for p in first] + [replace(p, payload_type=8) for p in second]

@@ -278,6 +278,14 @@ def test_media_before_the_answer_is_part_of_the_recording(tmp_path):
     hears(call, [later_alice], [early, later_bob])
 
 
+def find(channel, samples, at, moves):
+    """The first move (in a tuple) by which the samples stand whole beside sample `at` of the channel."""
+    for move in moves:
+        if np.array_equal(channel[at + move : at + move + len(samples)], samples):
+            return (move,)
+    return None
+
+
 def test_a_clock_that_runs_off_is_corrected_by_whole_packets(tmp_path):
     minutes, ms, size = 40, 60, 480
     for name, skew in enumerate((200e-6, -200e-6)):
@@ -288,14 +296,14 @@ def test_a_clock_that_runs_off_is_corrected_by_whole_packets(tmp_path):
         (tmp_path / str(name)).mkdir()
         call = record_one(capture, tmp_path / str(name))
         np.testing.assert_array_equal(call.callee, call.expected(bob))
-        cut = 0
+        cut, shift = 0, 0
         for packet in alice:
             samples = decode("PCMU", np.frombuffer(packet.payload, np.uint8))
             at = round((packet.at - call.started) * 8000)
-            begin = max(at - 160, 0)
-            near = call.caller[begin : at + size + 160]
-            whole = np.lib.stride_tricks.sliding_window_view(near, size)
-            cut += not (whole == samples).all(axis=1).any()
+            moved = [m for m in (shift - 1, shift, shift + 1) if abs(m) <= 160 and at + m >= 0]
+            found = find(call.caller, samples, at, moved) or find(call.caller, samples, at, range(-min(at, 160), 161))
+            cut += found is None
+            shift = found[0] if found else 0
         # Whole and within 20 ms of its capture time, but for at most one in 200.
         assert cut <= 0.005 * len(alice)
         assert len(call.audio) <= (minutes * 60 + 1) * 8000
