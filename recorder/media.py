@@ -26,6 +26,7 @@ from recorder.model import Call, CallState, Side
 from recorder.renewal import Renewals, formats_of
 from recorder.shard import Layout, Shard, channels_of
 from recorder.streams import CallMedia, MediaStream
+from recorder.tracks import FilePool, files_allowed
 
 HOLD = 500_000_000
 """ns of a beginning stream that must be seen before its place is settled."""
@@ -84,7 +85,11 @@ class MediaEngine:
 
     def __post_init__(self) -> None:
         self._renewals = Renewals(self.registry, self.table, self.formats)
-        self._shards = [Shard(self.table, self.formats, self.directory_of, self.epoch) for _ in range(self.workers)]
+        allowed = files_allowed(self.workers)
+        self._shards = [
+            Shard(self.table, self.formats, self.directory_of, self.epoch, FilePool(allowed))
+            for _ in range(self.workers)
+        ]
 
     # Windows
 

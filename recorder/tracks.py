@@ -6,6 +6,7 @@ pool, so that ten thousand calls at once need no more descriptors than a few hun
 """
 
 import os
+import resource
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,14 @@ HEADER = 44
 """Octets in front of the samples, kept free for the WAV header."""
 FRAME = 4
 """Octets of a stereo frame."""
-MAX_OPEN = 256
+RESERVED = 224
+"""Descriptors left to everything but tracks."""
+
+
+def files_allowed(pools: int) -> int:
+    """How many files each of `pools` pools may hold open under the limit of this process."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(16, (min(soft, 1 << 16) - RESERVED) // pools)
 
 
 class StoreError(SpanrecError):
@@ -28,9 +36,9 @@ class StoreError(SpanrecError):
 
 
 class FilePool:
-    """At most MAX_OPEN files open at one time; the one not used for longest is closed first."""
+    """A bounded number of open files; the one not used for longest is closed first."""
 
-    def __init__(self, limit: int = MAX_OPEN) -> None:
+    def __init__(self, limit: int = 256) -> None:
         self._open: OrderedDict[Track, int] = OrderedDict()
         self._limit = limit
 
