@@ -6,7 +6,6 @@ raised.
 """
 
 import asyncio
-import contextlib
 import os
 import shutil
 import subprocess
@@ -128,7 +127,6 @@ class Tshark:
         Some hundred messages a second; the rows of `fields` are for what comes by the million.
         """
         from pyshark import FileCapture
-        from pyshark.capture.capture import TSharkCrashException
 
         loop = asyncio.new_event_loop()
         # pyshark leaves its environment to tshark, so the preferences that it is given come on top of the user's.
@@ -137,15 +135,20 @@ class Tshark:
             tshark_path=self.program, override_prefs=self.preferences, decode_as=decode_as, eventloop=loop,
             custom_parameters=["-J", "frame sip"],
         )  # fmt: skip
+
+        async def end(process: asyncio.subprocess.Process) -> None:
+            # pyshark would kill a program that has just ended, and take a damaged file for a crash.
+            if process.returncode is None and not capture._eof_reached:
+                process.kill()
+            await process.wait()
+
+        capture._cleanup_subprocess = end
         try:
             for packet in capture:
                 for data in _raw(packet):
                     yield int(packet.number), data
-        except TSharkCrashException:
-            return  # the damage that it met, the rows of `fields` meet too
         finally:
-            with contextlib.suppress(TSharkCrashException):
-                capture.close()
+            capture.close()
             loop.close()
 
     def _environment(self) -> dict[str, str]:

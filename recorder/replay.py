@@ -130,7 +130,7 @@ def _publish(
     return ReplaySummary(
         captures=captures,
         counts=ReplayCounts(
-            packets=counts.packets,
+            packets=sum(capture.packets for capture in captures),
             sip_messages=counts.sip_messages,
             sip_ignored=counts.sip_ignored,
             rtp_packets=counts.rtp,

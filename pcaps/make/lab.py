@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from pcaps.make import baresip_calls, observe, proxy_calls, sipp_calls, transfer_calls
+from pcaps.make import baresip_calls, observe, proxy_calls, sipp_calls, tls_calls, transfer_calls
 from pcaps.make.network import Lab, network
 
 HOME = Path(__file__).resolve().parent.parent
@@ -40,6 +40,7 @@ CAPTURES: dict[str, tuple[Maker, tuple[str, ...]]] = {
     "relayed": (proxy_calls.relayed, ("sipp", "kamailio", "rtpengine")),
     "forked": (proxy_calls.forked, ("sipp", "kamailio")),
     "websocket": (proxy_calls.websocket, ("sipp", "kamailio")),
+    "tls": (tls_calls.tls, ("sipp", "openssl")),
     "baresip_g722": (baresip_calls.baresip_g722, ("baresip", "ffmpeg")),
     "srtp_sdes": (baresip_calls.srtp_sdes, ("baresip",)),
     "transfer_blind": (baresip_calls.transfer_blind, ("baresip",)),
@@ -117,6 +118,8 @@ def make(name: str) -> dict[str, Any]:
             for index, one in enumerate(call["holds"]):
                 one |= {"from": bounds[2 * index], "to": bounds[2 * index + 1]}
         shutil.copy(path, target)
+        if path.with_suffix(".keys").exists():
+            shutil.copy(path.with_suffix(".keys"), target.with_suffix(".keys"))
     used = [*programs, tap]
     return {
         "file": target.name, "about": (maker.__doc__ or "").strip(), "command": f"python pcaps/make/lab.py {name}",

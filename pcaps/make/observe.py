@@ -11,7 +11,9 @@ from typing import Any
 
 
 def tshark_fields(capture: Path, display: str, *fields: str, options: tuple[str, ...] = ()) -> list[list[str]]:
-    """One row per matching packet, one text per field."""
+    """One row per matching packet, one text per field. A key log beside the capture decrypts its TLS."""
+    keys = capture.with_suffix(".keys")
+    options += ("-o", f"tls.keylog_file:{keys}") if keys.exists() else ()
     command = ["tshark", "-r", str(capture), *options, "-Y", display, "-T", "fields"]
     for name in fields:
         command += ["-e", name]
