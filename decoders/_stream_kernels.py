@@ -22,8 +22,8 @@ TICKS = 14_112_000
     EXPECTED, EPOCHS, GAPS, UTS, TRANSIT, TRANSIT_CLOCK, AFTER_EVENT, SEGMENT_UTS, SEGMENT_POSITION, SEGMENT_CLOCK,
     OLD_UTS, OLD_POSITION, BASELINE, BASELINE_KNOWN, FIRST_TIME, LAST_TIME, FIRST_STAMP, LOW_TICKS, HIGH_TICKS,
     LAST_END, SHIFTS, RESTARTS, AUDIO, EVENTS, NOISE, UNKNOWN, STRAYS, SNAPPED, AUDIO_TYPE, FIRST_NUMBER, LAST_NUMBER,
-    OTHERS, STATE,
-) = range(47)  # fmt: skip
+    OTHERS, LAST_CAPTURE, STATE,
+) = range(48)  # fmt: skip
 """STATE is the number of columns. OTHERS counts what of a window is left to decoders; LOW_TICKS and HIGH_TICKS
 bound what of it the kernels place."""
 
@@ -446,9 +446,14 @@ def _as_copy(first: Int64, sequence: int, stamp: int) -> int:
         if _seen(first, extended):
             return UNHEARD
         _mark(first, extended)
+    if first[SEGMENT_CLOCK] == 0:
+        return UNHEARD
     highest = first[UTS]
     here = highest + _signed(stamp - highest)
     since = here - first[SEGMENT_UTS]
+    if since < 0 and first[OLD_UTS] != UNHEARD:
+        since = _signed(stamp - first[OLD_UTS])
+        return first[OLD_POSITION] + since * TICKS // first[SEGMENT_CLOCK]
     return first[SEGMENT_POSITION] + since * TICKS // first[SEGMENT_CLOCK]
 
 
@@ -473,6 +478,7 @@ def _receive_stream(
     sizes: Int32,
     w_missing: Int32,
     w_number: Int64,
+    w_capture: Int32,
     kinds: UInt8,
     clocks: Int32,
     epoch: int,
@@ -484,7 +490,10 @@ def _receive_stream(
     f = state[FORMATS]
     primary = state[PRIMARY]
     for i in range(first, last):
-        following = np.int64(sequences[i + 1]) if i + 1 < horizon else np.int64(-1)
+        k = i + 1
+        while k < horizon and sequences[k] == sequences[i]:
+            k += 1
+        following = np.int64(sequences[k]) if k < horizon else np.int64(-1)
         kind = kinds[f, types[i] & 127]
         clock = np.int64(clocks[f, types[i] & 127])
         stamp = np.int64(stamps[i])
@@ -500,6 +509,7 @@ def _receive_stream(
             state[UTS] = uts[i]
         state[LAST_TIME] = max(state[LAST_TIME], times[i])
         state[LAST_NUMBER] = w_number[order[i]]
+        state[LAST_CAPTURE] = w_capture[order[i]]
         if verdict == REPEATED:
             state[DUPLICATES] += 1
             continue
@@ -559,6 +569,7 @@ def receive(
     sizes: Int32,
     w_missing: Int32,
     w_number: Int64,
+    w_capture: Int32,
     kinds: UInt8,
     clocks: Int32,
     epoch: int,
@@ -594,7 +605,7 @@ def receive(
         )  # fmt: skip
         settled = _receive_stream(
             table, state, figures, first, settled, last, hold == 0, order, times, stamps, sequences, types, sizes,
-            w_missing, w_number, kinds, clocks, epoch, uts, position, out_kind,
+            w_missing, w_number, w_capture, kinds, clocks, epoch, uts, position, out_kind,
         )  # fmt: skip
         taken[x] = settled - first
 

@@ -80,7 +80,6 @@ class MediaEngine:
     _moved: list[tuple[MediaStream, int]] = field(default_factory=list)
     """(stream, capture time): the stream of a flow that changed hands ends, or begins, at that time."""
     _renewals: Renewals = field(init=False)
-    _last_capture: int = 0
     _round_trips: RttEstimator = field(default_factory=RttEstimator)
 
     def __post_init__(self) -> None:
@@ -130,6 +129,7 @@ class MediaEngine:
         self._split(layout, begins, counts)
         self._renewals.limit((stream for _, stream in layout.members), begins, counts, stager)
         entries = Entries.lay_out(layout.rows, begins, counts, stager.order, window)
+        before = self.table.state[layout.rows][:, (kernels.LAST_CAPTURE, kernels.LAST_NUMBER)]
         if self.executor is None:
             for part, shard in enumerate(self._shards):
                 shard.run(layout, part, entries, window, now, hold)
@@ -140,7 +140,7 @@ class MediaEngine:
             ]
             for task in running:
                 task.result()
-        self._note_captures(layout, entries)
+        self._note_captures(layout, entries, before)
         for x in np.flatnonzero(entries.taken < counts).tolist():
             keep[entries.order[entries.bounds[x] + entries.taken[x] : entries.bounds[x + 1]]] = True
 
@@ -171,18 +171,19 @@ class MediaEngine:
                 self._layout = None
         self._moved.clear()
 
-    def _note_captures(self, layout: Layout, entries: Entries) -> None:
-        """Widen each call's range of frames in each capture."""
+    def _note_captures(self, layout: Layout, entries: Entries, before: Int64) -> None:
+        """Widen calls' ranges of frames where media went over to another capture.
+
+        `before`: (last capture, last frame) of each member before this window, shape (n, 2).
+        """
         window = self.stager.window
         used = window.capture[: window.count]
-        if window.count == 0:
-            return
-        only = int(used[0])
-        if only == self._last_capture and bool((used == only).all()):
-            return
-        self._last_capture = int(used[-1])
-        for x in np.flatnonzero(entries.taken).tolist():
+        mixed = window.count > 0 and bool((used != used[0]).any())
+        crossed = (before[:, 0] != self.table.state[layout.rows, kernels.LAST_CAPTURE]) | mixed
+        for x in np.flatnonzero((entries.taken > 0) & crossed).tolist():
             media = layout.members[x][0]
+            if before[x, 1]:
+                media.call.see(int(before[x, 0]), int(before[x, 1]))
             mine = entries.order[entries.bounds[x] : entries.bounds[x] + entries.taken[x]]
             for capture in np.unique(used[mine]).tolist():
                 numbers = window.number[mine[used[mine] == capture]]
@@ -568,7 +569,7 @@ class MediaEngine:
         for stream in media.streams:
             state = self.table.state[stream.row]
             if state[kernels.STARTED]:
-                call.see(self._last_capture, int(state[kernels.LAST_NUMBER]))
+                call.see(int(state[kernels.LAST_CAPTURE]), int(state[kernels.LAST_NUMBER]))
             held = self._streams.get(stream.flow, [])
             held[:] = [member for member in held if member[1] is not stream]
             same = self._by_ssrc.get(stream.ssrc, [])
