@@ -104,6 +104,8 @@ class TcpReassembler:
         self._ignored = IgnoredDirections()
         self._deadlines: list[tuple[int, Key]] = []
         self._held = 0
+        self._renewed: set[Key] = set()
+        """Directions whose ports another connection took over during the last `feed`."""
         self.retransmitted = 0
         """Octets dropped because they were there already."""
         self.lost = 0
@@ -119,6 +121,7 @@ class TcpReassembler:
             wanted = [each for each in rebuilt if self._is_wanted(each)]
             packets = sorted([*packets, *wanted], key=lambda each: each.packet)
         out: list[Segment] = []
+        self._renewed.clear()
         time = datagrams.packets.time
         seen = 0
         for packet in packets:
@@ -133,8 +136,10 @@ class TcpReassembler:
     def ignore(self, source: Endpoint, destination: Endpoint, realm: int) -> None:
         """Keep nothing of this direction until its next SYN.
 
-        To be called after the last segment that `feed` gave of it was looked at: a new connection may have begun.
+        Does nothing where the last `feed` saw another connection begin on the same ports: its octets may be wanted.
         """
+        if (source, destination, realm) in self._renewed:
+            return
         self._forget((source, destination, realm))
         self._ignored.add(source, destination, realm)
 
@@ -184,8 +189,10 @@ class TcpReassembler:
         self, key: Key, old: _Direction | None, sequence: int, packet: TcpPacket, out: list[Segment]
     ) -> _Direction:
         """Begin a direction; one that used the same ports hands on what waited, and ends."""
-        if old is not None and not old.ended:
-            self._end(key, old, packet.packet, packet.time, out)
+        if old is not None:
+            self._renewed.add(key)
+            if not old.ended:
+                self._end(key, old, packet.packet, packet.time, out)
         self._directions.pop(key, None)
         if len(self._directions) >= MAX_DIRECTIONS:
             self._forget(next(iter(self._directions)))

@@ -221,6 +221,15 @@ def test_an_ignored_direction_stays_silent_until_its_next_syn():
     assert octets(segments) == TEXT[:10]
 
 
+def test_ignoring_a_connection_spares_the_next_one_on_its_ports():
+    reassembler = TcpReassembler()
+    feed(reassembler, [syn(), part(0, 10), syn(123), part(0, 10, begin=123)])
+    reassembler.ignore(CLIENT, SERVER, 0)
+    assert octets(feed(reassembler, [part(10, 20, begin=123)])) == TEXT[10:20]
+    reassembler.ignore(CLIENT, SERVER, 0)
+    assert feed(reassembler, [part(20, 30, begin=123)]) == []
+
+
 def test_ignoring_one_direction_leaves_all_others():
     reassembler = TcpReassembler()
     for port in range(6000):
