@@ -17,6 +17,7 @@ from scapy.utils import RawPcapNgReader, RawPcapReader
 from pcaps.make.media import SOURCE_SECONDS
 from pcaps.make.sources import speech_like
 from pcaps.make.sources import through as heard_through
+from recorder.replay_types import Dissector
 from tests.capture_builder import Capture, Recording, both, later, record, talk
 
 PCAPS = Path(__file__).parents[2] / "pcaps"
@@ -77,7 +78,11 @@ def replayed(tmp_path_factory):
 
     def find(name: str) -> list[Recording]:
         if name not in done:
-            done[name] = record([PCAPS / INDEX[name]["file"]], tmp_path_factory.mktemp(name))
+            entry, options = INDEX[name], {}
+            keylog = PCAPS / f"{name}.keys"
+            if keylog.exists():
+                options = {"dissector": Dissector.TSHARK, "keylog": keylog}
+            done[name] = record([PCAPS / entry["file"]], tmp_path_factory.mktemp(name), **options)
         return done[name]
 
     return find
@@ -249,6 +254,7 @@ def test_workers_and_batches_leave_no_trace(many, tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
+from recorder.replay_types import Dissector
 from tests.capture_builder import record
 record([Path(each) for each in sys.argv[2:]], Path(sys.argv[1]), workers=2)
 """
@@ -263,3 +269,25 @@ def test_hash_seed_time_zone_and_directory_leave_no_trace(many, tmp_path):
         subprocess.run(command, env=environment, check=True, cwd=tmp_path)
         trees.append(tree(out))
     assert trees[0] == trees[1]
+
+
+def test_a_call_in_rotated_captures_names_its_frames_in_each(tmp_path):
+    alice, bob = both(24)
+    quiet = [p for p in alice if p.at < 8 or p.at > 17]
+    capture = Capture().rtp(quiet, bob)
+    capture.call(end=26)
+    capture.frames.sort()
+    whole = record([capture.write(tmp_path / "whole.pcap")], tmp_path / "whole")
+    edges = [capture.frames[0][0] + round(second * 1e9) for second in (0, 6.3, 11.1, 15.55, 40)]
+    paths = []
+    for k, (begin, end) in enumerate(zip(edges, edges[1:], strict=False)):
+        part = Capture([frame for frame in capture.frames if begin <= frame[0] < end])
+        paths.append(part.write(tmp_path / f"part-{k}.pcap"))
+        count = len(part.frames)
+        assert count > 200
+    (recorded,) = record(paths[::-1], tmp_path / "out")
+    np.testing.assert_array_equal(recorded.audio, whole[0].audio)
+    sizes = [len([f for f in capture.frames if a <= f[0] < b]) for a, b in zip(edges, edges[1:], strict=False)]
+    assert {c["file"]: (c["first_packet"], c["last_packet"]) for c in recorded.document["captures"]} == {
+        f"part-{k}.pcap": (1, size) for k, size in enumerate(sizes)
+    }
