@@ -31,9 +31,10 @@ from recorder.calls import CallTracker
 from recorder.endpoints import EndpointRegistry
 from recorder.identifiers import call_uuid
 from recorder.media import MediaEngine
-from recorder.messages import MessageReader, rows_of_interest
+from recorder.messages import Message, MessageReader, rows_of_interest
 from recorder.model import Call, GroupReason, StreamReport
 from recorder.reports import report_media
+from recorder.sightings import Observer, sightings
 from recorder.streams import CallMedia
 
 WINDOW = 2_000_000_000
@@ -94,6 +95,7 @@ class Engine:
     registry: EndpointRegistry = field(default_factory=EndpointRegistry)
     messages: MessageReader = field(default_factory=MessageReader)
     media: MediaEngine | None = None
+    observers: tuple[Observer, ...] = ()
     now: int = 0
     _until: int = 0
     _started: dict[int, int] = field(default_factory=dict)
@@ -124,7 +126,7 @@ class Engine:
         if self.media is None:
             return
         for message in self.messages.finish():
-            self._handle(self.tracker.feed(message.parsed, message.seen))
+            self._feed(message)
         self.media.close_window(self.now, final=True)
         self.media.close_window(self.now, final=True)
         self._touch()
@@ -167,9 +169,14 @@ class Engine:
             return
         for message in self.messages.read(datagrams, kinds, rows):
             self.counts.sip_messages += 1
-            self._handle(self.tracker.feed(message.parsed, message.seen))
+            self._feed(message)
         for row in rows[kinds[rows] == RTCP].tolist():
             self._hear_rtcp(datagrams, row)
+
+    def _feed(self, message: Message) -> None:
+        for observer in self.observers:
+            observer.heard(message)
+        self._handle(self.tracker.feed(message.parsed, message.seen))
 
     def _hear_rtcp(self, datagrams: DatagramBatch, row: int) -> None:
         begin, length = int(datagrams.payload[row]), int(datagrams.length[row])
@@ -228,6 +235,8 @@ class Engine:
         streams: list[StreamReport] = []
         if media is not None and self.media is not None:
             streams = report_media(media, self.media.table)
+            for observer in self.observers:
+                observer.finished(call, sightings(media, self.media))
             self.media.release_rows(media)
         self.registry.forget(call.index)
         self.calls += 1

@@ -49,12 +49,13 @@ def _shows(sighting: MediaStream, head: MediaStream, table: StreamTable) -> bool
     )
 
 
-def _expected(state: Int64) -> int:
+def expected_packets(state: Int64) -> int:
+    """Packets that the sequence numbers promise (RFC 3550, appendix A.3)."""
     return int(state[kernels.EXPECTED] + state[kernels.TOP] - state[kernels.BASE] + 1)
 
 
 def _lost(state: Int64) -> int:
-    return max(_expected(state) - int(state[kernels.RECEIVED]), 0)
+    return max(expected_packets(state) - int(state[kernels.RECEIVED]), 0)
 
 
 def _format(stream: MediaStream, state: Int64) -> PayloadFormat:
