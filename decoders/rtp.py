@@ -163,7 +163,8 @@ class Stager:
     def group(self) -> Int32:
         """Sort the staged packets by flow; gives the flows that have any, ascending."""
         kernels.group_by_flow(self.window.flow, self.window.count, self.starts, self.order)
-        return np.unique(self.window.flow[: self.window.count])
+        filled = np.flatnonzero(self.starts[1:-1] - self.starts[:-2])
+        return filled.astype(np.int32)
 
     def carry(self, keep: NDArray[np.bool_]) -> None:
         """Begin the next window with the packets marked in `keep` (shape (count,)) and drop the others."""

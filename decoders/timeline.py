@@ -11,6 +11,7 @@ Positions are ticks of 1 / TICKS s since the engine's epoch. Pure: works on colu
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from decoders._stream_kernels import TICKS
 from decoders.rtp import Window
 from decoders.sdp import PayloadFormat
 
-__all__ = ["TICKS", "Entries", "FormatTable", "Placer", "StreamTable", "ticks_of"]
+__all__ = ["TICKS", "Entries", "EntrySpace", "FormatTable", "Placer", "StreamTable", "ticks_of"]
 
 _KINDS = {
     "PCMU": kernels.KIND_ULAW,
@@ -127,46 +128,51 @@ class Entries:
     kind: UInt8
     """KIND_ of each settled entry, DROPPED for duplicates and strays."""
 
-    @classmethod
-    def lay_out(cls, streams: Int32, begins: Int64, counts: Int64, by_flow: Int32, window: Window) -> "Entries":
-        """Entries for streams that have by_flow[begins[x]:begins[x] + counts[x]]."""
-        bounds = np.zeros(len(streams) + 1, np.int64)
-        np.cumsum(counts, out=bounds[1:])
-        n = int(bounds[-1])
-        entries = cls(
-            streams=streams,
-            bounds=bounds,
-            order=np.empty(n, np.int32),
-            time=np.empty(n, np.int64),
-            stamp=np.empty(n, np.uint32),
-            sequence=np.empty(n, np.uint16),
-            type=np.empty(n, np.uint8),
-            source=np.empty(n, np.int64),
-            size=np.empty(n, np.int32),
-            taken=np.zeros(len(streams), np.int64),
-            uts=np.empty(n, np.int64),
-            position=np.empty(n, np.int64),
-            delay=np.empty(n, np.int64),
-            kind=np.full(n, kernels.DROPPED, np.uint8),
-        )
-        kernels.gather(
-            begins, bounds, by_flow, window.time, window.stamp, window.sequence, window.type, window.offset,
-            window.header, window.size, entries.order, entries.time, entries.stamp, entries.sequence, entries.type,
-            entries.source, entries.size,
-        )  # fmt: skip
-        return entries
-
     def receive(
         self, table: StreamTable, formats: FormatTable, window: Window, epoch: int, now: int, hold: int,
         first: int, last: int,
     ) -> None:  # fmt: skip
         """Run the receiver for streams[first:last]. Distinct ranges may run in parallel threads."""
         kernels.receive(
-            table.state, table.figures, self.streams[first:last], self.bounds[first : last + 1], self.taken[first:last],
-            self.order, self.time, self.stamp, self.sequence, self.type, self.size, window.missing,
-            window.number, window.capture, formats.kinds, formats.clocks, epoch, now, hold, self.uts, self.position, self.delay,
-            self.kind,
+            table.state, table.figures, self.streams[first:last], self.bounds[first : last + 1],
+            self.taken[first:last], self.order, self.time, self.stamp, self.sequence, self.type, self.size,
+            window.missing, window.number, formats.kinds, formats.clocks, epoch, now, hold, self.uts, self.position,
+            self.delay, self.kind,
         )  # fmt: skip
+
+
+_ENTRY_COLUMNS = {
+    "order": np.int32, "time": np.int64, "stamp": np.uint32, "sequence": np.uint16, "type": np.uint8,
+    "source": np.int64, "size": np.int32, "uts": np.int64, "position": np.int64, "delay": np.int64, "kind": np.uint8,
+}  # fmt: skip
+
+
+class EntrySpace:
+    """Memory for one window's entries after the other: what is new to a process costs a fault for each page."""
+
+    def __init__(self) -> None:
+        self._room = 0
+        self._columns: dict[str, NDArray[Any]] = {}
+
+    def lay_out(self, streams: Int32, begins: Int64, counts: Int64, by_flow: Int32, window: Window) -> Entries:
+        """Entries for streams that have by_flow[begins[x]:begins[x] + counts[x]]. They hold until the next call."""
+        bounds = np.zeros(len(streams) + 1, np.int64)
+        np.cumsum(counts, out=bounds[1:])
+        n = int(bounds[-1])
+        if n > self._room:
+            self._room = n + n // 4
+            self._columns = {name: np.empty(self._room, kind) for name, kind in _ENTRY_COLUMNS.items()}
+        columns = {name: column[:n] for name, column in self._columns.items()}
+        if not columns:
+            columns = {name: np.empty(0, kind) for name, kind in _ENTRY_COLUMNS.items()}
+        entries = Entries(streams=streams, bounds=bounds, taken=np.zeros(len(streams), np.int64), **columns)
+        entries.kind[:] = kernels.DROPPED
+        kernels.gather(
+            begins, bounds, by_flow, window.time, window.stamp, window.sequence, window.type, window.offset,
+            window.header, window.size, entries.order, entries.time, entries.stamp, entries.sequence, entries.type,
+            entries.source, entries.size,
+        )  # fmt: skip
+        return entries
 
 
 class Placer:

@@ -5,6 +5,7 @@ engine. Read `Engine.ingest` first: it is the order of things. The engine never 
 socket; what a call becomes when it is over is up to its sink.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from recorder.calls import CallTracker
 from recorder.endpoints import EndpointRegistry
 from recorder.identifiers import call_uuid
 from recorder.media import MediaEngine
-from recorder.messages import Message, MessageReader, rows_of_interest
+from recorder.messages import Found, Message, MessageReader, rows_of_interest
 from recorder.model import Call, GroupReason, StreamReport
 from recorder.reports import report_media
 from recorder.sightings import Observer, sightings
@@ -110,13 +111,15 @@ class Engine:
             return
         media = self.media or self._begin(batch)
         self._count(batch, kinds)
-        row = at = 0
+        found = deque(self.messages.find(datagrams, kinds, signalling))
+        reports = deque(signalling[kinds[signalling] == RTCP].tolist())
+        row = 0
         while row < len(batch):
-            reached, reason = media.stager.stage(datagrams, kinds, row, self._until)
-            behind = int(np.searchsorted(signalling, reached))
-            self._hear(datagrams, kinds, signalling[at:behind])
-            at = behind
-            row = reached
+            row, reason = media.stager.stage(datagrams, kinds, row, self._until)
+            while found and found[0].row < row:
+                self._hear(found.popleft())
+            while reports and reports[0] < row:
+                self._hear_rtcp(datagrams, reports.popleft())
             if reason != STOP_END:
                 self._close(int(batch.time[min(row, len(batch) - 1)]), full=reason == STOP_FULL)
         self.now = max(self.now, int(batch.time[-1]))
@@ -163,15 +166,12 @@ class Engine:
                 if capture not in self._started:
                     self._started[capture] = int(batch.time[int(np.argmax(batch.capture == capture))])
 
-    def _hear(self, datagrams: DatagramBatch, kinds: UInt8, rows: Int64) -> None:
-        """Feed the signalling among these rows to the tracker, in order."""
-        if len(rows) == 0:
-            return
-        for message in self.messages.read(datagrams, kinds, rows):
+    def _hear(self, found: Found) -> None:
+        """Feed a message to the tracker."""
+        message = self.messages.parse(found)
+        if message is not None:
             self.counts.sip_messages += 1
             self._feed(message)
-        for row in rows[kinds[rows] == RTCP].tolist():
-            self._hear_rtcp(datagrams, row)
 
     def _feed(self, message: Message) -> None:
         for observer in self.observers:

@@ -20,7 +20,7 @@ from decoders.rtcp import RtcpCompound, RttEstimator
 from decoders.rtp import IGNORED, Stager
 from decoders.sdp import STATIC_FORMATS, PayloadFormat
 from decoders.srtp import SrtpStream
-from decoders.timeline import Entries, FormatTable, StreamTable
+from decoders.timeline import Entries, EntrySpace, FormatTable, StreamTable
 from recorder.endpoints import WAIT, Claim, EndpointRegistry, Rule
 from recorder.model import Call, CallState, Side
 from recorder.renewal import Renewals, formats_of
@@ -75,6 +75,7 @@ class MediaEngine:
     _pairs: dict[tuple[Endpoint, Endpoint], CallMedia] = field(default_factory=dict)
     _by_ssrc: dict[int, list[tuple[CallMedia, MediaStream]]] = field(default_factory=dict)
     _shards: list[Shard] = field(default_factory=list)
+    _entries: EntrySpace = field(default_factory=EntrySpace)
     _layout: Layout | None = None
     """None when streams came or went since it was made."""
     _moved: list[tuple[MediaStream, int]] = field(default_factory=list)
@@ -128,7 +129,7 @@ class MediaEngine:
         counts: Int64 = stager.starts[layout.flows + 1] - begins
         self._split(layout, begins, counts)
         self._renewals.limit((stream for _, stream in layout.members), begins, counts, stager)
-        entries = Entries.lay_out(layout.rows, begins, counts, stager.order, window)
+        entries = self._entries.lay_out(layout.rows, begins, counts, stager.order, window)
         before = self.table.state[layout.rows][:, (kernels.LAST_CAPTURE, kernels.LAST_NUMBER)]
         if self.executor is None:
             for part, shard in enumerate(self._shards):

@@ -5,7 +5,7 @@ incomplete (fragments, TCP segments, half messages) within the bounds of the rea
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -32,10 +32,11 @@ class Message(NamedTuple):
     seen: Sighting
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """Octets of one message before they are parsed."""
 
     row: int
+    """Of the batch, which completed it."""
     data: bytes
     seen: Sighting
 
@@ -51,18 +52,21 @@ class MessageReader:
     tcp: TcpReassembler = field(default_factory=TcpReassembler)
     unsound: int = 0
     """What looked like SIP and was none."""
+    incomplete: int = 0
+    """Datagrams that began like text and whose other fragments are missing."""
     secure: AbstractSet[tuple[int, int]] = frozenset()
     """(capture, frame number) of messages that were decrypted on their way here."""
     _streams: "OrderedDict[Direction, SipStream]" = field(default_factory=OrderedDict)
     _place: tuple[int, int] = (0, 0)
     """Capture and frame number of the last row, for what the end of the capture brings forth."""
 
-    def read(self, datagrams: DatagramBatch, kinds: UInt8, rows: Int64) -> Iterator[Message]:
-        """Messages that these rows (ascending) complete, in order."""
-        if len(rows) == 0:
-            return
+    def find(self, datagrams: DatagramBatch, kinds: UInt8, rows: Int64) -> list[Found]:
+        """What the signalling `rows` (ascending) of a batch complete, in order.
+
+        To be called for every batch, once: the time of any packet may end the wait for a missing TCP segment.
+        """
         carried = datagrams.kind[rows]
-        found: list[_Found] = [self._datagram(datagrams, row) for row in rows[kinds[rows] == SIP].tolist()]
+        found: list[Found] = [self._datagram(datagrams, row) for row in rows[kinds[rows] == SIP].tolist()]
         fragments = rows[carried == KIND_FRAGMENT]
         rebuilt: list[TcpPacket] = []
         if len(fragments):
@@ -72,34 +76,37 @@ class MessageReader:
                 else:
                     rebuilt.append(piece)
         segments = rows[carried == KIND_TCP]
-        if len(segments) or rebuilt:
-            packets = datagrams.packets
-            for segment in self.tcp.feed(datagrams, segments, rebuilt):
-                row = segment.packet
-                found.extend(self._frame(segment, row, int(packets.number[row]), int(packets.capture[row])))
-        last = int(rows[-1])
-        self._place = (int(datagrams.packets.capture[last]), int(datagrams.packets.number[last]))
+        packets = datagrams.packets
+        for segment in self.tcp.feed(datagrams, segments, rebuilt):
+            row = segment.packet
+            found.extend(self._frame(segment, row, int(packets.number[row]), int(packets.capture[row])))
+        self._place = (int(packets.capture[-1]), int(packets.number[-1]))
         found.sort(key=lambda f: f.row)
-        yield from self._parse(found)
+        self.incomplete += len(self.fragments.take_incomplete())
+        return found
 
     def finish(self) -> Iterator[Message]:
         """Messages that wait for octets that will not come."""
         capture, number = self._place
-        found: list[_Found] = []
+        found: list[Found] = []
         for segment in self.tcp.flush():
             found.extend(self._frame(segment, 0, number, capture))
-        yield from self._parse(found)
+        for each in found:
+            message = self.parse(each)
+            if message is not None:
+                yield message
         self.fragments.finish()
+        self.incomplete += len(self.fragments.take_incomplete())
 
-    def _parse(self, found: Iterable[_Found]) -> Iterator[Message]:
-        for _, data, seen in found:
-            message = parse_message(data)
-            if message is None:
-                self.unsound += 1
-            else:
-                yield Message(message, seen)
+    def parse(self, found: Found) -> Message | None:
+        """The message, None where it is none after all."""
+        message = parse_message(found.data)
+        if message is None:
+            self.unsound += 1
+            return None
+        return Message(message, found.seen)
 
-    def _datagram(self, datagrams: DatagramBatch, row: int) -> _Found:
+    def _datagram(self, datagrams: DatagramBatch, row: int) -> Found:
         packets = datagrams.packets
         source, destination = endpoints(datagrams, row)
         begin = int(datagrams.payload[row])
@@ -114,9 +121,9 @@ class MessageReader:
             transport=Transport.TLS if (capture, number) in self.secure else Transport.UDP,
             realm=int(datagrams.realm[row]),
         )
-        return _Found(row, data, seen)
+        return Found(row, data, seen)
 
-    def _rebuilt(self, datagrams: DatagramBatch, piece: Payload) -> _Found:
+    def _rebuilt(self, datagrams: DatagramBatch, piece: Payload) -> Found:
         packets, row = datagrams.packets, piece.packet
         seen = Sighting(
             time=piece.time,
@@ -126,9 +133,9 @@ class MessageReader:
             destination=piece.destination,
             realm=piece.realm,
         )
-        return _Found(row, piece.data, seen)
+        return Found(row, piece.data, seen)
 
-    def _frame(self, segment: Segment, row: int, number: int, capture: int) -> Iterator[_Found]:
+    def _frame(self, segment: Segment, row: int, number: int, capture: int) -> Iterator[Found]:
         """Messages that a segment completes."""
         key = (segment.source, segment.destination, segment.realm)
         stream = self._streams.get(key)
@@ -154,7 +161,7 @@ class MessageReader:
                 transport=Transport.WS if stream.transport == "ws" else Transport.TCP,
                 realm=segment.realm,
             )
-            yield _Found(row, data, seen)
+            yield Found(row, data, seen)
 
 
 def rows_of_interest(datagrams: DatagramBatch, kinds: UInt8, rtcp: int) -> Int64:
