@@ -136,8 +136,8 @@ class Entries:
         kernels.receive(
             table.state, table.figures, self.streams[first:last], self.bounds[first : last + 1],
             self.taken[first:last], self.order, self.time, self.stamp, self.sequence, self.type, self.size,
-            window.missing, window.number, formats.kinds, formats.clocks, epoch, now, hold, self.uts, self.position,
-            self.delay, self.kind,
+            window.missing, window.number, window.capture, formats.kinds, formats.clocks, epoch, now, hold, self.uts,
+            self.position, self.delay, self.kind,
         )  # fmt: skip
 
 
