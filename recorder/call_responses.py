@@ -121,6 +121,7 @@ def _refuse(progress: CallProgress, attempt: Attempt, heard: Heard) -> list[Call
     progress.note(heard, "refused", f"{status} {message.reason}")
     call.sip_status, call.sip_reason = status, message.reason
     call.ended = attempt.cancelled if status == 487 and attempt.cancelled else attempt.refusal.time
+    progress.media.end()
     return [CallEnded(call, call.ended)]
 
 

@@ -23,6 +23,8 @@ class Rule(StrEnum):
     DESTINATION = "destination"
     SOURCE = "source"
     REVERSE = "reverse"
+    IDENTITY = "media-identity"
+    """It shows the media of a stream that is placed already, at a hop whose signalling was not seen."""
     MEDIA_ONLY = "media-only"
 
 
@@ -76,7 +78,9 @@ class EndpointRegistry:
                 if (old.endpoint.formats, old.endpoint.crypto) != (new.formats, new.crypto):
                     self._renewed[new.call] = new.since
                 old.endpoint = replace(new, since=old.endpoint.since)
-                old.until = None
+                if old.until is not None:
+                    old.until = None
+                    self.changed.add(announcement.where)
                 return
         at.append(announcement)
         if len(at) > MAX_PER_ENDPOINT:

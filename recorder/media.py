@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,9 @@ from decoders.rtp import IGNORED, Stager
 from decoders.sdp import STATIC_FORMATS, PayloadFormat
 from decoders.srtp import SrtpStream
 from decoders.timeline import Entries, EntrySpace, FormatTable, StreamTable
+from recorder.encryption import looks_encrypted, protection
 from recorder.endpoints import WAIT, Claim, EndpointRegistry, Rule
+from recorder.identity import MediaIdentity, most_lag
 from recorder.model import Call, CallState, Side
 from recorder.renewal import Renewals, formats_of
 from recorder.shard import Layout, Shard, channels_of
@@ -44,6 +47,17 @@ class Unclaimed:
 
     flows: int = 0
     packets: int = 0
+
+
+class _Sighting(NamedTuple):
+    """The beginning of a flow that is no stream yet."""
+
+    flow: int
+    source: Endpoint
+    destination: Endpoint
+    first_time: int
+    first_sequence: int
+    first_stamp: int
 
 
 @dataclass(slots=True)
@@ -71,6 +85,8 @@ class MediaEngine:
     _streams: dict[int, list[tuple[CallMedia, MediaStream]]] = field(default_factory=dict)
     _ignored: set[int] = field(default_factory=set)
     _waiting: set[int] = field(default_factory=set)
+    _spent: set[int] = field(default_factory=set)
+    """Flows that go on after their call: another call may yet announce them, but they make none of their own."""
     _at: dict[Endpoint, set[int]] = field(default_factory=dict)
     _pairs: dict[tuple[Endpoint, Endpoint], CallMedia] = field(default_factory=dict)
     _by_ssrc: dict[int, list[tuple[CallMedia, MediaStream]]] = field(default_factory=dict)
@@ -82,9 +98,11 @@ class MediaEngine:
     """(stream, capture time): the stream of a flow that changed hands ends, or begins, at that time."""
     _renewals: Renewals = field(init=False)
     _round_trips: RttEstimator = field(default_factory=RttEstimator)
+    _identity: MediaIdentity = field(init=False)
 
     def __post_init__(self) -> None:
         self._renewals = Renewals(self.registry, self.table, self.formats)
+        self._identity = MediaIdentity(self.stager.flows)
         allowed = files_allowed(self.workers)
         self._shards = [
             Shard(self.table, self.formats, self.directory_of, self.epoch, FilePool(allowed))
@@ -245,16 +263,40 @@ class MediaEngine:
     def _meet(self, flows: Int32, now: int, forced: bool, final: bool) -> None:
         """Claim the flows that no call has yet, in order of their first packet."""
         fresh = [f for f in flows.tolist() if f not in self._streams and f not in self._ignored]
+        if self._spent:
+            for flow in fresh:
+                if flow in self._spent:
+                    self._resume(flow, now)
+            fresh = [f for f in fresh if f not in self._spent and f not in self._streams]
         table = self.stager.flows
         fresh.sort(key=lambda f: (int(table.first[f]), self._first_number(f), f))
-        for flow in fresh:
-            if self._claim_flow(flow, int(table.first[flow])):
-                self._waiting.discard(flow)
-            elif forced or now - int(table.first[flow]) >= WAIT:
-                self._waiting.discard(flow)
+        unclaimed = [flow for flow in fresh if not self._claim_flow(flow, int(table.first[flow]))]
+        self._waiting.difference_update(fresh)
+        self._find_twins(unclaimed)
+        for flow in unclaimed:
+            if self._claim_reverse(flow):
+                continue
+            if forced or now - int(table.first[flow]) >= WAIT:
                 self._give_up(flow)
             else:
                 self._waiting.add(flow)
+
+    def _resume(self, flow: int, now: int) -> None:
+        """A flow whose call is over belongs to the next call that announces it, from then on."""
+        table, stager = self.stager.flows, self.stager
+        source, destination = table.source(flow), table.destination(flow)
+        dropped = int(stager.starts[flow + 1] - stager.starts[flow])
+        for claim in self.registry.claims(source, destination, int(table.realms[flow]), now):
+            media = self.calls.get(claim.by.call)
+            if media is None or claim.by.since > now:
+                continue
+            mine = stager.order[stager.starts[flow] : stager.starts[flow + 1]]
+            dropped = min(dropped, int(np.count_nonzero(stager.window.time[mine] < claim.by.since)))
+            if dropped == len(mine):
+                break
+            self._moved.append((self._bind(flow, media, claim, begin=dropped), claim.by.since))
+            self._spent.discard(flow)
+        self.unclaimed.packets += dropped
 
     def _first_number(self, flow: int) -> int:
         return int(self.stager.window.number[self.stager.order[self.stager.starts[flow]]])
@@ -270,17 +312,20 @@ class MediaEngine:
             if media is not None:
                 self._bind(flow, media, claim)
                 bound = True
-        if bound:
-            return True
+        return bound or self._claim_reverse(flow)
+
+    def _claim_reverse(self, flow: int) -> bool:
+        """Bind a flow to the call of its other direction; False where there is none."""
+        source, destination = self.stager.flows.source(flow), self.stager.flows.destination(flow)
         pair = self._pairs.get((destination, source))
         if pair is not None:
             self._bind_reverse(flow, pair, source, destination)
         return pair is not None
 
-    def _bind(self, flow: int, media: CallMedia, claim: Claim) -> MediaStream:
+    def _bind(self, flow: int, media: CallMedia, claim: Claim, begin: int = 0) -> MediaStream:
+        """A claimed flow becomes a stream from its packet `begin` of the window on."""
         formats = dict(STATIC_FORMATS) | formats_of(claim)
-        encrypted = claim.by.encrypted
-        keys = [key for other in self.registry.of(media.call.index, claim.speaker) for key in other.crypto]
+        encrypted, keys = protection(self.registry, claim)
         return self._open(
             flow,
             media,
@@ -293,6 +338,7 @@ class MediaEngine:
             claim=claim,
             encrypted=encrypted,
             srtp=SrtpStream(keys) if encrypted and keys else None,
+            begin=begin,
         )
 
     def _bind_reverse(self, flow: int, media: CallMedia, source: Endpoint, destination: Endpoint) -> None:
@@ -331,10 +377,13 @@ class MediaEngine:
         claim: Claim | None,
         encrypted: bool,
         srtp: SrtpStream | None,
+        begin: int = 0,
     ) -> MediaStream:
         """A stream of a call begins."""
         table, window = self.stager.flows, self.stager.window
-        first = int(self.stager.order[self.stager.starts[flow]])
+        mine = self.stager.order[self.stager.starts[flow] + begin : self.stager.starts[flow + 1]]
+        first = int(mine[0])
+        encrypted = encrypted or (kind == "audio" and looks_encrypted(window, mine, formats))
         row = self.formats.row(formats, kind, slow=encrypted)
         stream = MediaStream(
             row=-1,
@@ -368,6 +417,8 @@ class MediaEngine:
         self._pairs[stream.source, stream.destination] = media
         media.call.see(int(window.capture[first]), int(window.number[first]))
         self._relate(media, stream)
+        if kind == "audio" and not encrypted:
+            self._identity.begin(flow)
         self._layout = None
         return stream
 
@@ -379,7 +430,7 @@ class MediaEngine:
                 return other
         return None
 
-    def _runs_with(self, other: MediaStream, stream: MediaStream) -> bool:
+    def _runs_with(self, other: MediaStream, stream: "MediaStream | _Sighting") -> bool:
         """Whether sequence number and timestamp of a beginning stream continue those of another."""
         state = self.table.state[other.row]
         if state[kernels.STARTED]:
@@ -411,28 +462,85 @@ class MediaEngine:
         """
         others = self._by_ssrc.setdefault(stream.ssrc, [])
         for other_media, other in others:
-            if other_media is media or not self._in_step(other, stream):
-                continue
-            if media.recording_session:
-                other.forks += 1
-            elif other_media.recording_session:
-                stream.forks += 1
-            else:
-                self.same_media(other_media.call.index, media.call.index)
+            if other_media is not media and self._in_step(other, stream):
+                self._join(other_media, other, media, stream)
         others.append((media, stream))
+        for twin in self._identity.twins(stream.flow):
+            for other_media, other in self._streams.get(twin, ()):
+                if other.ssrc != stream.ssrc:
+                    self._join(other_media, other, media, stream)
 
-    def _in_step(self, other: MediaStream, stream: MediaStream) -> bool:
+    def _in_step(self, other: MediaStream, stream: "MediaStream | _Sighting") -> bool:
+        """Whether a beginning stream of the same SSRC shows the packets of another one, passed on by somebody."""
         if other.flow == stream.flow:
             return True
-        return self._runs_with(other, stream) and (
-            int(self.stager.flows.last[other.flow]) >= stream.first_time - SILENT_FOR
-        )
+        if not self._runs_with(other, stream) or self.stager.flows.last[other.flow] < stream.first_time - SILENT_FOR:
+            return False
+        return self._lag(other, stream) <= most_lag(other.source, other.destination, stream.source, stream.destination)
+
+    def _lag(self, other: MediaStream, stream: "MediaStream | _Sighting") -> int:
+        """ns between the sightings of the same packet in two streams of one SSRC, by their timestamps."""
+        state = self.table.state[other.row]
+        stamp, time, clock = other.first_stamp, other.first_time, 8000
+        if state[kernels.STARTED]:
+            stamp, time = int(state[kernels.UTS]), int(state[kernels.LAST_TIME])
+            clock = int(state[kernels.SEGMENT_CLOCK]) or clock
+        ahead = ((stream.first_stamp - stamp + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
+        return abs(stream.first_time - time - ahead * 1_000_000_000 // clock)
+
+    def _find_twins(self, unclaimed: Iterable[int]) -> None:
+        """Compare the payloads of beginning flows: calls of a relay that rewrites its packets belong together."""
+        for flow in unclaimed:
+            self._identity.begin(flow)
+        for one, other in self._identity.look(self.stager):
+            for media, stream in self._streams.get(one, ()):
+                for other_media, other_stream in self._streams.get(other, ()):
+                    if stream.ssrc != other_stream.ssrc:
+                        self._join(media, stream, other_media, other_stream)
+
+    def _join(self, one: CallMedia, stream: MediaStream, other: CallMedia, other_stream: MediaStream) -> None:
+        """Two streams carry the same media: group their calls, or count what a recording session carries."""
+        if one is other:
+            return
+        if one.recording_session:
+            other_stream.forks += 1
+        elif other.recording_session:
+            stream.forks += 1
+        else:
+            self.same_media(one.call.index, other.call.index)
+
+    def _shown_elsewhere(self, flow: int) -> tuple[CallMedia, MediaStream] | None:
+        """The stream whose media an unannounced flow shows at another hop, by its SSRC or its payloads."""
+        table, window = self.stager.flows, self.stager.window
+        first = int(self.stager.order[self.stager.starts[flow]])
+        source, destination = table.source(flow), table.destination(flow)
+        for media, other in self._by_ssrc.get(int(table.ssrcs[flow]), ()):
+            if other.flow == flow or other.primary is not None or media.recording_session:
+                continue
+            sighting = _Sighting(
+                flow,
+                source,
+                destination,
+                int(window.time[first]),
+                int(window.sequence[first]),
+                int(window.stamp[first]),
+            )
+            if self._in_step(other, sighting):
+                return media, other
+        for twin in self._identity.twins(flow):
+            for media, other in self._streams.get(twin, ()):
+                if other.primary is None and not media.recording_session:
+                    return media, other
+        return None
 
     def _give_up(self, flow: int) -> None:
         """Nobody announced this flow in time: a call of its own, or nothing that can be recorded."""
-        kind = self._as_media(flow)
-        if kind is None:
+        if self._as_media(flow) is None:
             self._ignore(flow)
+            return
+        shown = self._shown_elsewhere(flow)
+        if shown is not None:
+            self._open_sighting(flow, *shown)
             return
         table, window = self.stager.flows, self.stager.window
         source, destination = table.source(flow), table.destination(flow)
@@ -446,23 +554,35 @@ class MediaEngine:
             hops=frozenset(), since=int(window.time[first]), claim=None, encrypted=False, srtp=None,
         )  # fmt: skip
 
+    def _open_sighting(self, flow: int, media: CallMedia, other: MediaStream) -> None:
+        """The media of a stream at a hop that nobody announced: counted, and heard only where the other is silent."""
+        stream = self._open(
+            flow, media, other.speaker, Rule.IDENTITY, dict(other.formats), other.media,
+            hops=frozenset(), since=other.since, claim=None, encrypted=other.encrypted, srtp=None,
+        )  # fmt: skip
+        stream.alternate = stream.primary is None
+
     def _as_media(self, flow: int) -> int | None:
         """The payload type of a flow that is audio beyond doubt, None where it may be anything."""
         window = self.stager.window
         mine = self.stager.order[self.stager.starts[flow] : self.stager.starts[flow + 1]]
-        if not self.media_only or len(mine) < MIN_PACKETS:
+        if not self.media_only:
+            return None
+        sequences = window.sequence[mine].astype(np.int64)
+        steps = (sequences[1:] - sequences[:-1]) & 0xFFFF
+        steps = steps[steps > 0]  # a packet that was mirrored twice says nothing
+        if len(steps) + 1 < MIN_PACKETS:
             return None
         types = window.type[mine] & 127
         kind = int(np.bincount(types).argmax())
         known = STATIC_FORMATS.get(kind)
         if known is None or known.encoding.upper() in _NO_SPEECH:
             return None
-        sequences = window.sequence[mine].astype(np.int64)
-        steps = (sequences[1:] - sequences[:-1]) & 0xFFFF
-        follows = np.count_nonzero((steps > 0) & (steps < 20))
+        follows = np.count_nonzero(steps < 20)
         return kind if 10 * follows >= 6 * len(steps) else None
 
     def _ignore(self, flow: int) -> None:
+        self._identity.forget(flow)
         self._ignored.add(flow)
         self.stager.flows.states[flow] = IGNORED
         for where in (self.stager.flows.source(flow), self.stager.flows.destination(flow)):
@@ -530,10 +650,10 @@ class MediaEngine:
 
     def _forget_idle(self, now: int) -> None:
         """Drop unclaimed flows that fell silent; their number must not grow with the capture."""
-        if not self._ignored:
+        if not self._ignored and not self._spent:
             return
         table = self.stager.flows
-        gone = [flow for flow in sorted(self._ignored) if now - int(table.last[flow]) > IDLE]
+        gone = [flow for flow in sorted(self._ignored | self._spent) if now - int(table.last[flow]) > IDLE]
         self._drop(gone)
 
     def _drop(self, flows: Iterable[int]) -> None:
@@ -544,6 +664,7 @@ class MediaEngine:
                 self.unclaimed.flows += 1
                 self.unclaimed.packets += int(table.packets[flow])
                 self._ignored.discard(flow)
+            self._spent.discard(flow)
             for where in (table.source(flow), table.destination(flow)):
                 there = self._at.get(where)
                 if there is not None:
@@ -581,10 +702,9 @@ class MediaEngine:
                 del self._pairs[stream.source, stream.destination]
             if not held and stream.flow in self._streams:
                 del self._streams[stream.flow]
-                if int(flows.states[stream.flow]) != IGNORED:
-                    self._ignored.add(stream.flow)
-                    flows.states[stream.flow] = IGNORED
-                    flows.packets[stream.flow] = 0
+                self._identity.forget(stream.flow)
+                self._spent.add(stream.flow)
+                flows.packets[stream.flow] = 0
         shard = self._shards[call.index % self.workers]
         for track in media.tracks:
             shard.pool.close(track)

@@ -63,7 +63,7 @@ class _Exchange:
 class MediaSession:
     """The media descriptions of one call, at every hop."""
 
-    __slots__ = ("_call", "_count", "_exchanges", "_last", "_parsed", "_receiving")
+    __slots__ = ("_call", "_count", "_ended", "_exchanges", "_last", "_parsed", "_receiving")
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -72,6 +72,8 @@ class MediaSession:
         self._receiving: dict[Side, bool] = {}
         self._parsed: dict[tuple[str | None, bytes], SessionDescription | None] = {}
         self._count = 0
+        self._ended: set[tuple[int, Side]] = set()
+        """Descriptions from before the call ended: if it goes on, they are offered anew."""
 
     def request(
         self, message: SipMessage, key: Key, hop: int, seen: Sighting, tag: str | None, established: bool
@@ -149,6 +151,10 @@ class MediaSession:
             events += [EndpointReleased(e, seen.time) for e in released if e.endpoint not in kept]
         return events
 
+    def end(self) -> None:
+        """The call ended, so that its endpoints are let go; its caller may yet try again with the same ones."""
+        self._ended.update(self._last)
+
     def close(self, at: int) -> None:
         """The call is over: what is still on hold was so to the end."""
         self._call.holds[:] = [
@@ -222,7 +228,9 @@ class MediaSession:
     ) -> list[CallEvent]:
         where = (hop, side)
         last = self._last.get(where)
-        if last is not None and last.media == sdp.media:
+        anew = where in self._ended
+        self._ended.discard(where)
+        if last is not None and last.media == sdp.media and not anew:
             last.tag = tag if tag is not None else last.tag
             return []
         endpoints = list(describe(sdp, self._call.index, side, hop, seen))

@@ -17,6 +17,7 @@ from decoders.rtp import Stager
 from decoders.sdp import CryptoKey, PayloadFormat
 from decoders.srtp import SrtpStream
 from decoders.timeline import FormatTable, StreamTable
+from recorder.encryption import protection
 from recorder.endpoints import Claim, EndpointRegistry
 from recorder.streams import CallMedia, MediaStream
 
@@ -48,9 +49,9 @@ class Renewals:
 
     def _renew(self, stream: MediaStream, claim: Claim, at: int) -> None:
         stream.claim = claim
-        stream.encrypted = stream.encrypted or claim.by.encrypted
+        encrypted, keys = protection(self.registry, claim)
+        stream.encrypted = stream.encrypted or encrypted
         if stream.encrypted:
-            keys = [key for e in self.registry.of(claim.by.call, stream.speaker) for key in e.crypto]
             stream.srtp = with_keys(stream.srtp, keys)
         formats = stream.formats | formats_of(claim)
         changed = [pt for pt, known in stream.formats.items() if not _alike(known, formats[pt])]

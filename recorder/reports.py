@@ -4,6 +4,9 @@ In: `CallMedia` and the receiver's state of its streams. Out: `StreamReport`s in
 best sighting of each stream; digits and warnings go to the call. Sightings of the same media are counted, not listed.
 """
 
+from dataclasses import dataclass
+from itertools import pairwise
+
 from capture.batch import Int64
 from decoders import _stream_kernels as kernels
 from decoders.quality import score
@@ -21,12 +24,12 @@ def report_media(media: CallMedia, table: StreamTable) -> list[StreamReport]:
     sightings = [s for s in started if s.primary is not None or s.alternate]
     reports: list[StreamReport] = []
     for head in heads:
-        copies = [s for s in sightings if _shows(s, head, table)]
-        best = min(
-            [head, *(c for c in copies if c.primary is head)], key=lambda s: (_lost(table.state[s.row]), _order(s))
-        )
-        reports.append(_report(media, best, head, len(copies) + head.forks, str(len(reports) + 1), table))
-        _warn(media.call, head, best, table.state[best.row])
+        courses = _courses([head, *(s for s in sightings if s.primary is head)], table)
+        best = min(courses, key=lambda course: (course.lost, _order(course.parts[0])))
+        others = [s for s in sightings if s.primary is None and _shows(s, head, table)]
+        copies = len(courses) - 1 + len(others) + head.forks
+        reports.append(_report(best, head, copies, str(len(reports) + 1), table))
+        _warn(media.call, head, best, table)
     _digits(media.call, heads)
     _trace(media.call, heads, sightings, table)
     return reports
@@ -37,16 +40,57 @@ def _order(stream: MediaStream) -> tuple[int, int, int]:
 
 
 def _shows(sighting: MediaStream, head: MediaStream, table: StreamTable) -> bool:
-    """Whether a sighting is one of this stream: the same packets, or the same direction at another hop meanwhile."""
-    if sighting.primary is not None:
-        return sighting.primary is head
+    """Whether a sighting with packets of its own is one of this stream: the same direction at another hop meanwhile."""
     mine, other = table.state[sighting.row], table.state[head.row]
     return (
         sighting.speaker is head.speaker
         and sighting.media == head.media
-        and mine[kernels.FIRST_TIME] <= other[kernels.LAST_TIME]
-        and other[kernels.FIRST_TIME] <= mine[kernels.LAST_TIME]
+        and bool(mine[kernels.FIRST_TIME] <= other[kernels.LAST_TIME])
+        and bool(other[kernels.FIRST_TIME] <= mine[kernels.LAST_TIME])
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """One sighting of a stream from its first packet to its last: several parts where its addresses changed."""
+
+    parts: tuple[MediaStream, ...]
+    longest: MediaStream
+    received: int
+    lost: int
+    gaps: int
+    """Runs of lost packets."""
+
+    def total(self, table: StreamTable, column: int) -> int:
+        """Sum of a column of the receiver's state over the parts."""
+        return sum(int(table.state[part.row, column]) for part in self.parts)
+
+
+def _courses(sightings: list[MediaStream], table: StreamTable) -> list[_Course]:
+    """Join sightings of the same packets that follow one another: the sender moved on, it was not copied."""
+    state = table.state
+    chains: list[list[MediaStream]] = []
+    for each in sorted(sightings, key=_order):
+        begun = state[each.row, kernels.FIRST_TIME]
+        chain = next((c for c in chains if state[c[-1].row, kernels.LAST_TIME] <= begun), None)
+        if chain is None:
+            chains.append([each])
+        else:
+            chain.append(each)
+    return [_course(chain, table) for chain in chains]
+
+
+def _course(parts: list[MediaStream], table: StreamTable) -> _Course:
+    state = table.state
+    lost = sum(_lost(state[part.row]) for part in parts)
+    gaps = sum(int(state[part.row, kernels.GAPS]) for part in parts)
+    for before, after in pairwise(parts):
+        between = (int(state[after.row, kernels.BASE]) - int(state[before.row, kernels.TOP]) - 1) & 0xFFFF
+        if 0 < between < kernels.MAX_DROPOUT:
+            lost += between
+            gaps += 1
+    received = [int(state[part.row, kernels.RECEIVED]) for part in parts]
+    return _Course(tuple(parts), parts[received.index(max(received))], sum(received), lost, gaps)
 
 
 def expected_packets(state: Int64) -> int:
@@ -62,50 +106,49 @@ def _format(stream: MediaStream, state: Int64) -> PayloadFormat:
     """The format that the stream was heard in last; its first key-press format where it never was."""
     payload_type = int(state[kernels.AUDIO_TYPE])
     if not state[kernels.AUDIO]:
-        kind = "TELEPHONE-EVENT" if state[kernels.EVENTS] else "CN"
+        kind = "TELEPHONE-EVENT" if state[kernels.EVENTS] else "CN" if state[kernels.NOISE] else ""
         for known in stream.formats.values():
             if known.encoding.upper() == kind and stream.claim is not None:
                 return known
+        payload_type = -1
     known_format = stream.formats.get(payload_type)
     return known_format or PayloadFormat(payload_type, "unknown", 8000, 1, "")
 
 
-def _report(
-    media: CallMedia, best: MediaStream, head: MediaStream, copies: int, label: str, table: StreamTable
-) -> StreamReport:
-    state, figures = table.state[best.row], table.figures[best.row]
-    fmt = _format(best, state)
-    lost = _lost(state)
-    received = int(state[kernels.RECEIVED])
+def _report(best: _Course, head: MediaStream, copies: int, label: str, table: StreamTable) -> StreamReport:
+    kept, first, last = best.longest, best.parts[0], best.parts[-1]
+    state, figures = table.state[kept.row], table.figures[kept.row]
+    fmt = _format(kept, table.state[last.row] if table.state[last.row, kernels.AUDIO] else state)
+    late = best.total(table, kernels.LATE)
     counted = int(figures[kernels.JITTER_COUNT])
     quality = score(
         fmt.encoding,
-        expected=received + lost,
-        lost=lost,
-        discarded=int(state[kernels.LATE]),
-        loss_bursts=min(int(state[kernels.GAPS]) + int(state[kernels.LATE]), lost + int(state[kernels.LATE])),
+        expected=best.received + best.lost,
+        lost=best.lost,
+        discarded=late,
+        loss_bursts=min(best.gaps + late, best.lost + late),
     )
-    if not state[kernels.AUDIO] or best.media != "audio":
+    if not best.total(table, kernels.AUDIO) or kept.media != "audio":
         quality = None
     channel = head.channel
     return StreamReport(
-        media=best.media,
-        side=best.speaker,
+        media=kept.media,
+        side=kept.speaker,
         label=label,
         channel=channel if channel >= 0 else None,
         codec=fmt.rtpmap,
         payload_type=fmt.payload_type,
         clock_rate=fmt.clock_rate,
-        ssrc=best.ssrc,
-        source=best.source,
-        destination=best.destination,
-        started=int(state[kernels.FIRST_TIME]),
-        ended=int(state[kernels.LAST_TIME]),
-        packets=received,
-        lost=lost,
-        duplicates=int(state[kernels.DUPLICATES]),
-        late=int(state[kernels.LATE]),
-        reordered=int(state[kernels.REORDERED]),
+        ssrc=kept.ssrc,
+        source=kept.source,
+        destination=kept.destination,
+        started=int(table.state[first.row, kernels.FIRST_TIME]),
+        ended=int(table.state[last.row, kernels.LAST_TIME]),
+        packets=best.received,
+        lost=best.lost,
+        duplicates=best.total(table, kernels.DUPLICATES),
+        late=late,
+        reordered=best.total(table, kernels.REORDERED),
         jitter_mean_ms=float(figures[kernels.JITTER_SUM]) / counted if counted else None,
         jitter_max_ms=float(figures[kernels.JITTER_MAX]) if counted else None,
         mos=quality.mos if quality else None,
@@ -113,34 +156,34 @@ def _report(
         mos_scale=quality.scale.value if quality else None,
         burst_ratio=quality.burst_ratio if quality else None,
         copies=copies,
-        encrypted=best.encrypted,
-        decrypted=best.encrypted and head.decrypted > 0,
-        rule=best.rule.value,
-        rtcp_cname=best.cname,
-        rtt_ms=best.rtt_ms,
-        far_end_fraction_lost=best.far_end_loss,
-        far_end_jitter_ms=best.far_end_jitter_ms,
+        encrypted=kept.encrypted,
+        decrypted=kept.encrypted and head.decrypted > 0,
+        rule=kept.rule.value,
+        rtcp_cname=kept.cname,
+        rtt_ms=kept.rtt_ms,
+        far_end_fraction_lost=kept.far_end_loss,
+        far_end_jitter_ms=kept.far_end_jitter_ms,
     )
 
 
-def _warn(call: Call, head: MediaStream, best: MediaStream, state: Int64) -> None:
+def _warn(call: Call, head: MediaStream, best: _Course, table: StreamTable) -> None:
     """What a listener must know of a stream."""
     who = f"The {head.speaker.value}'s {head.media} (SSRC 0x{head.ssrc:08x})"
     say = call.warnings.append
     for codec, why in sorted(head.undecodable.items()):
         say(Warning_("undecodable", f"{who} is silent where it was {codec}: {why}."))
-    if head.encrypted and head.srtp is None and state[kernels.AUDIO]:
+    if head.encrypted and head.srtp is None and best.total(table, kernels.AUDIO):
         say(Warning_("encrypted", f"{who} is silent: it is encrypted and its keys were not seen."))
     elif head.undecrypted:
         say(Warning_("undecrypted", f"{who}: {head.undecrypted} packets could not be decrypted and are silent."))
-    if state[kernels.SNAPPED]:
-        say(Warning_("snapped", f"{who}: the capture cut off part of {state[kernels.SNAPPED]} packets; it is silence."))
-    if state[kernels.STRAYS]:
-        say(Warning_("stray-packets", f"{who}: {state[kernels.STRAYS]} packets fit nowhere in the stream; left out."))
-    if state[kernels.UNKNOWN]:
-        say(Warning_("unknown-payload", f"{who}: {state[kernels.UNKNOWN]} packets of payload types nobody announced."))
-    if state[kernels.EPOCHS]:
-        say(Warning_("sequence-restart", f"{who}: sequence numbers began anew {state[kernels.EPOCHS]} times."))
+    if snapped := best.total(table, kernels.SNAPPED):
+        say(Warning_("snapped", f"{who}: the capture cut off part of {snapped} packets; it is silence."))
+    if strays := best.total(table, kernels.STRAYS):
+        say(Warning_("stray-packets", f"{who}: {strays} packets fit nowhere in the stream; left out."))
+    if unknown := best.total(table, kernels.UNKNOWN):
+        say(Warning_("unknown-payload", f"{who}: {unknown} packets of payload types nobody announced."))
+    if epochs := best.total(table, kernels.EPOCHS):
+        say(Warning_("sequence-restart", f"{who}: sequence numbers began anew {epochs} times."))
     if head.layer:
         say(Warning_("overlap", f"{who} sounded at the same time as another source of that side; both are heard."))
 
@@ -160,6 +203,7 @@ def _digits(call: Call, heads: list[MediaStream]) -> None:
 
 
 _RULES = {
+    Rule.IDENTITY: "it shows the media of a stream already placed",
     Rule.DESTINATION: "its destination was announced",
     Rule.SOURCE: "its source was announced",
     Rule.REVERSE: "it is the reverse of a stream already placed",
@@ -174,7 +218,8 @@ def _trace(call: Call, heads: list[MediaStream], sightings: list[MediaStream], t
         role = "heard as" if stream in heads else "another sighting of"
         text = (
             f"RTP {stream.source} -> {stream.destination}, SSRC 0x{stream.ssrc:08x}, "
-            f"{state[kernels.RECEIVED]} packets: {role} the {stream.speaker.value}'s {stream.media}, for {_RULES[stream.rule]}"
+            f"{state[kernels.RECEIVED]} packets: "
+            f"{role} the {stream.speaker.value}'s {stream.media}, for {_RULES[stream.rule]}"
         )
         call.trace.append(TraceEvent(stream.first_time, int(state[kernels.FIRST_NUMBER]), "rtp-claimed", text))
     if call.call_id is not None and call.answered is not None and call.recording_session is None:

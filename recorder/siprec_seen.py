@@ -2,7 +2,8 @@
 
 In: messages of dialogs, and the calls in progress. Out: `Call.recording_session` where a dialog is such a session, and
 `Call.recorded_by` of the call that it records. A session is known by Require: siprec, by its feature tags (RFC 7866,
-section 11.1) or by its metadata; one that gives none of these cannot be told from a call.
+section 11.1), by its metadata, or by the X-Cisco-Recording-Participant header fields that CUBE sends instead of
+metadata; one that gives none of these cannot be told from a call.
 """
 
 from collections.abc import Iterable, Sequence, Set
@@ -17,6 +18,7 @@ from recorder.rs_metadata import parse_rs_metadata
 from recorder.trace import note
 
 METADATA_TYPES = ("application/rs-metadata+xml", "application/rs-metadata")
+CISCO_PARTICIPANT = "x-cisco-recording-participant"
 MAX_DOCUMENTS = 64
 """Metadata documents kept of one session."""
 MAX_OCTETS = 1 << 20
@@ -45,7 +47,7 @@ class _Watched:
 def is_recording_session(message: SipMessage) -> bool:
     """Whether a message of a dialog shows that the dialog is a recording session."""
     headers = message.headers
-    if "require" in headers and message.requires("siprec"):
+    if ("require" in headers and message.requires("siprec")) or CISCO_PARTICIPANT in headers:
         return True
     for value in headers.get("contact", ()):
         if "+sip.sr" in value and ("+sip.src" in value or "+sip.srs" in value):
@@ -73,9 +75,11 @@ class RecordingSessions:
         session = call.recording_session
         if session is None or not message.body:
             return False
-        known = len(session.metadata)
-        self._learn(self._watched[call.index], message, seen)
-        return len(session.metadata) > known
+        watched = self._watched[call.index]
+        known = len(session.metadata), len(watched.participants)
+        self._learn(watched, message, seen)
+        self._learn_from_headers(watched, message)
+        return (len(session.metadata), len(watched.participants)) > known
 
     def _begin(self, call: Call, message: SipMessage, seen: Sighting) -> None:
         source, destination = seen.source, seen.destination
@@ -85,7 +89,7 @@ class RecordingSessions:
         session = RecordingSession(call.call_id or "", call.started, None, source, destination, (), ())
         call.recording_session = session
         self._watched[call.index] = _Watched(call, session)
-        note(call, seen.time, seen.packet, "recording-session", "the dialog is a SIPREC recording session, not a call")
+        note(call, seen.time, seen.packet, "recording-session", "the dialog is a recording session, not a call")
 
     def _learn(self, watched: _Watched, message: SipMessage, seen: Sighting) -> None:
         session = watched.session
@@ -99,6 +103,15 @@ class RecordingSessions:
             if len(session.metadata) >= MAX_DOCUMENTS or watched.octets + len(document) > MAX_OCTETS:
                 continue
             self._read(watched, document, seen)
+
+    def _learn_from_headers(self, watched: _Watched, message: SipMessage) -> None:
+        """`X-Cisco-Recording-Participant: sip:user@host;media-index="0"`, one for each side."""
+        for value in message.headers.get(CISCO_PARTICIPANT, ())[:MAX_RECORDED]:
+            aor = value.partition(";")[0].strip("<> ")
+            address = address_of(aor)
+            if aor not in watched.participants and not anonymous(address):
+                watched.participants[aor] = {address}
+                watched.session.aors = _distinct(watched.session.aors, (aor,))
 
     def _read(self, watched: _Watched, document: bytes, seen: Sighting) -> None:
         session = watched.session

@@ -1,0 +1,163 @@
+"""Media identity: two flows that carry the same media, because somebody in between passed it on.
+
+In: the packets of beginning flows, window by window. Out: pairs of flows with equal payloads, whatever their SSRCs say,
+and for flows of equal SSRC whether one runs in step with the other. Content alone proves little (music on hold, a test
+call played many times), so time and addresses must agree: what is passed on leaves from where it arrived, a little
+later. Silence, tones and payloads that many flows share prove nothing.
+
+Bounds: each flow is looked at until it gave MOST_MARKS marks or MOST_PACKETS packets; MOST_KNOWN marks are remembered.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from capture.batch import Int32, UInt64
+from decoders import _identity_kernels as kernels
+from decoders.rtp import FlowTable, Stager, Window
+
+MOST_MARKS = 48
+MOST_PACKETS = 1500
+MOST_KNOWN = 1 << 16
+MOST_SHARING = 6
+"""Flows that share a mark before it proves nothing."""
+ENOUGH = 4
+"""Marks that two flows must share."""
+LAG = 500_000_000
+"""ns by which the copy of a payload may be later or earlier."""
+RELAYED_LAG = 1_000_000_000
+UNRELATED_LAG = 200_000_000
+FORKED_LAG = 5_000_000
+
+Pair = tuple[int, int]
+
+
+@dataclass(slots=True)
+class _Sampled:
+    """What was seen of one flow."""
+
+    packets: int = 0
+    until: int = -1
+    """Capture time of the last packet taken in, ns: what waits in the window comes again."""
+    marks: set[int] = field(default_factory=set)
+    repeated: set[int] = field(default_factory=set)
+    """Marks that came again: a tone."""
+    shared: dict[int, set[int]] = field(default_factory=dict)
+    """Other flow -> marks that both have."""
+    twins: list[int] = field(default_factory=list)
+    """Flows with the same media, in the order in which they were found."""
+
+
+@dataclass(slots=True)
+class MediaIdentity:
+    """Compares the payloads of flows that began lately."""
+
+    flows: FlowTable
+    _sampled: dict[int, _Sampled] = field(default_factory=dict)
+    _open: dict[int, None] = field(default_factory=dict)
+    _seen: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    """Mark -> (flow, time in ns) of its sightings."""
+    _marks: UInt64 = field(default_factory=lambda: np.zeros(0, np.uint64))
+    _chosen: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+
+    def begin(self, flow: int) -> None:
+        """A flow begins: look at its first packets."""
+        if flow not in self._sampled:
+            self._sampled[flow] = _Sampled()
+            self._open[flow] = None
+
+    def forget(self, flow: int) -> None:
+        """A flow is over."""
+        self._open.pop(flow, None)
+        gone = self._sampled.pop(flow, None)
+        for mark in gone.marks if gone is not None else ():
+            left = [each for each in self._seen.get(mark, ()) if each[0] != flow]
+            if left:
+                self._seen[mark] = left
+            else:
+                self._seen.pop(mark, None)
+
+    def twins(self, flow: int) -> list[int]:
+        """Flows known to carry the same media."""
+        sampled = self._sampled.get(flow)
+        return sampled.twins if sampled is not None else []
+
+    def look(self, stager: Stager) -> Iterator[Pair]:
+        """Take in the window's packets of beginning flows; gives the pairs of flows found alike."""
+        window, starts = stager.window, stager.starts
+        for flow in list(self._open):
+            begin, end = int(starts[flow]), int(starts[flow + 1])
+            sampled = self._sampled[flow]
+            if begin == end:
+                continue
+            mine = stager.order[begin:end]
+            if sampled.until >= 0:
+                mine = mine[window.time[mine] > sampled.until]
+            mine = mine[: MOST_PACKETS - sampled.packets]
+            if len(mine) == 0:
+                continue
+            yield from self._take(flow, sampled, mine, window)
+            sampled.packets += len(mine)
+            sampled.until = int(window.time[mine[-1]])
+            if sampled.packets >= MOST_PACKETS or len(sampled.marks) >= MOST_MARKS:
+                del self._open[flow]
+
+    def _take(self, flow: int, sampled: _Sampled, mine: Int32, window: Window) -> Iterator[Pair]:
+        if len(self._marks) < len(mine):
+            self._marks = np.zeros(2 * len(mine), np.uint64)
+            self._chosen = np.zeros(2 * len(mine), np.int32)
+        count = kernels.mark_payloads(
+            mine, window.offset, window.header, window.size, window.arena, self._marks, self._chosen
+        )
+        times = window.time[mine[self._chosen[:count]]].tolist()
+        for mark, time in zip(self._marks[:count].tolist(), times, strict=True):
+            if len(sampled.marks) >= MOST_MARKS:
+                return
+            if mark in sampled.marks:
+                sampled.repeated.add(mark)
+                continue
+            sampled.marks.add(mark)
+            yield from self._compare(flow, sampled, mark, time)
+            self._remember(flow, mark, time)
+
+    def _remember(self, flow: int, mark: int, time: int) -> None:
+        if mark in self._seen:
+            self._seen[mark].append((flow, time))
+            return
+        self._seen[mark] = [(flow, time)]
+        if len(self._seen) > MOST_KNOWN:
+            del self._seen[next(iter(self._seen))]
+
+    def _compare(self, flow: int, sampled: _Sampled, mark: int, time: int) -> Iterator[Pair]:
+        known = self._seen.get(mark, ())
+        if len(known) >= MOST_SHARING:
+            return
+        for other, at in known:
+            peer = self._sampled.get(other)
+            if peer is None or other in sampled.twins or abs(time - at) > LAG or not self._passes_on(other, flow):
+                continue
+            shared = sampled.shared.setdefault(other, set())
+            shared.add(mark)
+            if len(shared - sampled.repeated - peer.repeated) >= ENOUGH:
+                sampled.twins.append(other)
+                peer.twins.append(flow)
+                yield other, flow
+
+    def _passes_on(self, one: int, other: int) -> bool:
+        """Whether the two flows meet at a host that may have passed the media on, and that is not its source."""
+        a, b = self.flows.addresses[one].tolist(), self.flows.addresses[other].tolist()
+        return (a[2:] == b[:2] and b[2:] != a[:2]) or (b[2:] == a[:2] and a[2:] != b[:2])
+
+
+def most_lag(one: tuple[int, ...], to_one: tuple[int, ...], other: tuple[int, ...], to_other: tuple[int, ...]) -> int:
+    """ns by which two flows of equal SSRC may lie apart and still be the same packets.
+
+    One source that plays the same to several places (a load generator) has no lag to excuse it; a relay may buffer.
+    Arguments are (high, low, port) of the sources and destinations.
+    """
+    if one == other:
+        return FORKED_LAG
+    if to_one[:2] == other[:2] or to_other[:2] == one[:2]:
+        return RELAYED_LAG
+    return UNRELATED_LAG
