@@ -35,7 +35,9 @@ def main() -> NoReturn:
 def _run() -> NoReturn:
     from recorder import settings
     from recorder.cli_app import app
+    from recorder.warmup import choose_kernel_cache
 
+    choose_kernel_cache()
     values = settings.load(Path.cwd(), os.environ)
     app(default_map=settings.defaults(values))
     sys.exit(0)

@@ -1,40 +1,62 @@
-"""Whether the kernels are compiled already: the first run after an installation compiles them, and should say so.
+"""Where compiled kernels are kept, and whether they are compiled already.
 
-In: the kernels' sources. Out: an answer from a mark that a complete run leaves where numba keeps its cache. The mark
-is only for the user's information: without it kernels work all the same.
+In: the kernels' sources. Out: a cache directory of their own for every state of the sources, for numba's cache does not
+notice that a kernel's callee in another file has changed; and an answer to "will this run compile?", from a mark that
+a complete run leaves there. Call `choose_kernel_cache` before anything imports numba.
 """
 
 import os
+import shutil
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from platform import machine, node, python_version
 
+_VARIABLE = "NUMBA_CACHE_DIR"
+_MARK = "complete"
+_KEPT = 3
+"""Caches of earlier states of the sources that are left where they are."""
+
+
+def choose_kernel_cache() -> None:
+    """Have numba keep this version's kernels in a directory of their own, unless the user has chosen one."""
+    if os.environ.get(_VARIABLE):
+        return
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spanrec"
+    chosen = home / f"kernels-{_fingerprint()}"
+    try:
+        if not chosen.is_dir():
+            chosen.mkdir(parents=True, exist_ok=True)
+            older = sorted(home.glob("kernels-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+            for path in older[_KEPT + 1 :]:
+                shutil.rmtree(path, ignore_errors=True)
+    except OSError:
+        return  # numba then finds a place of its own, or compiles every time
+    os.environ[_VARIABLE] = str(chosen)
+
 
 def kernels_are_cached() -> bool:
     """Whether a run with these very kernels has been completed here."""
-    return any(place.exists() for place in _marks())
+    mark = _mark()
+    return mark is not None and mark.exists()
 
 
 def note_kernels_cached() -> None:
-    """Leave the mark, in the first place that can be written."""
-    for place in _marks():
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.touch()
-            return
-        except OSError:
-            continue
+    """Leave the mark."""
+    mark = _mark()
+    if mark is None:
+        return
+    try:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    except OSError:
+        return
 
 
-def _marks() -> list[Path]:
-    """Where the mark may stand: numba's own directory if it is set, beside the kernels, the user's cache."""
-    name = f"kernels-{_fingerprint()}"
-    package = Path(__file__).resolve().parent
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    if chosen:
-        return [Path(chosen) / name]
-    return [package / "__pycache__" / name, Path.home() / ".cache" / "spanrec" / name]
+def _mark() -> Path | None:
+    """Where the mark stands; None where numba's cache is not ours to know."""
+    directory = os.environ.get(_VARIABLE)
+    return Path(directory) / f"{_MARK}-{_fingerprint()}" if directory else None
 
 
 def _fingerprint() -> str:
@@ -42,6 +64,6 @@ def _fingerprint() -> str:
     root = Path(__file__).resolve().parent.parent
     digest = sha256(f"{python_version()} {machine()} {node()} {version('numba')} {root}".encode())
     for package in ("capture", "decoders"):
-        for source in sorted((root / package).glob("_*.py")):
+        for source in sorted((root / package).rglob("_*.py")):
             digest.update(source.read_bytes())
     return digest.hexdigest()[:16]

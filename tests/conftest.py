@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from recorder.warmup import choose_kernel_cache
+
+# Before any test imports a kernel: a cache of these very sources, shared by all processes of the run.
+choose_kernel_cache()
+
 
 @pytest.fixture(scope="session")
 def captures() -> Path:

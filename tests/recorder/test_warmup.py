@@ -1,0 +1,57 @@
+"""Kernels are kept apart for every state of their sources."""
+
+import os
+
+import pytest
+
+from recorder import warmup
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    yield tmp_path / "spanrec"
+    os.environ.pop("NUMBA_CACHE_DIR", None)
+
+
+def test_a_directory_is_chosen_and_marked_once_a_run_is_complete(home):
+    warmup.choose_kernel_cache()
+    assert os.environ["NUMBA_CACHE_DIR"].startswith(str(home))
+    assert not warmup.kernels_are_cached()
+    warmup.note_kernels_cached()
+    assert warmup.kernels_are_cached()
+
+
+def test_what_the_user_has_chosen_stands(home, monkeypatch, tmp_path):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "mine"))
+    warmup.choose_kernel_cache()
+    assert os.environ["NUMBA_CACHE_DIR"] == str(tmp_path / "mine")
+
+
+def test_old_caches_are_removed_but_for_a_few(home):
+    for age in range(6):
+        old = home / f"kernels-old{age}"
+        old.mkdir(parents=True)
+        os.utime(old, (1000 + age, 1000 + age))
+    warmup.choose_kernel_cache()
+    assert sorted(path.name for path in home.iterdir() if "old" in path.name) == [
+        "kernels-old3",
+        "kernels-old4",
+        "kernels-old5",
+    ]
+
+
+def test_other_sources_make_another_cache(home, monkeypatch):
+    first = warmup._fingerprint()
+    monkeypatch.setattr(warmup, "version", lambda _: "0.0")
+    assert warmup._fingerprint() != first
+
+
+def test_a_home_that_cannot_be_written_is_no_error(home, monkeypatch, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    warmup.choose_kernel_cache()
+    assert "NUMBA_CACHE_DIR" not in os.environ
+    assert not warmup.kernels_are_cached()
