@@ -87,7 +87,7 @@ class FragmentCounters:
 
 
 @dataclass(frozen=True, slots=True)
-class _Fragment:
+class Fragment:
     """One fragment: `header` is what stands before its body, without any trace of fragmentation."""
 
     key: Key
@@ -158,7 +158,7 @@ class FragmentReassembler:
         self.counters.fragments += 1
         at, size = int(datagrams.payload[row]), int(datagrams.length[row])
         packet = datagrams.packets.buffer[at : at + size].tobytes()
-        fragment = _parse(packet, int(datagrams.realm[row]), whole=not datagrams.missing[row])
+        fragment = parse_fragment(packet, int(datagrams.realm[row]), whole=not datagrams.missing[row])
         if fragment is None:
             self.counters.malformed += 1
             return
@@ -176,7 +176,7 @@ class FragmentReassembler:
         elif kind == KIND_TCP:
             yield from _segment(inner, rebuilt, seen)
 
-    def _add(self, fragment: _Fragment, seen: _Seen) -> bytes | None:
+    def _add(self, fragment: Fragment, seen: _Seen) -> bytes | None:
         """Add a fragment to its datagram; the packet, as if it had never been cut, where that completes it."""
         key, offset = fragment.key, fragment.offset
         end = offset + len(fragment.body)
@@ -211,7 +211,7 @@ class FragmentReassembler:
     def _complete(self, key: Key, partial: _Partial, time: int) -> bytes | None:
         self._drop(key)
         body = partial.pieces.joined()
-        packet = _whole(partial.header, body)
+        packet = whole_packet(partial.header, body)
         if packet is None:
             self.counters.malformed += 1
             return None
@@ -222,7 +222,7 @@ class FragmentReassembler:
             del self._done[next(iter(self._done))]
         return packet
 
-    def _is_repeated(self, fragment: _Fragment, time: int) -> bool:
+    def _is_repeated(self, fragment: Fragment, time: int) -> bool:
         """Whether this is a further copy of a fragment whose datagram is complete already."""
         done = self._done.get(fragment.key)
         if done is None or time - done[0] > DONE_AGE or fragment.key in self._partials:
@@ -247,7 +247,7 @@ class FragmentReassembler:
         first = partial.pieces.first()
         if not partial.header or first is None or len(self._reports) >= MAX_REPORTS:
             return
-        packet = _whole(partial.header, first.data)
+        packet = whole_packet(partial.header, first.data)
         if packet is None:
             return
         inner = decode_frame(packet, LINKTYPE_RAW, realm=key[3])
@@ -266,7 +266,7 @@ class FragmentReassembler:
         return partial
 
 
-def _parse(packet: bytes, realm: int, *, whole: bool) -> _Fragment | None:
+def parse_fragment(packet: bytes, realm: int, *, whole: bool) -> Fragment | None:
     """Read the headers of a packet that begins with IP, None where they are damaged."""
     if len(packet) >= 20 and packet[0] >> 4 == 4:
         size = (packet[0] & 15) * 4
@@ -275,13 +275,13 @@ def _parse(packet: bytes, realm: int, *, whole: bool) -> _Fragment | None:
             return None
         key = (packet[12:20], packet[9], int.from_bytes(packet[4:6], "big"), realm)
         header = packet[:6] + bytes(2) + packet[8:size]
-        return _Fragment(key, header, (flags & 0x1FFF) * 8, bool(flags & 0x2000), packet[size:], whole)
+        return Fragment(key, header, (flags & 0x1FFF) * 8, bool(flags & 0x2000), packet[size:], whole)
     if len(packet) >= 40 and packet[0] >> 4 == 6:
         return _parse6(packet, realm, whole=whole)
     return None
 
 
-def _parse6(packet: bytes, realm: int, *, whole: bool) -> _Fragment | None:
+def _parse6(packet: bytes, realm: int, *, whole: bool) -> Fragment | None:
     pointer, at = 6, 40
     while at + 8 <= len(packet):
         protocol = packet[pointer]
@@ -290,13 +290,13 @@ def _parse6(packet: bytes, realm: int, *, whole: bool) -> _Fragment | None:
             header[pointer] = packet[at]
             flags = int.from_bytes(packet[at + 2 : at + 4], "big")
             key = (packet[8:40], -1, int.from_bytes(packet[at + 4 : at + 8], "big"), realm)
-            return _Fragment(key, bytes(header), flags & 0xFFF8, bool(flags & 1), packet[at + 8 :], whole)
+            return Fragment(key, bytes(header), flags & 0xFFF8, bool(flags & 1), packet[at + 8 :], whole)
         pointer = at
         at += (packet[at + 1] + 2) * 4 if protocol == 51 else (packet[at + 1] + 1) * 8
     return None
 
 
-def _whole(header: bytes, body: bytes) -> bytes | None:
+def whole_packet(header: bytes, body: bytes) -> bytes | None:
     """The packet with its length set, None where that is beyond what IP allows."""
     version6 = header[0] >> 4 == 6
     size = len(header) + len(body) - (40 if version6 else 0)

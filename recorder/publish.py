@@ -56,21 +56,21 @@ class Publisher:
     _spilled: int = 0
     _file: IO[bytes] | None = None
 
-    def take(self, finished: FinishedCall) -> None:
-        """A call is over: finish its audio, keep the rest until the end."""
+    def take(self, finished: FinishedCall) -> bool:
+        """A call is over: finish its audio, keep the rest until the end. False where it will not be recorded."""
         call = finished.call
         if call.id is not None:
             self.ids[call.index] = call.id
         if call.recording_session is not None:
             self.recording_sessions += 1
             self.untaken.append(call)
-            return
+            return False
         if not self.wanted(finished):
             self.not_wanted += 1
             if finished.media is not None and finished.media.directory is not None:
                 self.discard(finished.media.directory)
             self.untaken.append(call)
-            return
+            return False
         audio: Future[AudioReport | None] | AudioReport | None = None
         if finished.media is not None and finished.media.tracks:
             if self.executor is not None:
@@ -80,6 +80,7 @@ class Publisher:
         self._waiting.append((finished, audio))
         if len(self._waiting) >= SPILL:
             self._spill()
+        return True
 
     def _spill(self) -> None:
         """Write the calls that wait to the spool."""

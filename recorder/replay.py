@@ -8,15 +8,18 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from functools import partial
 
 from capture.batch import PacketBatch
 from capture.errors import CaptureError
 from capture.source import CaptureFile, link_type_name
 from recorder.ahead import run_ahead
 from recorder.catalogue import Catalogue
-from recorder.engine import Engine, Prepared, prepare
+from recorder.engine import Engine, FinishedCall, Prepared, prepare
 from recorder.inputs import Inputs, Source
 from recorder.model import CaptureReport
+from recorder.packet_index import Index
+from recorder.packets import write_packets
 from recorder.publish import Publisher, write_documents
 from recorder.replay_types import ReplayCounts, ReplayOptions, ReplaySummary, Reporter
 from recorder.selection import selects
@@ -43,9 +46,11 @@ def replay(options: ReplayOptions, reporter: Reporter) -> ReplaySummary:
             discard=store.discard,
         )
         stack.callback(publisher.close)
+        index = stack.enter_context(closing(Index(store.partial))) if options.keep_packets else None
         engine = Engine(
             directory_of=lambda call: store.begin(call.id) if call.id else store.partial,
-            sink=publisher.take,
+            sink=partial(_take, publisher, index),
+            observers=() if index is None else (index,),
             workers=workers,
             executor=executor,
         )
@@ -57,10 +62,18 @@ def replay(options: ReplayOptions, reporter: Reporter) -> ReplaySummary:
             raise CaptureError("; ".join(f"{f.name}: {d.text}" for f in source.files for d in f.damage))
         note_kernels_cached()
         captures = [_report(file) for file in source.files]
+        if index is not None:
+            write_packets(index, inputs, store.begin, store.partial, reporter.warning)
         summary = _publish(engine, publisher, store, captures, options, reporter)
         if failure is not None:
             raise failure
         return summary
+
+
+def _take(publisher: Publisher, index: Index | None, finished: FinishedCall) -> None:
+    """A call is over."""
+    if publisher.take(finished) and index is not None:
+        index.keep(finished.call)
 
 
 def _run(engine: Engine, source: Source, workers: int, reporter: Reporter) -> BaseException | None:
