@@ -10,7 +10,7 @@ Field names are those of the JSON; a trailing underscore (`from_`) keeps a Pytho
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from math import isfinite
 from typing import Any, ClassVar, Literal, Protocol, cast
 from uuid import UUID
@@ -286,8 +286,12 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **published}
 
 
+@lru_cache(maxsize=1024)
 def format_time(nanoseconds: int) -> Time:
-    """RFC 3339 with microseconds and Z; what is finer is cut off, as it is in pcap files."""
+    """RFC 3339 with microseconds and Z; what is finer is cut off, as it is in pcap files.
+
+    Document, metadata and trace of a call name the same few instants again and again: those are remembered.
+    """
     moment = _EPOCH + timedelta(microseconds=nanoseconds // 1000)
     return moment.isoformat(timespec="microseconds") + "Z"
 

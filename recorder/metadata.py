@@ -13,18 +13,16 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
-from typing import Any
 from uuid import UUID
 
-from lxml import etree
-
 from recorder import metadata_extension as extension
-from recorder.metadata_ids import Identifiers, group_uuid, id_text
+from recorder.document import format_time
+from recorder.metadata_ids import Identifiers, Texts, id_text
 from recorder.metadata_text import ANONYMOUS, aor_uri, xml_text
 from recorder.model import AudioReport, Call, CallState, CaptureReport, IdentityOrigin, Party, Side, StreamReport
+from recorder.xml_element import Element
 
 NAMESPACE = "urn:ietf:params:xml:ns:recording:1"
-DECLARATION = b'<?xml version="1.0" encoding="UTF-8"?>\n'
 
 _SHORT = range(-0x8000, 0x8000)
 """xs:short, the type of a reason's cause."""
@@ -53,24 +51,25 @@ def build_metadata(
         group_id: Of its conversation, as in call.json: the identifier of the first call, its own where alone.
         version: Of the program; that of the installed distribution where not given.
     """
-    recording = etree.Element(_tag("recording"), nsmap={None: NAMESPACE, extension.PREFIX: extension.NAMESPACE})
+    recording = Element("recording", {"xmlns": NAMESPACE, f"xmlns:{extension.PREFIX}": extension.NAMESPACE})
     _add(recording, "datamode", "complete")
+    texts = ids.texts(group_id)
     stream_ids = _stream_ids(streams, ids)
-    _add_group(recording, call, group_id)
-    _add_session(recording, call, ids, group_id)
+    _add_group(recording, call, texts, group_id)
+    _add_session(recording, call, texts)
     for party in (call.caller, call.callee):
-        _add_participant(recording, party, ids)
+        _add_participant(recording, party, texts)
     for stream, stream_id in zip(streams, stream_ids, strict=True):
-        element = _add(recording, "stream", stream_id=stream_id, session_id=id_text(ids.session))
-        _add(element, "label", xml_text(stream.label))
+        element = _add(recording, "stream", stream_id=stream_id, session_id=texts.session)
+        _add(element, "label", stream.label)
         extension.add_media(element, stream)
-    _add_session_recording(recording, call, streams, ids)
+    _add_session_recording(recording, call, streams, texts)
     for party in (call.caller, call.callee):
-        _add_participant_session(recording, call, party, ids)
+        _add_participant_session(recording, call, party, texts)
     for side in Side:
-        _add_participant_streams(recording, side, streams, stream_ids, ids)
+        _add_participant_streams(recording, side, streams, stream_ids, texts)
     extension.add_provenance(recording, call, audio, captures, version or _version())
-    return DECLARATION + etree.tostring(recording, encoding="UTF-8", pretty_print=True)
+    return recording.document()
 
 
 @cache
@@ -81,22 +80,16 @@ def _version() -> str | None:
         return None
 
 
-def _tag(name: str) -> str:
-    return f"{{{NAMESPACE}}}{name}"
+def _add(parent: Element, name: str, text: str | None = None, **attributes: str) -> Element:
+    return parent.add(name, attributes, text)
 
 
-def _add(parent: Any, name: str, text: str | None = None, **attributes: str) -> Any:
-    element = etree.SubElement(parent, _tag(name), attributes)
-    element.text = text
-    return element
-
-
-def _add_times(parent: Any, begin: int | None, end: int | None, names: tuple[str, str]) -> None:
+def _add_times(parent: Element, begin: int | None, end: int | None, names: tuple[str, str]) -> None:
     """Begin and end as far as known; an end never lies before its begin (captures of two clocks can say so)."""
     if begin is not None:
-        _add(parent, names[0], extension.time_text(begin))
+        _add(parent, names[0], format_time(begin))
     if end is not None:
-        _add(parent, names[1], extension.time_text(end if begin is None else max(begin, end)))
+        _add(parent, names[1], format_time(end if begin is None else max(begin, end)))
 
 
 _ASSOCIATION = ("associate-time", "disassociate-time")
@@ -118,31 +111,31 @@ def _stop(call: Call) -> int | None:
     return None if call.state in _OPEN_ENDED else call.ended
 
 
-def _add_group(recording: Any, call: Call, group_id: UUID) -> None:
+def _add_group(recording: Element, call: Call, texts: Texts, group_id: UUID) -> None:
     """RFC 7865, section 6.2. When a group of several calls ended is not one call's to tell."""
     alone = call.group is None and group_id == call.id
-    element = _add(recording, "group", group_id=id_text(group_uuid(group_id)))
+    element = _add(recording, "group", group_id=texts.group)
     _add_times(element, call.started, _stop(call) if alone else None, _ASSOCIATION)
     extension.add_conversation(element, call, group_id)
 
 
-def _add_session(recording: Any, call: Call, ids: Identifiers, group_id: UUID) -> None:
+def _add_session(recording: Element, call: Call, texts: Texts) -> None:
     """RFC 7865, section 6.3."""
-    element = _add(recording, "session", session_id=id_text(ids.session))
+    element = _add(recording, "session", session_id=texts.session)
     for session_id in dict.fromkeys(call.session_ids):
-        _add(element, "sipSessionID", xml_text(session_id))
+        _add(element, "sipSessionID", session_id)
     for protocol, cause, text in call.reason_headers:
         if cause in _SHORT:  # what the schema cannot hold is in the extension
-            _add(element, "reason", xml_text(text) or None, cause=str(cause), protocol=xml_text(protocol))
-    _add(element, "group-ref", id_text(group_uuid(group_id)))
+            _add(element, "reason", text or None, cause=str(cause), protocol=protocol)
+    _add(element, "group-ref", texts.group)
     start = None if call.state is CallState.MEDIA_ONLY else call.started
     _add_times(element, start, _stop(call), _SESSION)
     extension.add_call(element, call)
 
 
-def _add_participant(recording: Any, party: Party, ids: Identifiers) -> None:
+def _add_participant(recording: Element, party: Party, texts: Texts) -> None:
     """RFC 7865, section 6.5."""
-    element = _add(recording, "participant", participant_id=id_text(ids.participant(party.side)))
+    element = _add(recording, "participant", participant_id=texts.participants[party.side])
     for aor, name in _name_ids(party):
         identity = _add(element, "nameID", aor=aor)
         if name:
@@ -169,37 +162,37 @@ def _name_ids(party: Party) -> list[tuple[str, str | None]]:
     return found or [(ANONYMOUS, None)]
 
 
-def _add_session_recording(recording: Any, call: Call, streams: Sequence[StreamReport], ids: Identifiers) -> None:
+def _add_session_recording(recording: Element, call: Call, streams: Sequence[StreamReport], texts: Texts) -> None:
     """RFC 7865, section 6.4: the call was recorded from its first packet seen to its last."""
-    element = _add(recording, "sessionrecordingassoc", session_id=id_text(ids.session))
+    element = _add(recording, "sessionrecordingassoc", session_id=texts.session)
     begin = min([call.started, *(s.started for s in streams)])
     end = max([call.last_seen, call.ended or 0, *(s.ended for s in streams)])
     _add_times(element, begin, end, _ASSOCIATION)
 
 
-def _add_participant_session(recording: Any, call: Call, party: Party, ids: Identifiers) -> None:
+def _add_participant_session(recording: Element, call: Call, party: Party, texts: Texts) -> None:
     """RFC 7865, section 6.6; the parameters are the capabilities of the participant's Contact (RFC 3840)."""
     element = _add(
         recording,
         "participantsessionassoc",
-        participant_id=id_text(ids.participant(party.side)),
-        session_id=id_text(ids.session),
+        participant_id=texts.participants[party.side],
+        session_id=texts.session,
     )
     answered = call.answered if party.side is Side.CALLEE else None
     joined = next(time for time in (party.joined, answered, call.started) if time is not None)
     _add_times(element, joined, party.left if party.left is not None else _stop(call), _ASSOCIATION)
     for name, value in party.contact_params:
-        _add(element, "param", pname=xml_text(name), pval=xml_text(value))
+        _add(element, "param", pname=name, pval=value)
 
 
 def _add_participant_streams(
-    recording: Any, side: Side, streams: Sequence[StreamReport], stream_ids: Iterable[str], ids: Identifiers
+    recording: Element, side: Side, streams: Sequence[StreamReport], stream_ids: Iterable[str], texts: Texts
 ) -> None:
     """RFC 7865, section 6.8: each participant sends its own streams and receives the other's."""
     placed = [(stream, stream_id) for stream, stream_id in zip(streams, stream_ids, strict=True) if stream.side]
     if not placed:
         return
-    element = _add(recording, "participantstreamassoc", participant_id=id_text(ids.participant(side)))
+    element = _add(recording, "participantstreamassoc", participant_id=texts.participants[side])
     for name, owner in (("send", side), ("recv", side.other)):
         for stream, stream_id in placed:
             if stream.side is owner:

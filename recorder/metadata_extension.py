@@ -8,15 +8,10 @@ Digits that were dialled are left out: they can be secrets, and metadata travels
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import isfinite
-from typing import Any
 from uuid import UUID
 
-from lxml import etree
-
 from recorder.document import format_time
-from recorder.metadata_text import xml_text
 from recorder.model import (
     AudioReport,
     Call,
@@ -27,6 +22,7 @@ from recorder.model import (
     Side,
     StreamReport,
 )
+from recorder.xml_element import Element
 
 NAMESPACE = "urn:spanrec:metadata:1"
 PREFIX = "sr"
@@ -34,14 +30,14 @@ PREFIX = "sr"
 Value = str | int | float | None
 
 
-def add_conversation(group: Any, call: Call, first_call: UUID) -> None:
+def add_conversation(group: Element, call: Call, first_call: UUID) -> None:
     """In `group`: the first call of the conversation and what ties this call to others."""
     element = _add(group, "conversation", first_call=str(first_call))
     for reason in dict.fromkeys(reason for _, reason in call.group_reasons):
         _add(element, "tied-by", reason)
 
 
-def add_call(session: Any, call: Call) -> None:
+def add_call(session: Element, call: Call) -> None:
     """In `session`: the call as its signalling tells it, and who else recorded it."""
     element = _add(
         session,
@@ -68,7 +64,7 @@ def add_call(session: Any, call: Call) -> None:
         _add(element, "warning", warning.text, code=warning.code)
 
 
-def _add_recorded_by(call: Any, session: RecordingSession) -> None:
+def _add_recorded_by(call: Element, session: RecordingSession) -> None:
     """A recording session of somebody else's SRC (RFC 7866) that was seen to record the call."""
     element = _add(
         call,
@@ -86,7 +82,7 @@ def _add_recorded_by(call: Any, session: RecordingSession) -> None:
         _add(element, "aor", aor)
 
 
-def add_party(participant: Any, party: Party) -> None:
+def add_party(participant: Element, party: Party) -> None:
     """In `participant`: role, signalling address and every identity heard, verbatim, with where it stood."""
     element = _add(participant, "party", role=party.side, address=_endpoint(party.address))
     for identity in party.identities:
@@ -102,7 +98,7 @@ _ORIGINS = {
 }
 
 
-def add_media(parent: Any, stream: StreamReport) -> None:
+def add_media(parent: Element, stream: StreamReport) -> None:
     """In `stream`: what was on the wire and how well it came."""
     element = _add(
         parent,
@@ -153,7 +149,7 @@ def add_media(parent: Any, stream: StreamReport) -> None:
 
 
 def add_provenance(
-    recording: Any, call: Call, audio: AudioReport | None, captures: Sequence[CaptureReport], version: str | None
+    recording: Element, call: Call, audio: AudioReport | None, captures: Sequence[CaptureReport], version: str | None
 ) -> None:
     """In `recording`: the program, the audio that goes with the document and the packets that all of it came from."""
     element = _add(recording, "provenance")
@@ -181,29 +177,20 @@ def _encryption(stream: StreamReport) -> str:
     return "decrypted" if stream.decrypted else "not-decrypted"
 
 
-@lru_cache(maxsize=256)
-def time_text(time: int) -> str:
-    """As in call.json. One document names the same few instants again and again."""
-    return format_time(time)
-
-
 def _time(time: int | None) -> str | None:
-    return None if time is None else time_text(time)
+    return None if time is None else format_time(time)
 
 
 def _endpoint(endpoint: object | None) -> str | None:
     return None if endpoint is None else str(endpoint)
 
 
-def _add(parent: Any, name: str, text: str | None = None, /, **attributes: Value) -> Any:
+def _add(parent: Element, name: str, text: str | None = None, /, **attributes: Value) -> Element:
     """Append an element of our namespace; attributes not known are left out, `_` in names becomes `-`."""
-    element = etree.SubElement(parent, f"{{{NAMESPACE}}}{name}", _shown(attributes))
-    if text is not None:
-        element.text = xml_text(text)
-    return element
+    return parent.add(f"{PREFIX}:{name}", _shown(attributes), text)
 
 
-def _add_known(parent: Any, name: str, /, **attributes: Value) -> None:
+def _add_known(parent: Element, name: str, /, **attributes: Value) -> None:
     """As `_add`, unless nothing of it is known."""
     if _shown(attributes):
         _add(parent, name, **attributes)
@@ -213,7 +200,7 @@ def _shown(attributes: dict[str, Value]) -> dict[str, str]:
     shown = {}
     for key, value in attributes.items():
         if isinstance(value, str):
-            shown[key.replace("_", "-")] = xml_text(value)
+            shown[key.replace("_", "-")] = value
         elif isinstance(value, float):
             if isfinite(value):
                 # Three decimals: what lies beyond is noise.

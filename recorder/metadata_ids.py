@@ -6,6 +6,7 @@ All are derived from the call's own identifier, which stands for a place in a ca
 from binascii import b2a_base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import UUID
 
 from recorder.identifiers import part_uuid
@@ -25,6 +26,14 @@ def group_uuid(first_call: UUID) -> UUID:
     return part_uuid(first_call, "group", 0)
 
 
+class Texts(NamedTuple):
+    """Identifiers as the document writes them again and again."""
+
+    session: str
+    group: str
+    participants: Mapping[Side, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Identifiers:
     """What identifies the parts of one call's document."""
@@ -42,6 +51,11 @@ class Identifiers:
     def participant(self, side: Side) -> UUID:
         """`participant_id`."""
         return self.participants.get(side) or part_uuid(self.call, "participant", 0 if side is Side.CALLER else 1)
+
+    def texts(self, first_call: UUID) -> Texts:
+        """As written; `first_call` is that of the group."""
+        participants = {side: id_text(self.participant(side)) for side in Side}
+        return Texts(id_text(self.session), id_text(group_uuid(first_call)), participants)
 
     def stream(self, label: str, occurrence: int = 0) -> UUID:
         """`stream_id`; `occurrence` tells apart streams that share a label."""
