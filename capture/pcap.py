@@ -102,7 +102,7 @@ class PcapReader:
         return batch if len(batch) or window.position > before or self._lost is not None else None
 
     def _begin(self, window: Window) -> PcapFormat | None:
-        if window.end < FILE_HEADER and not window.final:
+        if self.refusal or (window.end < FILE_HEADER and not window.final):
             return None
         form = parse_file_header(window.buffer[:FILE_HEADER].tobytes())
         if isinstance(form, str):
@@ -135,12 +135,13 @@ class PcapReader:
         columns.start[:walked] = columns.offset[:walked] - form.record_header
         columns.link_type[:walked] = form.link_type
         count = walked
-        if reason == FULL or (reason == SHORT and not window.final and not window.live):
-            # The last one was read only to vouch for the one before it.
-            count = max(walked - 1, 0)
-            position = int(columns.start[count]) if walked else position
+        waits = reason == SHORT and not window.final and not window.live
+        if walked and (reason == FULL or waits or (reason == IMPLAUSIBLE and walked > 1)):
+            # The last one was read only to vouch for the one before it, and comes again.
+            count = walked - 1
+            position = int(columns.start[count])
         elif reason == IMPLAUSIBLE and walked:
-            count, position = self._judge_last(window, form, columns, walked, position)
+            count, position = self._judge(window, form, int(columns.start[0]), position)
         elif reason == IMPLAUSIBLE:
             self._lose(window, position, IMPLAUSIBLE_RECORD)
         elif reason == SHORT and window.final and position < window.end:
@@ -148,20 +149,16 @@ class PcapReader:
         window.position = position
         return self._numbering.batch(window, columns, count, walked, jumped)
 
-    def _judge_last(
-        self, window: Window, form: PcapFormat, columns: Columns, walked: int, position: int
-    ) -> tuple[int, int]:
-        """No record follows the last one: is that one's length wrong? (records to hand on, where to go on)."""
-        start = int(columns.start[walked - 1])
-        near = int(columns.time[walked - 2]) if walked > 1 else self._numbering.last
-        place, state = self._search(window, form, start + 1, position, near, lone=False)
+    def _judge(self, window: Window, form: PcapFormat, start: int, position: int) -> tuple[int, int]:
+        """No record follows the one at `start`: is its length wrong? (records to hand on, where to go on)."""
+        place, state = self._search(window, form, start + 1, position, self._numbering.last, lone=False)
         if state == FOUND:
             self._log.note(window.base + start, place - start, OVERLONG)
-            return walked - 1, place
+            return 0, place
         if state == MORE:
-            return walked - 1, start
+            return 0, start
         self._lose(window, position, IMPLAUSIBLE_RECORD)
-        return walked, position
+        return 1, position
 
     def _lose(self, window: Window, position: int, why: str) -> None:
         self._lost = window.base + position

@@ -134,26 +134,26 @@ class PcapngReader:
         walked, reason, jumped = self._walk_blocks(window, columns, stop)
         while reason not in (FULL, SHORT, BAD_BLOCK):
             # The block between vouches for the packets before it, so that they may go.
+            batch = self._numbering.batch(window, columns, walked, walked, jumped)
             reason = self._take_block(window, reason)
             if walked or reason in (SHORT, BAD_BLOCK):
-                return self._settle(window, reason, columns, walked, walked, jumped)
+                self._settle(window, reason)
+                return batch
             walked, reason, jumped = self._walk_blocks(window, columns, stop)
         count = walked
         # A packet that fills a span by itself goes on without the next as its witness.
         if (reason == FULL and walked > 1) or (reason == SHORT and walked and not window.final and not window.live):
             count = walked - 1
             window.position = int(columns.start[count])
-        return self._settle(window, reason, columns, count, walked, jumped)
+        self._settle(window, reason)
+        return self._numbering.batch(window, columns, count, walked, jumped)
 
-    def _settle(
-        self, window: Window, reason: int, columns: Columns, count: int, walked: int, jumped: bool
-    ) -> PacketBatch:
-        """Make a batch; note where the chain of blocks breaks."""
+    def _settle(self, window: Window, reason: int) -> None:
+        """Remember where the chain of blocks breaks, if it does."""
         if reason == BAD_BLOCK:
             self._lose(window, NO_BLOCK)
         elif reason == SHORT and window.final and window.position < window.end:
             self._lose(window, TRUNCATED)
-        return self._numbering.batch(window, columns, count, walked, jumped)
 
     def _walk_blocks(self, window: Window, columns: Columns, stop: int) -> tuple[int, int, bool]:
         """Let the kernel read: (rows, why it stopped, whether a time jumped)."""

@@ -138,3 +138,57 @@ def merged(captures):
         (latest, rank, row) for rank, times in enumerate(captures) for row, latest in enumerate(accumulate(times, max))
     ]
     return [(rank, row) for _, rank, row in sorted(keyed)]
+
+
+KNOWN_TYPES = {*range(1, 11), 0xBAD, 0x40000BAD, 0x0A0D0D0A}
+SECTION = 0x0A0D0D0A
+MAGIC = 0x1A2B3C4D
+
+
+def block_length(data, at, big):
+    """Octets of the block there, 0 where it is none, None where the data end first."""
+    stated = number(data, at + 4, big)
+    if not 12 <= stated <= 16 << 20:
+        return 0
+    length = -(-stated // 4) * 4
+    if at + length > len(data):
+        return None
+    return length if number(data, at + length - 4, big) in (stated, length) else 0
+
+
+def block_holds(data, at, final, big, interfaces):
+    """Is there a block of a known type, and a block or the end behind it? True, False, or None: not to be said yet."""
+    for first in (True, False):
+        ended = None if not final else not first
+        if at == len(data) and final and not first:
+            return True
+        known = len(data) - at < 4 or number(data, at, big) in KNOWN_TYPES
+        if first and not known:
+            return False
+        if at + 12 > len(data):
+            return ended
+        kind = number(data, at, False)
+        if kind == SECTION:
+            orders = [order for order in (False, True) if number(data, at + 8, order) == MAGIC]
+            if not orders:
+                return False
+            big = orders[0]
+        length = block_length(data, at, big)
+        if length is None:
+            return ended
+        if not length:
+            return False
+        if first and number(data, at, big) == 6 and length >= 32 and number(data, at + 8, big) < interfaces:
+            size = number(data, at + 20, big)
+            if -(-size // 4) * 4 == length - 32:
+                return True
+        at += length
+    return True
+
+
+def find_pcapng(data, position, stop, final, big, interfaces):
+    for at in range(position, stop):
+        verdict = block_holds(data, at, final, big, interfaces)
+        if verdict is not False:
+            return at, verdict
+    return max(position, stop), False

@@ -215,14 +215,16 @@ def test_what_is_no_pcap_is_refused(data, why):
     assert why in reader.refusal
 
 
-mutations = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=8)), max_size=6)
+places = st.floats(0, 1, exclude_max=True)
+mutations = st.lists(st.tuples(places, st.integers(0, 40), st.binary(max_size=40)), max_size=6)
 
 
 def mutate(data, changes):
+    """Replace octets at places (given as parts of the whole) by others, not always as many."""
     data = bytearray(data)
-    for place, octets in changes:
+    for place, gone, octets in changes:
         at = int(place * len(data))
-        data[at : at + len(octets)] = octets
+        data[at : at + (gone if gone % 3 else len(octets))] = octets
     return bytes(data)
 
 
@@ -233,7 +235,6 @@ def test_damaged_files_never_raise_and_are_read_alike_however_they_are_cut(chang
     found, damage, reader = read_all(data)
     again, damage_again, _ = read_all(data, limit, chunk=chunk)
     assert (again, damage_again) == (found, damage)
-    assert sum(16 + len(row[2]) for row in found) + sum(d.skipped for d in damage) <= len(data)
     if not reader.refusal:
         assert sum(16 + len(row[2]) for row in found) + sum(d.skipped for d in damage) == len(data) - 24
 

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from capture import _pcapng_kernels as kernels
-from capture._pcap_kernels import UNKNOWN
+from capture._pcap_kernels import FOUND, MORE, NOTHING, UNKNOWN
 from capture.pcapng import PcapngReader
 from tests import naive_records as naive
 from tests.capture.test_pcap import expected, mutate, mutations, read_all
@@ -267,11 +267,16 @@ def test_walk_agrees_with_its_naive_twin(parts, changes, interfaces):
     assert list(zip(time, offset, captured, wire, link, strict=True)) == naive.pcapng_packets(data, 0, False, described)
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(sound_blocks, min_size=1, max_size=5), st.binary(max_size=30), st.booleans())
-def test_search_finds_the_first_of_several_sound_blocks(parts, garbage, final):
-    data = garbage + b"".join(parts) + OTHER_BLOCKS[1]
-    place, state = kernels.find_pcapng(np.frombuffer(data, np.uint8), 0, len(data), len(data), final, False, 3)
-    assert place <= len(garbage) or parts[0] == OTHER_BLOCKS[-1]
-    if place == len(garbage):
-        assert state in (kernels.FOUND, kernels.MORE)
+@settings(max_examples=300, deadline=None)
+@given(
+    st.binary(max_size=30),
+    st.lists(st.one_of(sound_blocks, st.sampled_from([section(), section(">")])), max_size=5),
+    mutations,
+    st.booleans(),
+    st.booleans(),
+)
+def test_search_agrees_with_its_naive_twin(garbage, parts, changes, final, big):
+    data = garbage + mutate(b"".join(parts), changes)
+    place, state = kernels.find_pcapng(np.frombuffer(data, np.uint8), 0, len(data), len(data), final, big, 2)
+    verdict = {FOUND: True, MORE: None, NOTHING: False}[state]
+    assert (place, verdict) == naive.find_pcapng(data, 0, len(data), final, big, 2)
