@@ -235,6 +235,8 @@ class Engine:
         streams: list[StreamReport] = []
         if media is not None and self.media is not None:
             streams = report_media(media, self.media.table)
+            if call.recording_session is not None:
+                call.recording_session.packets = sum(stream.packets for stream in streams)
             for observer in self.observers:
                 observer.finished(call, sightings(media, self.media))
             self.media.release_rows(media)

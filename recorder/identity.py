@@ -26,8 +26,8 @@ ENOUGH = 4
 """Marks that two flows must share."""
 LAG = 500_000_000
 """ns by which the copy of a payload may be later or earlier."""
-RELAYED_LAG = 1_000_000_000
-UNRELATED_LAG = 200_000_000
+RELAYED_LAG = 200_000_000
+UNRELATED_LAG = 60_000_000
 FORKED_LAG = 5_000_000
 
 Pair = tuple[int, int]

@@ -37,6 +37,8 @@ IDLE = 10_000_000_000
 """ns without a packet after which an unclaimed flow is forgotten."""
 MIN_PACKETS = 8
 """Packets in sequence that make media without signalling a call."""
+SAME_LAG = 20_000_000
+"""ns by which the sightings of one packet at several hops may differ in their lag."""
 SILENT_FOR = 1_000_000_000
 """ns without a packet after which a nearer sighting no longer keeps a farther one from being heard."""
 
@@ -461,8 +463,11 @@ class MediaEngine:
         Where the other is a recording session, what it carries is another sighting of the call's media.
         """
         others = self._by_ssrc.setdefault(stream.ssrc, [])
-        for other_media, other in others:
-            if other_media is not media and self._in_step(other, stream):
+        found = [(self._lag(o, stream), m, o) for m, o in others if m is not media and self._in_step(o, stream)]
+        # A load generator plays the same to many calls: only the nearest may be the one that was passed on.
+        nearest = min((lag for lag, _, _ in found), default=0)
+        for lag, other_media, other in found:
+            if lag <= nearest + SAME_LAG:
                 self._join(other_media, other, media, stream)
         others.append((media, stream))
         for twin in self._identity.twins(stream.flow):
@@ -503,9 +508,9 @@ class MediaEngine:
         if one is other:
             return
         if one.recording_session:
-            other_stream.forks += 1
+            other_stream.forks.add(one.call.index)
         elif other.recording_session:
-            stream.forks += 1
+            stream.forks.add(other.call.index)
         else:
             self.same_media(one.call.index, other.call.index)
 
@@ -514,22 +519,18 @@ class MediaEngine:
         table, window = self.stager.flows, self.stager.window
         first = int(self.stager.order[self.stager.starts[flow]])
         source, destination = table.source(flow), table.destination(flow)
-        for media, other in self._by_ssrc.get(int(table.ssrcs[flow]), ()):
-            if other.flow == flow or other.primary is not None or media.recording_session:
-                continue
-            sighting = _Sighting(
-                flow,
-                source,
-                destination,
-                int(window.time[first]),
-                int(window.sequence[first]),
-                int(window.stamp[first]),
-            )
-            if self._in_step(other, sighting):
-                return media, other
+        time, sequence, stamp = window.time[first], window.sequence[first], window.stamp[first]
+        sighting = _Sighting(flow, source, destination, int(time), int(sequence), int(stamp))
+        found = [
+            (self._lag(other, sighting), other.first_time, other.row, media, other)
+            for media, other in self._by_ssrc.get(int(table.ssrcs[flow]), ())
+            if other.primary is None and not media.recording_session and self._in_step(other, sighting)
+        ]
+        if found:
+            return min(found, key=lambda each: each[:3])[3:]
         for twin in self._identity.twins(flow):
             for media, other in self._streams.get(twin, ()):
-                if other.primary is None and not media.recording_session:
+                if other.primary is None and not other.alternate and not media.recording_session:
                     return media, other
         return None
 

@@ -27,7 +27,7 @@ def report_media(media: CallMedia, table: StreamTable) -> list[StreamReport]:
         courses = _courses([head, *(s for s in sightings if s.primary is head)], table)
         best = min(courses, key=lambda course: (course.lost, _order(course.parts[0])))
         others = [s for s in sightings if s.primary is None and _shows(s, head, table)]
-        copies = len(courses) - 1 + len(others) + head.forks
+        copies = len(courses) - 1 + len(others) + len(head.forks)
         reports.append(_report(best, head, copies, str(len(reports) + 1), table))
         _warn(media.call, head, best, table)
     _digits(media.call, heads)

@@ -46,8 +46,8 @@ class MediaStream:
     """The same direction at a hop farther from the speaker: counted, not heard."""
     muted: bool = False
     """Carried by a recording session: counted, never recorded."""
-    forks: int = 0
-    """Sightings in recording sessions."""
+    forks: set[int] = field(default_factory=set)
+    """Recording sessions (`Call.index`) that carry it too."""
     layer: int = 0
     fast_rate: int = 0
     """Rate of its G.711, which kernels decode from the window; 0 where it has none."""
