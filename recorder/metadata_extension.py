@@ -7,8 +7,7 @@ nameID, name, reason or param. Their schema: tests/schema/spanrec-metadata-1.xsd
 Digits that were dialled are left out: they can be secrets, and metadata travels further than a call document.
 """
 
-from collections.abc import Sequence
-from math import isfinite
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from recorder.document import format_time
@@ -22,19 +21,17 @@ from recorder.model import (
     Side,
     StreamReport,
 )
-from recorder.xml_element import Element
+from recorder.xml_element import Element, Value, shown
 
 NAMESPACE = "urn:spanrec:metadata:1"
 PREFIX = "sr"
 
-Value = str | int | float | None
-
 
 def add_conversation(group: Element, call: Call, first_call: UUID) -> None:
     """In `group`: the first call of the conversation and what ties this call to others."""
-    element = _add(group, "conversation", first_call=str(first_call))
+    element = _add(group, "conversation", {"first-call": str(first_call)})
     for reason in dict.fromkeys(reason for _, reason in call.group_reasons):
-        _add(element, "tied-by", reason)
+        _add(element, "tied-by", {}, reason)
 
 
 def add_call(session: Element, call: Call) -> None:
@@ -42,26 +39,28 @@ def add_call(session: Element, call: Call) -> None:
     element = _add(
         session,
         "call",
-        state=call.state,
-        started=_time(call.started),
-        ringing=_time(call.ringing),
-        answered=_time(call.answered),
-        ended=_time(call.ended),
-        last_seen=_time(max(call.last_seen, call.started)),
-        sip_status=call.sip_status,
-        sip_reason=call.sip_reason,
-        ended_by=call.ended_by,
+        {
+            "state": call.state,
+            "started": _time(call.started),
+            "ringing": _time(call.ringing),
+            "answered": _time(call.answered),
+            "ended": _time(call.ended),
+            "last-seen": _time(max(call.last_seen, call.started)),
+            "sip-status": call.sip_status,
+            "sip-reason": call.sip_reason,
+            "ended-by": call.ended_by,
+        },
     )
     if call.call_id is not None:
-        _add(element, "call-id", call.call_id)
+        _add(element, "call-id", {}, call.call_id)
     for protocol, cause, text in call.reason_headers:
-        _add(element, "reason", text, protocol=protocol, cause=cause)
+        _add(element, "reason", {"protocol": protocol, "cause": cause}, text)
     for hold in call.holds:
-        _add(element, "hold", begin=_time(hold.begin), end=_time(hold.end), by=hold.by)
+        _add(element, "hold", {"begin": _time(hold.begin), "end": _time(hold.end), "by": hold.by})
     for recording_session in call.recorded_by:
         _add_recorded_by(element, recording_session)
     for warning in call.warnings:
-        _add(element, "warning", warning.text, code=warning.code)
+        _add(element, "warning", {"code": warning.code}, warning.text)
 
 
 def _add_recorded_by(call: Element, session: RecordingSession) -> None:
@@ -69,25 +68,27 @@ def _add_recorded_by(call: Element, session: RecordingSession) -> None:
     element = _add(
         call,
         "recorded-by",
-        call_id=session.call_id,
-        started=_time(session.started),
-        ended=_time(session.ended),
-        src=_endpoint(session.src),
-        srs=_endpoint(session.srs),
-        packets=session.packets,
+        {
+            "call-id": session.call_id,
+            "started": _time(session.started),
+            "ended": _time(session.ended),
+            "src": _endpoint(session.src),
+            "srs": _endpoint(session.srs),
+            "packets": session.packets,
+        },
     )
     for session_id in session.session_ids:
-        _add(element, "session-id", session_id)
+        _add(element, "session-id", {}, session_id)
     for aor in session.aors:
-        _add(element, "aor", aor)
+        _add(element, "aor", {}, aor)
 
 
 def add_party(participant: Element, party: Party) -> None:
     """In `participant`: role, signalling address and every identity heard, verbatim, with where it stood."""
-    element = _add(participant, "party", role=party.side, address=_endpoint(party.address))
+    element = _add(participant, "party", {"role": party.side, "address": _endpoint(party.address)})
     for identity in party.identities:
         origin = _ORIGINS.get(identity.origin, "From" if party.side is Side.CALLER else "To")
-        _add(element, "identity", origin=origin, uri=identity.uri, name=identity.name)
+        _add(element, "identity", {"origin": origin, "uri": identity.uri, "name": identity.name})
 
 
 _ORIGINS = {
@@ -103,48 +104,56 @@ def add_media(parent: Element, stream: StreamReport) -> None:
     element = _add(
         parent,
         "media",
-        kind=stream.media,
-        participant=stream.side,
-        channel=stream.channel,
-        codec=stream.codec,
-        payload_type=stream.payload_type,
-        clock_rate=stream.clock_rate,
-        ssrc=f"0x{stream.ssrc:08x}",
-        source=_endpoint(stream.source),
-        destination=_endpoint(stream.destination),
-        started=_time(stream.started),
-        ended=_time(stream.ended),
-        copies=stream.copies,
-        encryption=_encryption(stream),
-        placed_by=stream.rule,
+        {
+            "kind": stream.media,
+            "participant": stream.side,
+            "channel": stream.channel,
+            "codec": stream.codec,
+            "payload-type": stream.payload_type,
+            "clock-rate": stream.clock_rate,
+            "ssrc": f"0x{stream.ssrc:08x}",
+            "source": _endpoint(stream.source),
+            "destination": _endpoint(stream.destination),
+            "started": _time(stream.started),
+            "ended": _time(stream.ended),
+            "copies": stream.copies,
+            "encryption": _encryption(stream),
+            "placed-by": stream.rule,
+        },
     )
     _add(
         element,
         "packets",
-        received=stream.packets,
-        expected=stream.packets + stream.lost,
-        lost=stream.lost,
-        duplicates=stream.duplicates,
-        late=stream.late,
-        reordered=stream.reordered,
+        {
+            "received": stream.packets,
+            "expected": stream.packets + stream.lost,
+            "lost": stream.lost,
+            "duplicates": stream.duplicates,
+            "late": stream.late,
+            "reordered": stream.reordered,
+        },
     )
-    _add_known(element, "jitter", mean_ms=stream.jitter_mean_ms, max_ms=stream.jitter_max_ms)
+    _add_known(element, "jitter", {"mean-ms": stream.jitter_mean_ms, "max-ms": stream.jitter_max_ms})
     if stream.mos is not None:
         _add_known(
             element,
             "quality",
-            mos=stream.mos,
-            scale=stream.mos_scale,
-            r_factor=stream.r_factor,
-            burst_ratio=stream.burst_ratio,
+            {
+                "mos": stream.mos,
+                "scale": stream.mos_scale,
+                "r-factor": stream.r_factor,
+                "burst-ratio": stream.burst_ratio,
+            },
         )
     _add_known(
         element,
         "rtcp",
-        cname=stream.rtcp_cname,
-        round_trip_ms=stream.rtt_ms,
-        far_end_fraction_lost=stream.far_end_fraction_lost,
-        far_end_jitter_ms=stream.far_end_jitter_ms,
+        {
+            "cname": stream.rtcp_cname,
+            "round-trip-ms": stream.rtt_ms,
+            "far-end-fraction-lost": stream.far_end_fraction_lost,
+            "far-end-jitter-ms": stream.far_end_jitter_ms,
+        },
     )
 
 
@@ -152,23 +161,29 @@ def add_provenance(
     recording: Element, call: Call, audio: AudioReport | None, captures: Sequence[CaptureReport], version: str | None
 ) -> None:
     """In `recording`: the program, the audio that goes with the document and the packets that all of it came from."""
-    element = _add(recording, "provenance")
-    _add(element, "program", name="spanrec", version=version)
+    element = _add(recording, "provenance", {})
+    _add(element, "program", {"name": "spanrec", "version": version})
     if audio is not None:
         _add(
             element,
             "audio",
-            file=audio.file,
-            format=audio.format,
-            sample_rate=audio.sample_rate,
-            channels=audio.channels,
-            samples=audio.samples,
-            started=_time(audio.started),
-            sha256=audio.sha256,
+            {
+                "file": audio.file,
+                "format": audio.format,
+                "sample-rate": audio.sample_rate,
+                "channels": audio.channels,
+                "samples": audio.samples,
+                "started": _time(audio.started),
+                "sha256": audio.sha256,
+            },
         )
     for index, (first, last) in sorted(call.captures.items()):
         capture = captures[index]
-        _add(element, "capture", file=capture.file, sha256=capture.sha256, first_packet=first, last_packet=last)
+        _add(
+            element,
+            "capture",
+            {"file": capture.file, "sha256": capture.sha256, "first-packet": first, "last-packet": last},
+        )
 
 
 def _encryption(stream: StreamReport) -> str:
@@ -185,26 +200,12 @@ def _endpoint(endpoint: object | None) -> str | None:
     return None if endpoint is None else str(endpoint)
 
 
-def _add(parent: Element, name: str, text: str | None = None, /, **attributes: Value) -> Element:
-    """Append an element of our namespace; attributes not known are left out, `_` in names becomes `-`."""
-    return parent.add(f"{PREFIX}:{name}", _shown(attributes), text)
+def _add(parent: Element, name: str, attributes: Mapping[str, Value], text: str | None = None) -> Element:
+    """Append an element of our namespace."""
+    return parent.add(f"{PREFIX}:{name}", attributes, text)
 
 
-def _add_known(parent: Element, name: str, /, **attributes: Value) -> None:
+def _add_known(parent: Element, name: str, attributes: Mapping[str, Value]) -> None:
     """As `_add`, unless nothing of it is known."""
-    if _shown(attributes):
-        _add(parent, name, **attributes)
-
-
-def _shown(attributes: dict[str, Value]) -> dict[str, str]:
-    shown = {}
-    for key, value in attributes.items():
-        if isinstance(value, str):
-            shown[key.replace("_", "-")] = value
-        elif isinstance(value, float):
-            if isfinite(value):
-                # Three decimals: what lies beyond is noise.
-                shown[key.replace("_", "-")] = f"{value:.3f}".rstrip("0").removesuffix(".")
-        elif value is not None:
-            shown[key.replace("_", "-")] = str(value)
-    return shown
+    if any(shown(value) is not None for value in attributes.values()):
+        _add(parent, name, attributes)

@@ -7,16 +7,21 @@ forbids is shown as U+FFFD. No mixed content: an element has text or children.
 
 import re
 from collections.abc import Mapping
+from math import isfinite
 
 from recorder.metadata_text import xml_text
 
 DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
-_NEEDS_CARE = re.compile(r"[^ !#-%\'-;=?-~]")
+_NEEDS_CARE = re.compile(r"[^ !#-%'-;=?-~]").search
 """Beyond printable ASCII, or markup in text or attributes."""
 _MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}
 _IN_TEXT = str.maketrans(_MARKUP)
 _IN_ATTRIBUTE = str.maketrans(_MARKUP | {'"': "&quot;", "\n": "&#10;", "\t": "&#9;"})
+
+
+Value = str | int | float | None
+"""Of an attribute; where it is None or no finite number, the attribute is left out."""
 
 
 class Element:
@@ -24,14 +29,18 @@ class Element:
 
     __slots__ = ("_children", "_name", "_start", "_text")
 
-    def __init__(self, name: str, attributes: Mapping[str, str], text: str | None = None) -> None:
-        shown = "".join([f' {key}="{_in_attribute(value)}"' for key, value in attributes.items()])
+    def __init__(self, name: str, attributes: Mapping[str, Value], text: str | None = None) -> None:
+        start = f"<{name}"
+        for key, value in attributes.items():
+            written = shown(value)
+            if written is not None:
+                start += f' {key}="{written}"'
         self._name = name
-        self._start = f"<{name}{shown}"
+        self._start = start
         self._text = text
         self._children: list[Element] = []
 
-    def add(self, name: str, attributes: Mapping[str, str], text: str | None = None) -> "Element":
+    def add(self, name: str, attributes: Mapping[str, Value], text: str | None = None) -> "Element":
         """Append an element; empty text is text, None is none."""
         child = Element(name, attributes, text)
         self._children.append(child)
@@ -57,8 +66,14 @@ class Element:
 
 
 def _in_text(text: str) -> str:
-    return xml_text(text).translate(_IN_TEXT) if _NEEDS_CARE.search(text) else text
+    return xml_text(text).translate(_IN_TEXT) if _NEEDS_CARE(text) else text
 
 
-def _in_attribute(text: str) -> str:
-    return xml_text(text).translate(_IN_ATTRIBUTE) if _NEEDS_CARE.search(text) else text
+def shown(value: Value) -> str | None:
+    """An attribute's value as it is written; None where it is left out."""
+    if isinstance(value, str):
+        return xml_text(value).translate(_IN_ATTRIBUTE) if _NEEDS_CARE(value) else value
+    if isinstance(value, float):
+        # Three decimals: what lies beyond is noise.
+        return f"{value:.3f}".rstrip("0").removesuffix(".") if isfinite(value) else None
+    return None if value is None else str(value)
