@@ -22,7 +22,8 @@ COUNT_ARENA = 1
 COUNT_FREE = 2
 COUNT_FLOWS = 3
 COUNT_REFUSED = 4
-COUNTS = 5
+COUNT_REFUSING = 5
+COUNTS = 6
 
 IGNORED = -1
 """Flow state: what comes is not staged."""
@@ -141,6 +142,10 @@ def stage(
                 break
             j = (j + np.uint64(1)) & mask
         if flow == -1:
+            if counts[COUNT_FREE] == 0 and counts[COUNT_REFUSING] != 0:
+                counts[COUNT_REFUSED] += 1
+                row += 1
+                continue
             if counts[COUNT_FREE] == 0:
                 stop = STOP_FULL
                 break

@@ -144,6 +144,26 @@ class Stager:
         """Flows that the table holds."""
         return self.flows.capacity - int(self._counts[kernels.COUNT_FREE])
 
+    @property
+    def flows_free(self) -> int:
+        """Flows that there is room for."""
+        return int(self._counts[kernels.COUNT_FREE])
+
+    @property
+    def crowded(self) -> bool:
+        """More than half of the window's room is taken."""
+        window = self.window
+        return 2 * window.count > len(window.flow) or 2 * window.octets > len(window.arena)
+
+    @property
+    def refused(self) -> int:
+        """Packets of flows for which there was no room."""
+        return int(self._counts[kernels.COUNT_REFUSED])
+
+    def refuse_new_flows(self, refuse: bool) -> None:
+        """With a full flow table, pass over the packets of further flows instead of stopping at them."""
+        self._counts[kernels.COUNT_REFUSING] = refuse
+
     def stage(self, datagrams: DatagramBatch, kinds: UInt8, row: int, until: int) -> tuple[int, int]:
         """Stage the RTP rows from `row` on that are earlier than `until` (ns); gives (row reached, STOP_ reason)."""
         batch, flows, window = datagrams.packets, self.flows, self.window

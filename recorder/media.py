@@ -115,13 +115,19 @@ class MediaEngine:
 
     def close_window(self, now: int, *, full: bool = False, final: bool = False) -> None:
         """Process what is staged. `now`: capture time reached (ns); `full`: there is no room to wait for more."""
+        self._pass(now, 0 if final else HOLD, final=final)
+        if full and self.stager.crowded:
+            # What is held back would leave no room for what comes: nothing waits any longer.
+            self._pass(now, 0, final=False)
+        if full and not self.stager.flows_free:
+            self._drop(sorted(self._ignored | self._spent))
+        self.stager.refuse_new_flows(not self.stager.flows_free)
+
+    def _pass(self, now: int, hold: int, *, final: bool) -> None:
+        """Claim, receive and place what is staged; what has begun less than `hold` ns ago may wait."""
         stager = self.stager
         window = stager.window
         flows = stager.group()
-        # Windows without room may not hold back what began lately, or they would never empty.
-        hold = 0 if final or (full and window.count > len(window.flow) // 2 and len(self._waiting) == 0) else HOLD
-        if full and self._carried(flows) > len(window.flow) // 3:
-            hold = 0
         self._revisit(now)
         self._renewals.begin(self.calls)
         self._meet(flows, now, hold == 0 or final, final)
@@ -136,11 +142,6 @@ class MediaEngine:
         self._after(layout, now)
         stager.carry(keep)
         self._forget_idle(now)
-
-    def _carried(self, flows: Int32) -> int:
-        """Packets of flows that still wait for their claim."""
-        starts = self.stager.starts
-        return int(sum(starts[f + 1] - starts[f] for f in flows.tolist() if f not in self._streams))
 
     def _process(self, layout: Layout, now: int, hold: int, keep: NDArray[np.bool_]) -> None:
         """Run all shards over the streams' packets and mark what is not settled."""
