@@ -147,7 +147,7 @@ def _unwrap(
         arrival = ticks_of(times[i] - epoch)
         if top < 0:
             top = np.int64(stamp + (1 << 33))
-            high = np.int64(sequences[i])
+            high = np.int64(sequences[i]) - 1
             state[SEGMENT_UTS] = top
             state[SEGMENT_POSITION] = arrival
             state[SEGMENT_CLOCK] = clock
@@ -168,7 +168,8 @@ def _unwrap(
             state[SEGMENT_POSITION] = max(arrival - state[BASELINE], state[LAST_END])
         place = state[SEGMENT_POSITION] + (here - state[SEGMENT_UTS]) * TICKS // clock
         off = arrival - place - state[BASELINE]
-        older = (np.int64(sequences[i]) - high) & 0xFFFF > 65536 - MAX_MISORDER
+        # The same number again is a duplicate, whose timestamp says nothing.
+        older = (np.int64(sequences[i]) - high - 1) & 0xFFFF >= 65536 - MAX_MISORDER
         back = here < top - clock // 8
         ahead = here > top + clock and off < -LEAP
         if (back or ahead) and not older and kind not in (KIND_NOISE, KIND_OTHER):
@@ -194,9 +195,13 @@ def _unwrap(
             # Of before the mapping changed, unless timestamps jumped and it fits better after that.
             was = state[OLD_UTS] + _signed(stamp - state[OLD_UTS])
             before = state[OLD_POSITION] + (was - state[OLD_UTS]) * TICKS // clock
-            if was == here or abs(arrival - before - state[BASELINE]) < abs(off):
+            if abs(before - place) < LEAP or abs(arrival - before - state[BASELINE]) < abs(off):
                 place = before
                 uts[i] = min(was, top)
+        if (older or kind == KIND_NOISE) and place - arrival + state[BASELINE] > STRAY:
+            uts[i] = top
+            position[i] = UNHEARD
+            continue
         position[i] = place
         if uts[i] >= top and kind != KIND_NOISE and not older:
             delay[i] = arrival - place
@@ -549,7 +554,7 @@ def _receive_stream(
                 state[HIGH_TICKS] = end
         else:
             state[OTHERS] += 1
-        if position[i] > state[LAST_END]:
+        if position[i] > state[LAST_END] and kind != KIND_EVENT and kind != KIND_UNKNOWN:
             state[LAST_END] = position[i]
     return last
 
@@ -597,7 +602,7 @@ def receive(
         state[LOW_TICKS] = np.int64(1) << 62
         state[HIGH_TICKS] = UNHEARD
         state[OTHERS] = 0
-        if not state[STARTED] and now - times[first] < hold:
+        if hold > 0 and not state[STARTED] and now - times[first] < hold:
             continue
         settled = locate(
             state, first, last, hold == 0, times, stamps, sequences, types, kinds, clocks, epoch, uts, position,

@@ -1,4 +1,4 @@
-"""Plain twins of the kernels of RTP: staging by flow, RFC 3550's receiver, placing on the timeline. Slow and obvious."""
+"""Plain twins of the kernels of RTP: staging by flow, RFC 3550's receiver, placing on the timeline."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field

@@ -1,6 +1,7 @@
 """Staging of RTP by flow, against a plain twin."""
 
 import struct
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import given, settings
@@ -106,7 +107,7 @@ def capture(draw):
         rows.append((time, draw(st.integers(0, 9)) > 0, ends, draw(st.integers(0, 1)), draw(packet()), 0, number))
     cuts = sorted(draw(st.lists(st.integers(0, len(rows)), max_size=4)))
     edges = [0, *cuts, len(rows)]
-    return [rows[a:b] for a, b in zip(edges, edges[1:], strict=False) if a < b]
+    return [rows[a:b] for a, b in pairwise(edges) if a < b]
 
 
 @settings(max_examples=150, deadline=None)
