@@ -115,10 +115,10 @@ class Tshark:
             raise CaptureError(f"{self.program}: cannot be started: {error.strerror}") from error
         return Rows(process, complaints, path)
 
-    def fields(self, path: Path, names: Sequence[str], options: Sequence[str] = ()) -> Rows:
-        """Rows of the values of these fields, every occurrence, separated by commas."""
+    def fields(self, path: Path, names: Sequence[str], options: Sequence[str] = (), between: str = ",") -> Rows:
+        """Rows of the values of these fields, every occurrence, with `between` between them."""
         wanted = [each for name in names for each in ("-e", name)]
-        return self.run(path, [*options, "-T", "fields", "-E", "occurrence=a", "-E", "aggregator=,", *wanted])
+        return self.run(path, [*options, "-T", "fields", "-E", "occurrence=a", "-E", f"aggregator={between}", *wanted])
 
     def sip_messages(self, path: Path, display_filter: str, decode_as: dict[str, str]) -> Iterator[tuple[int, bytes]]:
         """(frame number, octets) of the SIP messages in the frames that the filter lets pass, in order.

@@ -8,11 +8,13 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 
 from capture.batch import PacketBatch
 from capture.errors import CaptureError
 from capture.source import CaptureFile, link_type_name
+from capture.tshark import find_tshark
 from recorder.ahead import run_ahead
 from recorder.catalogue import Catalogue
 from recorder.engine import Engine, FinishedCall, Prepared, prepare
@@ -24,6 +26,7 @@ from recorder.publish import Publisher, write_documents
 from recorder.replay_types import ReplayCounts, ReplayOptions, ReplaySummary, Reporter
 from recorder.selection import selects
 from recorder.store import RecordingStore
+from recorder.verify import Findings, verify
 from recorder.warmup import note_kernels_cached
 
 
@@ -47,10 +50,11 @@ def replay(options: ReplayOptions, reporter: Reporter) -> ReplaySummary:
         )
         stack.callback(publisher.close)
         index = stack.enter_context(closing(Index(store.partial))) if options.keep_packets else None
+        findings = Findings() if options.verify and find_tshark() else None
         engine = Engine(
             directory_of=lambda call: store.begin(call.id) if call.id else store.partial,
             sink=partial(_take, publisher, index),
-            observers=() if index is None else (index,),
+            observers=tuple(observer for observer in (index, findings) if observer is not None),
             workers=workers,
             executor=executor,
         )
@@ -67,6 +71,8 @@ def replay(options: ReplayOptions, reporter: Reporter) -> ReplaySummary:
         summary = _publish(engine, publisher, store, captures, options, reporter)
         if failure is not None:
             raise failure
+        if findings is not None:
+            summary = replace(summary, differences=verify(findings, inputs, store.partial))
         return summary
 
 
