@@ -7,35 +7,64 @@ from capture.batch import Bytes, Int32, Int64, UInt64
 
 SHORTEST = 16
 """Octets; shorter payloads (events, comfort noise) say too little."""
-ONE_IN = 4
+STRIDE = 4
+"""Every so many octets one is looked at in a payload long enough."""
+ONE_IN = 16
 """Of so many payloads one is chosen, by its content, so that two sightings choose the same ones."""
 
 
 @njit(cache=True, nogil=True)
 def mark_payloads(
-    order: Int32, offset: Int64, header: Int32, size: Int32, arena: Bytes, marks: UInt64, chosen: Int32
+    flows: Int32,
+    starts: Int64,
+    order: Int32,
+    time: Int64,
+    offset: Int64,
+    header: Int32,
+    size: Int32,
+    arena: Bytes,
+    until: Int64,
+    looked_at: Int32,
+    most: int,
+    out_flow: Int32,
+    out_mark: UInt64,
+    out_time: Int64,
 ) -> int:
-    """Marks of the chosen payloads among the packets order[:], with their places in it; gives how many there are.
+    """Mark the chosen payloads of each flow's packets; gives how many marks there are.
 
-    The mark is FNV-1a of the payload. Silence and steady levels, which are alike everywhere, are never chosen.
+    Flow f has the packets order[starts[f]:starts[f + 1]] in order of arrival. `until[f]` is the time of the last packet
+    taken before and `looked_at[f]` how many were, of which there may be `most`; both are moved on. The mark is FNV-1a
+    of octets spread over the payload. Silence and steady levels, which are alike everywhere, are never chosen.
     """
     count = 0
-    for i in range(order.shape[0]):
-        p = order[i]
-        length = size[p]
-        if length < SHORTEST:
-            continue
-        begin = offset[p] + header[p]
-        mark = np.uint64(0xCBF29CE484222325)
-        changes = 0
-        for k in range(begin, begin + length):
-            if k > begin and arena[k] != arena[k - 1]:
-                changes += 1
-            mark = (mark ^ np.uint64(arena[k])) * np.uint64(0x100000001B3)
-        mixed = mark ^ (mark >> np.uint64(29))
-        if changes * 4 < length or mixed % np.uint64(ONE_IN) != 0:
-            continue
-        marks[count] = mark
-        chosen[count] = i
-        count += 1
+    for x in range(flows.shape[0]):
+        f = flows[x]
+        before = until[f]
+        for i in range(starts[f], starts[f + 1]):
+            p = order[i]
+            if time[p] <= before:
+                continue
+            if looked_at[f] >= most or count == out_mark.shape[0]:
+                break
+            looked_at[f] += 1
+            until[f] = time[p]
+            length = np.int64(size[p])
+            if length < SHORTEST:
+                continue
+            begin = offset[p] + header[p]
+            step = STRIDE if length >= SHORTEST * STRIDE else 1
+            mark = np.uint64(0xCBF29CE484222325)
+            changes = 0
+            previous = arena[begin]
+            for k in range(begin, begin + length, step):
+                changes += arena[k] != previous
+                previous = arena[k]
+                mark = (mark ^ np.uint64(previous)) * np.uint64(0x100000001B3)
+            mixed = mark ^ (mark >> np.uint64(29))
+            if changes * step * 4 < length or mixed % np.uint64(ONE_IN) != 0:
+                continue
+            out_flow[count] = f
+            out_mark[count] = mark
+            out_time[count] = time[p]
+            count += 1
     return count

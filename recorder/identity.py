@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from capture.batch import Int32, UInt64
+from capture.batch import Int32, Int64, UInt64
 from decoders import _identity_kernels as kernels
-from decoders.rtp import FlowTable, Stager, Window
+from decoders.rtp import FlowTable, Stager
 
-MOST_MARKS = 48
+MOST_MARKS = 16
 MOST_PACKETS = 1500
 MOST_KNOWN = 1 << 16
+MOST_AT_ONCE = 1 << 16
+"""Marks taken from one window."""
 MOST_SHARING = 6
 """Flows that share a mark before it proves nothing."""
 ENOUGH = 4
@@ -37,9 +39,6 @@ Pair = tuple[int, int]
 class _Sampled:
     """What was seen of one flow."""
 
-    packets: int = 0
-    until: int = -1
-    """Capture time of the last packet taken in, ns: what waits in the window comes again."""
     marks: set[int] = field(default_factory=set)
     repeated: set[int] = field(default_factory=set)
     """Marks that came again: a tone."""
@@ -49,23 +48,28 @@ class _Sampled:
     """Flows with the same media, in the order in which they were found."""
 
 
-@dataclass(slots=True)
 class MediaIdentity:
     """Compares the payloads of flows that began lately."""
 
-    flows: FlowTable
-    _sampled: dict[int, _Sampled] = field(default_factory=dict)
-    _open: dict[int, None] = field(default_factory=dict)
-    _seen: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
-    """Mark -> (flow, time in ns) of its sightings."""
-    _marks: UInt64 = field(default_factory=lambda: np.zeros(0, np.uint64))
-    _chosen: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    def __init__(self, flows: FlowTable) -> None:
+        self._flows = flows
+        self._sampled: dict[int, _Sampled] = {}
+        self._open: dict[int, None] = {}
+        self._seen: dict[int, list[tuple[int, int]]] = {}
+        """Mark -> (flow, time in ns) of its sightings."""
+        self._until: Int64 = np.zeros(flows.capacity, np.int64)
+        """Capture time of the last packet of each flow that was looked at, ns: what waits in a window comes again."""
+        self._looked_at: Int32 = np.zeros(flows.capacity, np.int32)
+        self._flow: Int32 = np.zeros(MOST_AT_ONCE, np.int32)
+        self._mark: UInt64 = np.zeros(MOST_AT_ONCE, np.uint64)
+        self._time: Int64 = np.zeros(MOST_AT_ONCE, np.int64)
 
     def begin(self, flow: int) -> None:
         """A flow begins: look at its first packets."""
         if flow not in self._sampled:
             self._sampled[flow] = _Sampled()
             self._open[flow] = None
+            self._until[flow], self._looked_at[flow] = -1, 0
 
     def forget(self, flow: int) -> None:
         """A flow is over."""
@@ -85,41 +89,30 @@ class MediaIdentity:
 
     def look(self, stager: Stager) -> Iterator[Pair]:
         """Take in the window's packets of beginning flows; gives the pairs of flows found alike."""
-        window, starts = stager.window, stager.starts
-        for flow in list(self._open):
-            begin, end = int(starts[flow]), int(starts[flow + 1])
-            sampled = self._sampled[flow]
-            if begin == end:
-                continue
-            mine = stager.order[begin:end]
-            if sampled.until >= 0:
-                mine = mine[window.time[mine] > sampled.until]
-            mine = mine[: MOST_PACKETS - sampled.packets]
-            if len(mine) == 0:
-                continue
-            yield from self._take(flow, sampled, mine, window)
-            sampled.packets += len(mine)
-            sampled.until = int(window.time[mine[-1]])
-            if sampled.packets >= MOST_PACKETS or len(sampled.marks) >= MOST_MARKS:
-                del self._open[flow]
-
-    def _take(self, flow: int, sampled: _Sampled, mine: Int32, window: Window) -> Iterator[Pair]:
-        if len(self._marks) < len(mine):
-            self._marks = np.zeros(2 * len(mine), np.uint64)
-            self._chosen = np.zeros(2 * len(mine), np.int32)
+        if not self._open:
+            return
+        window = stager.window
+        flows = np.array(list(self._open), np.int32)
         count = kernels.mark_payloads(
-            mine, window.offset, window.header, window.size, window.arena, self._marks, self._chosen
-        )
-        times = window.time[mine[self._chosen[:count]]].tolist()
-        for mark, time in zip(self._marks[:count].tolist(), times, strict=True):
-            if len(sampled.marks) >= MOST_MARKS:
-                return
-            if mark in sampled.marks:
-                sampled.repeated.add(mark)
-                continue
+            flows, stager.starts, stager.order, window.time, window.offset, window.header, window.size, window.arena,
+            self._until, self._looked_at, MOST_PACKETS, self._flow, self._mark, self._time,
+        )  # fmt: skip
+        columns = self._flow[:count].tolist(), self._mark[:count].tolist(), self._time[:count].tolist()
+        for flow, mark, time in zip(*columns, strict=True):
+            yield from self._take(flow, mark, time)
+        for flow in flows[self._looked_at[flows] >= MOST_PACKETS].tolist():
+            self._open.pop(flow, None)
+
+    def _take(self, flow: int, mark: int, time: int) -> Iterator[Pair]:
+        sampled = self._sampled[flow]
+        if mark in sampled.marks:
+            sampled.repeated.add(mark)
+        elif len(sampled.marks) < MOST_MARKS:
             sampled.marks.add(mark)
             yield from self._compare(flow, sampled, mark, time)
             self._remember(flow, mark, time)
+        else:
+            self._open.pop(flow, None)
 
     def _remember(self, flow: int, mark: int, time: int) -> None:
         if mark in self._seen:
@@ -146,7 +139,7 @@ class MediaIdentity:
 
     def _passes_on(self, one: int, other: int) -> bool:
         """Whether the two flows meet at a host that may have passed the media on, and that is not its source."""
-        a, b = self.flows.addresses[one].tolist(), self.flows.addresses[other].tolist()
+        a, b = self._flows.addresses[one].tolist(), self._flows.addresses[other].tolist()
         return (a[2:] == b[:2] and b[2:] != a[:2]) or (b[2:] == a[:2] and a[2:] != b[:2])
 
 
