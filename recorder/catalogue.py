@@ -7,21 +7,19 @@ database stays as it is until the new one takes its place by a rename. Rows wait
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Table, create_engine, insert
-from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import NullPool
-from sqlalchemy.schema import CreateIndex, CreateTable
-
 from capture.errors import SpanrecError
-from recorder.catalogue_tables import ORDERED, VERSION, recording_row, recordings, trace_row, traces
+from recorder.catalogue_tables import ORDERED, VERSION, Table, recording_row, recordings, trace_row, traces
 from recorder.document import CallDocument
 from recorder.model import Call, StreamReport
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 FILE = "catalogue.sqlite"
 BATCH = 500
@@ -49,8 +47,8 @@ class Catalogue:
         self._staged = scratch / f"staged-{FILE}"
         self._rows: dict[Table, list[dict[str, Any]]] = {table: [] for table in ORDERED}
         if path.exists():
-            open_catalogue(path).close()
-        self._connection: Connection | None = _create(self._staged)
+            _readable(path).close()
+        self._connection: sqlite3.Connection | None = _create(self._staged)
 
     def __enter__(self) -> "Catalogue":
         return self
@@ -98,9 +96,10 @@ class Catalogue:
         rows = self._rows[table]
         if rows and self._connection is not None:
             with _database(self.path, "write"):
-                self._connection.exec_driver_sql("BEGIN")
-                self._connection.execute(insert(table).prefix_with("OR REPLACE"), rows)
-                self._connection.exec_driver_sql("COMMIT")
+                places = ", ".join(f":{name}" for name in table.names)
+                self._connection.execute("BEGIN")
+                self._connection.executemany(f"INSERT OR REPLACE INTO {table.name} VALUES ({places})", rows)
+                self._connection.execute("COMMIT")
         rows.clear()
 
     def _merge(self) -> list[str]:
@@ -109,15 +108,15 @@ class Catalogue:
         The order in which rows come decides the pages of a B-tree, so it must not depend on who came first.
         """
         superseded: list[str] = []
-        with _create(self._fresh) as connection:
-            sql = connection.exec_driver_sql
+        with closing(_create(self._fresh)) as connection:
+            sql = connection.execute
             sql("ATTACH DATABASE ? AS staged", (str(self._staged),))
             if self.path.exists():
                 sql("ATTACH DATABASE ? AS old", (str(self.path),))
                 superseded = [row[0] for row in sql(_SUPERSEDED)]
             sql("BEGIN")
             for table in ORDERED:
-                columns = ", ".join(column.name for column in table.columns)
+                columns = ", ".join(table.names)
                 source = f"SELECT {columns} FROM staged.{table.name}"
                 if self.path.exists():
                     kept = f"WHERE id NOT IN (SELECT id FROM staged.{table.name})"
@@ -133,13 +132,24 @@ WHERE old.recordings.directory NOT IN (SELECT directory FROM staged.recordings) 
 """
 
 
-def open_catalogue(path: Path) -> Connection:
-    """The catalogue at `path`, to be read. Raises CatalogueError where there is none or it is not to be read."""
+def open_catalogue(path: Path) -> "Connection":
+    """The catalogue at `path`, to be queried. Raises CatalogueError where there is none or it is not to be read."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
     if not path.is_file():
         raise CatalogueError(f"{path}: there is no catalogue; give the directory that a replay has written to")
+    _readable(path).close()
+    # SQLAlchemy takes long to import, which is for questions only: what writes goes without it.
+    engine = create_engine("sqlite://", creator=lambda: _connect(path, "ro"), poolclass=NullPool)
+    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _readable(path: Path) -> sqlite3.Connection:
+    """The catalogue at `path`, read-only, its version checked."""
     with _database(path, "read"):
-        connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro")
-        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        connection = _connect(path, "ro")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version != VERSION:
         connection.close()
         age = "a newer spanrec wrote it; update" if version > VERSION else "it is not of spanrec; move it away"
@@ -147,30 +157,24 @@ def open_catalogue(path: Path) -> Connection:
     return connection
 
 
-def _create(path: Path) -> Connection:
+def _create(path: Path) -> sqlite3.Connection:
     """A new database with empty tables. A crash loses it, so it needs neither a journal nor flushing."""
     with _database(path, "write"):
-        connection = _connect(f"file:{quote(str(path.absolute()))}?mode=rwc")
+        connection = _connect(path, "rwc")
         for setting in ("page_size = 4096", "journal_mode = OFF", "synchronous = OFF", f"user_version = {VERSION}"):
-            connection.exec_driver_sql(f"PRAGMA {setting}")
-        connection.exec_driver_sql("BEGIN")
-        # Indexes are kept in a set, so creating them all at once would give another file each time.
+            connection.execute(f"PRAGMA {setting}")
+        connection.execute("BEGIN")
         for table in ORDERED:
-            connection.execute(CreateTable(table))
-            for index in sorted(table.indexes, key=lambda each: str(each.name)):
-                connection.execute(CreateIndex(index))
-        connection.exec_driver_sql("COMMIT")
+            for statement in table.definition():
+                connection.execute(statement)
+        connection.execute("COMMIT")
     return connection
 
 
-def _connect(uri: str) -> Connection:
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
     """A connection on which transactions are said explicitly: the driver's own guesses would vary with its version."""
-
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-
-    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
-    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
 
 def _forget_version(path: Path) -> None:
@@ -185,7 +189,5 @@ def _database(path: Path, doing: str) -> Iterator[None]:
     """Turn errors of the database into a sentence that names the file."""
     try:
         yield
-    except DatabaseError as error:
-        raise CatalogueError(f"{path}: cannot {doing} the catalogue: {error.orig}") from error
     except (sqlite3.Error, OSError) as error:
         raise CatalogueError(f"{path}: cannot {doing} the catalogue: {error}") from error

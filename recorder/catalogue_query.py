@@ -8,10 +8,39 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, or_, select
+from sqlalchemy import (
+    Boolean,
+    ColumnClause,
+    ColumnElement,
+    Connection,
+    Float,
+    Integer,
+    RowMapping,
+    Select,
+    TableClause,
+    Text,
+    column,
+    func,
+    or_,
+    select,
+    table,
+)
+from sqlalchemy.types import TypeEngine
 
-from recorder.catalogue_tables import recordings, traces
+from recorder import catalogue_tables as tables
 from recorder.naming import user_part
+
+_TYPES: dict[str, type[TypeEngine[Any]]] = {"TEXT": Text, "FLOAT": Float, "INTEGER": Integer, "BOOLEAN": Boolean}
+
+
+def _queried(described: tables.Table) -> TableClause:
+    columns: list[ColumnClause[Any]] = [
+        column(name, _TYPES[kind.partition(" ")[0]]()) for name, kind in described.columns
+    ]
+    return table(described.name, *columns)
+
+
+recordings, traces = _queried(tables.recordings), _queried(tables.traces)
 
 
 @dataclass(frozen=True, slots=True)

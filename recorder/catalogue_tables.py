@@ -1,14 +1,12 @@
 """The tables of the catalogue, and a document as a row of them.
 
-In: call documents, decision traces. Out: rows. The tables use nothing that only SQLite has; times are text in RFC 3339
-with microseconds and Z, which sorts as time does.
+In: call documents, decision traces. Out: rows, and the SQL that makes the tables. They use nothing that only SQLite
+has; times are text in RFC 3339 with microseconds and Z, which sorts as time does.
 """
 
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
-
-from sqlalchemy import Boolean, Column, Float, Index, Integer, MetaData, Table, Text
 
 from recorder.document import CallDocument, clean, format_time
 from recorder.model import Call, StreamReport
@@ -17,52 +15,77 @@ from recorder.naming import user_part
 VERSION = 1
 """Of the tables, in the catalogue's `user_version`."""
 
-metadata = MetaData()
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose rows are told apart by their `id`."""
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+    """(name, SQL type with its constraint)."""
+    indexes: tuple[tuple[str, str], ...]
+    """(name, columns)."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns, in order."""
+        return tuple(name for name, _ in self.columns)
+
+    def definition(self) -> list[str]:
+        """Statements that make the table and its indexes."""
+        columns = ", \n\t".join(f"{name} {kind}" for name, kind in self.columns)
+        table = f"CREATE TABLE {self.name} (\n\t{columns}, \n\tPRIMARY KEY (id)\n)"
+        return [table, *(f"CREATE INDEX {index} ON {self.name} ({of})" for index, of in sorted(self.indexes))]
+
 
 recordings = Table(
     "recordings",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("call_id", Text),
-    Column("group_id", Text, nullable=False),
-    Column("directory", Text, nullable=False),
-    Column("caller", Text),
-    Column("caller_name", Text),
-    Column("caller_number", Text, nullable=False),
-    Column("callee", Text),
-    Column("callee_name", Text),
-    Column("callee_number", Text, nullable=False),
-    Column("started", Text, nullable=False),
-    Column("answered", Text),
-    Column("ended", Text, nullable=False),
-    Column("duration_s", Float, nullable=False),
-    Column("talk_s", Float),
-    Column("state", Text, nullable=False),
-    Column("sip_status", Integer),
-    Column("audio", Text),
-    Column("streams", Integer, nullable=False),
-    Column("codecs", Text, nullable=False),
-    Column("packets", Integer, nullable=False),
-    Column("lost", Integer, nullable=False),
-    Column("mos", Float),
-    Column("warnings", Text, nullable=False),
-    Index("recordings_started", "started", "id"),
-    Index("recordings_call_id", "call_id"),
-    Index("recordings_group", "group_id"),
-    Index("recordings_caller", "caller_number"),
-    Index("recordings_callee", "callee_number"),
+    (
+        ("id", "TEXT NOT NULL"),
+        ("call_id", "TEXT"),
+        ("group_id", "TEXT NOT NULL"),
+        ("directory", "TEXT NOT NULL"),
+        ("caller", "TEXT"),
+        ("caller_name", "TEXT"),
+        ("caller_number", "TEXT NOT NULL"),
+        ("callee", "TEXT"),
+        ("callee_name", "TEXT"),
+        ("callee_number", "TEXT NOT NULL"),
+        ("started", "TEXT NOT NULL"),
+        ("answered", "TEXT"),
+        ("ended", "TEXT NOT NULL"),
+        ("duration_s", "FLOAT NOT NULL"),
+        ("talk_s", "FLOAT"),
+        ("state", "TEXT NOT NULL"),
+        ("sip_status", "INTEGER"),
+        ("audio", "TEXT"),
+        ("streams", "INTEGER NOT NULL"),
+        ("codecs", "TEXT NOT NULL"),
+        ("packets", "INTEGER NOT NULL"),
+        ("lost", "INTEGER NOT NULL"),
+        ("mos", "FLOAT"),
+        ("warnings", "TEXT NOT NULL"),
+    ),
+    (
+        ("recordings_started", "started, id"),
+        ("recordings_call_id", "call_id"),
+        ("recordings_group", "group_id"),
+        ("recordings_caller", "caller_number"),
+        ("recordings_callee", "callee_number"),
+    ),
 )
 """One row a recording. `mos` is the worst stream's, `codecs` and `warnings` (their codes) are separated by spaces."""
 
 traces = Table(
     "traces",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("call_id", Text),
-    Column("started", Text, nullable=False),
-    Column("recorded", Boolean, nullable=False),
-    Column("trace", Text, nullable=False),
-    Index("traces_call_id", "call_id"),
+    (
+        ("id", "TEXT NOT NULL"),
+        ("call_id", "TEXT"),
+        ("started", "TEXT NOT NULL"),
+        ("recorded", "BOOLEAN NOT NULL"),
+        ("trace", "TEXT NOT NULL"),
+    ),
+    (("traces_call_id", "call_id"),),
 )
 """One row a Call-ID seen, recorded or not: why it was recorded as it was, as JSON."""
 
@@ -102,6 +125,8 @@ def recording_row(document: CallDocument, directory: str) -> dict[str, Any]:
 
 def trace_row(call: Call, streams: Sequence[StreamReport], recorded: bool) -> dict[str, Any]:
     """The row of what was decided about a call: events in order, then how each stream was claimed."""
+    from pydantic_core import to_json
+
     events = [
         {"at": format_time(event.time), "packet": event.packet, "code": event.code, "text": clean(event.text)}
         for event in call.trace
@@ -124,5 +149,5 @@ def trace_row(call: Call, streams: Sequence[StreamReport], recorded: bool) -> di
         "call_id": None if call.call_id is None else clean(call.call_id),
         "started": format_time(call.started),
         "recorded": recorded,
-        "trace": json.dumps({"events": events, "streams": claims}, ensure_ascii=False, separators=(",", ":")),
+        "trace": to_json({"events": events, "streams": claims}).decode(),
     }

@@ -56,10 +56,14 @@ class RecordingStore:
 
     def begin(self, identifier: UUID) -> Path:
         """The working directory of a call, made when first asked for."""
-        work = self.partial / identifier.hex
-        with _disk(work, "make"):
-            work.mkdir(exist_ok=True)
-        return work
+        work = f"{self.partial}/{identifier.hex}"
+        try:
+            os.mkdir(work)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise _sentence(work, "make", error) from error
+        return Path(work)
 
     def discard(self, work: Path) -> None:
         """Drop the working directory of a call that is not to be recorded."""
@@ -73,7 +77,7 @@ class RecordingStore:
         the name, all digits of the identifier are used.
         """
         identifier = UUID(document.id)
-        work = self.partial / identifier.hex
+        work = f"{self.partial}/{identifier.hex}"
         for digits in (8, 32):
             name = directory_name(document.started, document.caller.uri, document.callee.uri, identifier, digits)
             if self._move(work, name, document.id):
@@ -138,25 +142,27 @@ class RecordingStore:
         if left:
             self.notes.append(f"removed {len(left)} unfinished recordings that an interrupted run had left")
 
-    def _move(self, work: Path, name: str, identifier: str) -> bool:
+    def _move(self, work: str, name: str, identifier: str) -> bool:
         """Rename `work` to `name`; False where another call's recording stands there."""
-        final = recording_path(self.out, name)
+        final = f"{self.out}/{name}"
         day = name.rpartition("/")[0]
-        with _disk(final, "write"):
+        try:
             if day not in self._days:
-                final.parent.mkdir(parents=True, exist_ok=True)
+                os.makedirs(f"{self.out}/{day}", exist_ok=True)
                 self._days.add(day)
             try:
-                work.rename(final)
+                os.rename(work, final)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise
-                if _identifier(final) != identifier:
+                if _identifier(Path(final)) != identifier:
                     return False
-                old = self.partial / f"old-{work.name}"
-                final.rename(old)
-                work.rename(final)
+                old = f"{self.partial}/old-{identifier}"
+                os.rename(final, old)
+                os.rename(work, final)
                 shutil.rmtree(old)
+        except OSError as error:
+            raise _sentence(final, "write", error) from error
         return True
 
 
@@ -185,4 +191,8 @@ def _disk(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"{path}: cannot {doing}: {error.strerror or error}") from error
+        raise _sentence(path, doing, error) from error
+
+
+def _sentence(path: Path | str, doing: str, error: OSError) -> StoreError:
+    return StoreError(f"{path}: cannot {doing}: {error.strerror or error}")

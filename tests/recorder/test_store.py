@@ -118,7 +118,7 @@ def test_a_full_disk_is_said_with_the_path(tmp_path, monkeypatch):
     call = answered_call()
     with RecordingStore(tmp_path) as store:
         store.begin(call.id)
-        monkeypatch.setattr(Path, "rename", full)
+        monkeypatch.setattr(os, "rename", full)
         with pytest.raises(StoreError, match=r"091502_.*: cannot write: No space left on device"):
             store.publish(document(call))
 
