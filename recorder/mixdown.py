@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recorder.model import AudioReport
+from recorder.ogg import renumber
 from recorder.streams import CallMedia
 from recorder.tracks import FRAME, HEADER, StoreError, Track
 
@@ -138,6 +139,8 @@ def _encode(wav: Path, form: str) -> Path:
         with soundfile.SoundFile(path, "w", rate, source.channels, subtype, format=container) as target:
             for block in source.blocks(BLOCK, dtype="int16"):
                 target.write(block)
+    if form == "ogg":
+        renumber(path, 1)
     wav.unlink()
     return path
 
