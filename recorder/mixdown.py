@@ -137,7 +137,8 @@ def _encode(wav: Path, form: str) -> Path:
     with soundfile.SoundFile(wav) as source:
         rate = source.samplerate
         with soundfile.SoundFile(path, "w", rate, source.channels, subtype, format=container) as target:
-            for block in source.blocks(BLOCK, dtype="int16"):
+            # libsndfile 1.2 garbles 16-bit stereo on its way into MP3; what is lossless must stay in 16 bits.
+            for block in source.blocks(BLOCK, dtype="int16" if form == "flac" else "float32"):
                 target.write(block)
     if form == "ogg":
         renumber(path, 1)
