@@ -4,6 +4,7 @@ In: strings from untrusted messages. Out: strings that XML 1.0 and xs:anyURI all
 """
 
 import re
+from functools import lru_cache
 from urllib.parse import quote
 
 ANONYMOUS = "sip:anonymous@anonymous.invalid"
@@ -24,6 +25,7 @@ def xml_text(text: str) -> str:
     return _NOT_XML.sub("\ufffd", text)
 
 
+@lru_cache(maxsize=4096)
 def aor_uri(heard: str) -> str:
     """A valid xs:anyURI for an address of record as heard.
 

@@ -5,13 +5,15 @@ and `+.-_`, safe on any file system. Never more than LONGEST characters of a par
 outside.
 """
 
+import re
 from uuid import UUID
 
 LONGEST = 32
 """Characters of a participant's name."""
 UNKNOWN = "unknown"
 
-_ALLOWED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+.-")
+_UNSAFE = re.compile(r"(?:[^A-Za-z0-9+.-]|-)+")
+"""Runs of what becomes one dash."""
 _RESERVED = frozenset(
     ["con", "prn", "aux", "nul", "clock$", *(f"{device}{digit}" for device in ("com", "lpt") for digit in range(10))]
 )
@@ -44,9 +46,7 @@ def user_part(uri: str | None) -> str:
 
 def safe_name(uri: str | None) -> str:
     """The user part of a URI as part of a file name; UNKNOWN where nothing of it can be used."""
-    kept = "".join(c if c in _ALLOWED else "-" for c in user_part(uri)[: LONGEST * 4])
-    while "--" in kept:
-        kept = kept.replace("--", "-")
+    kept = _UNSAFE.sub("-", user_part(uri)[: LONGEST * 4])
     # A leading dot hides, a leading dash reads as an option, Windows drops trailing dots.
     name = kept.strip(".-")[:LONGEST].rstrip(".-")
     if not name:
