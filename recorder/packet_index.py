@@ -203,10 +203,11 @@ class Claims:
         order = np.lexsort((begin, rows["key"]))
         keys, starts = np.unique(rows["key"], return_index=True)
         furthest = end[order]
-        for first, behind in zip(starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=True):
+        bounds = np.append(starts, len(rows)).astype(np.int64)
+        for first, behind in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
             if behind - first > 1:
                 np.maximum.accumulate(furthest[first:behind], out=furthest[first:behind])
-        return cls(keys, np.append(starts, len(rows)), begin[order], end[order], furthest, rows["slot"][order].copy())
+        return cls(keys, bounds, begin[order], end[order], furthest, rows["slot"][order].copy())
 
     def find(self, keys: UInt64, times: Int64) -> tuple[Int64, Int32]:
         """(row, slot) of every claim that holds for rows of keys and times, ordered by row and slot."""

@@ -70,7 +70,7 @@ def _sighting(stream: MediaStream, engine: MediaEngine) -> FlowSighting:
         ssrc=stream.ssrc,
         media=stream.media,
         since=stream.since,
-        first=min(stream.first_time, int(state[kernels.FIRST_TIME])),
+        first=int(state[kernels.FIRST_TIME]),
         last=int(state[kernels.LAST_TIME]),
         packets=int(state[kernels.RECEIVED]) if state[kernels.STARTED] else 0,
         expected=expected_packets(state),
