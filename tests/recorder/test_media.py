@@ -6,6 +6,7 @@ from pcaps.make.sources import speech_like
 from tests.capture_builder import (
     ALICE,
     ALICE_RTP,
+    BOB,
     BOB_RTP,
     RELAY,
     Capture,
@@ -218,3 +219,19 @@ def test_addresses_hidden_by_nat_are_found_by_where_media_goes(tmp_path):
     call = record_one(capture, tmp_path)
     hears(call, [alice], [bob])
     assert call.warnings == []
+
+
+def test_media_that_moves_to_other_ports_goes_on_to_the_sample_and_is_counted_whole(tmp_path):
+    alice, bob = both(8)
+    moved = through(alice[200:], ALICE_RTP, (BOB, 6600))
+    answer = through(bob[200:], (BOB, 6600), ALICE_RTP)
+    capture = Capture().rtp(alice[:200], moved, bob[:200], answer)
+    call = capture.call(end=None)
+    call.request(4.9, "INVITE", sdp((BOB, 6600)), by_callee=True)
+    call.response(4.95, 200, "OK", sdp(ALICE_RTP), by_caller=True)
+    call.request(4.96, "ACK", by_callee=True)
+    call.hang_up(10)
+    recorded = record_one(capture, tmp_path)
+    hears(recorded, [alice], [bob])
+    assert sum(s["packets"] for s in streams_of(recorded, "caller")) == 400
+    assert sum(s["packets"] for s in streams_of(recorded, "callee")) == 400
