@@ -227,5 +227,5 @@ TARGETS = {
     "dtmf": Target(run_dtmf, event_packets),
     "payload": Target(run_payload, payload_groups, limit=2048, short=60),
     "srtp": Target(run_srtp, lambda: [b"".join(seeds.payloads(3)[:5]) or bytes(900)], limit=4096, short=60),
-    "rtp": Target(run_rtp, media_frames, mutate_frames, 65_536, short=60),
+    "rtp": Target(run_rtp, media_frames, mutate_frames, 65_536, compiled=True, short=60),
 }

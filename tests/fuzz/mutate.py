@@ -53,7 +53,7 @@ def mutate_octets(data: bytes, random: Random, others: Sequence[bytes], limit: i
             case 6:
                 del octets[at : at + size]
             case 7:
-                octets[at:at] = octets[at : at + size] * random.choice((1, 1, 2, 50))
+                octets[at:at] = (octets[at : at + size] * random.choice((1, 1, 2, 50)))[:limit]
             case 8:
                 end = random.randrange(len(octets) + 1)
                 octets[end:end] = octets[at : at + size]
@@ -87,7 +87,7 @@ def mutate_text(data: bytes, random: Random, others: Sequence[bytes], limit: int
                 random.shuffle(words)
                 lines[at] = b" ".join(words)
             case 5:
-                lines[at] = lines[at] * random.choice((2, 100))
+                lines[at] = (lines[at] * random.choice((2, 100)))[:limit]
     return b"\n".join(lines)[:limit]
 
 

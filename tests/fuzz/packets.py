@@ -162,8 +162,8 @@ def signalling() -> list[bytes]:
 
 
 TARGETS = {
-    "capture": Target(run_capture, captures, limit=16_384, short=120),
+    "capture": Target(run_capture, captures, limit=16_384, compiled=True, short=120),
     "packed": Target(run_packed, packed, short=150),
-    "layers": Target(run_layers, every_link, mutate_frames, 32_768, short=200),
+    "layers": Target(run_layers, every_link, mutate_frames, 32_768, compiled=True, short=200),
     "messages": Target(run_messages, signalling, mutate_frames, 131_072, short=60),
 }

@@ -35,6 +35,7 @@ class Watch:
     def __init__(self, run: Callable[[bytes], None], seconds: int) -> None:
         self._run = run
         self._settled = time.monotonic() + seconds / 10
+        self._told = 0.0
         self.inputs = 0
         self.base = 0
         self.peak = 0
@@ -48,9 +49,12 @@ class Watch:
             if not self.base or time.monotonic() < self._settled:
                 self.base = max(self.base, now)
             assert now - self.base < GROWTH_MB, f"grew from {self.base} to {now} MB"
+        if time.monotonic() > self._told + 1:
+            self.tell()
 
     def tell(self) -> None:
-        """Print the figures."""
+        """Print the figures so far; libFuzzer ends the process without asking us."""
+        self._told = time.monotonic()
         print(f"inputs: {self.inputs}\npeak: {self.peak}\ngrown: {max(self.peak - self.base, 0)}", flush=True)
 
 
@@ -119,13 +123,10 @@ def run_atheris(name: str, seconds: int, seed: int) -> int:
             return bytes(atheris.Mutate(data, limit))
         return target.mutate(data, random, seeds, limit)
 
-    import atexit
-
-    atexit.register(watch.tell)
     atheris.Setup(
         [
             "fuzz", f"-max_total_time={seconds}", f"-max_len={target.limit}", f"-timeout={PATIENCE}", f"-seed={seed}",
-            f"-rss_limit_mb={LIMIT_MB}", f"-artifact_prefix={BUILD}/found/{name}-", "-verbosity=1", str(corpus),
+            f"-rss_limit_mb={LIMIT_MB}", f"-artifact_prefix={BUILD}/found/{name}-", str(corpus),
         ],
         watch,
         custom_mutator=mutate,

@@ -15,5 +15,7 @@ class Target:
     mutate: Mutator = mutate_octets
     limit: int = 16_384
     """Octets of the longest input."""
+    compiled: bool = False
+    """Most of what runs are kernels: no fuzzer sees which way they go, so that mutation without one finds more."""
     short: int = 150
     """Inputs of the short run that is part of the tests."""

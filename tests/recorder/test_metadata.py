@@ -242,6 +242,11 @@ def test_calls_of_one_conversation_share_their_group():
     assert group.find(f"{SR}conversation").get("first-call") == str(CALL_ID)
 
 
+def test_the_schema_knows_every_reason_that_ties_calls():
+    root = checked(build(a_call(id=UUID(int=9), group_reasons=list(enumerate(GroupReason))), group=CALL_ID))
+    assert [e.text for e in root.iterfind(f"{RS}group/{SR}conversation/{SR}tied-by")] == list(GroupReason)
+
+
 def test_a_party_that_stays_through_a_transfer_keeps_its_identifier():
     first = Identifiers(CALL_ID)
     root = checked(build(a_call(id=UUID(int=9)), participants={Side.CALLER: first.participant(Side.CALLER)}))
