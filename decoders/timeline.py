@@ -17,19 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capture.batch import Int32, Int64, UInt8, UInt16, UInt32
-from decoders import _stream_kernels as kernels
-from decoders._stream_kernels import TICKS
+from decoders import _placing_kernels as placing_kernels
+from decoders import _receiver_kernels as receiver_kernels
+from decoders import _stream_columns as cols
+from decoders._stream_columns import TICKS
 from decoders.rtp import Window
 from decoders.sdp import PayloadFormat
 
 __all__ = ["TICKS", "Entries", "EntrySpace", "FormatTable", "Placer", "StreamTable", "ticks_of"]
 
 _KINDS = {
-    "PCMU": kernels.KIND_ULAW,
-    "PCMA": kernels.KIND_ALAW,
-    "TELEPHONE-EVENT": kernels.KIND_EVENT,
-    "CN": kernels.KIND_NOISE,
-    "RED": kernels.KIND_REDUNDANT,
+    "PCMU": cols.KIND_ULAW,
+    "PCMA": cols.KIND_ALAW,
+    "TELEPHONE-EVENT": cols.KIND_EVENT,
+    "CN": cols.KIND_NOISE,
+    "RED": cols.KIND_REDUNDANT,
 }
 
 
@@ -64,11 +66,11 @@ class FormatTable:
             self.clocks = np.vstack([self.clocks, np.full_like(self.clocks, 8000)])
         for f in formats.values():
             if 0 <= f.payload_type < 128 and f.clock_rate > 0:
-                kind = _KINDS.get(f.encoding.upper(), kernels.KIND_CODEC)
+                kind = _KINDS.get(f.encoding.upper(), cols.KIND_CODEC)
                 if media != "audio":
-                    kind = kernels.KIND_OTHER
-                elif kind in (kernels.KIND_ULAW, kernels.KIND_ALAW) and (slow or f.channels > 1):
-                    kind = kernels.KIND_CODEC
+                    kind = cols.KIND_OTHER
+                elif kind in (cols.KIND_ULAW, cols.KIND_ALAW) and (slow or f.channels > 1):
+                    kind = cols.KIND_CODEC
                 self.kinds[row, f.payload_type] = kind
                 self.clocks[row, f.payload_type] = f.clock_rate
         self._rows[key] = row
@@ -76,11 +78,11 @@ class FormatTable:
 
 
 class StreamTable:
-    """Receiver state of all streams at one time, one row each; see the column names in `_stream_kernels`."""
+    """Receiver state of all streams at one time, one row each; see the column names in `_stream_columns`."""
 
     def __init__(self, capacity: int = 1024) -> None:
-        self.state: Int64 = np.zeros((capacity, kernels.STATE), np.int64)
-        self.figures: NDArray[np.float64] = np.zeros((capacity, kernels.STATISTICS), np.float64)
+        self.state: Int64 = np.zeros((capacity, cols.STATE), np.int64)
+        self.figures: NDArray[np.float64] = np.zeros((capacity, cols.STATISTICS), np.float64)
         self._free = list(range(capacity - 1, -1, -1))
 
     def allocate(self, formats_row: int, primary: int = -1) -> int:
@@ -93,9 +95,9 @@ class StreamTable:
         s = self._free.pop()
         self.state[s] = 0
         self.figures[s] = 0
-        self.state[s, kernels.FORMATS] = formats_row
-        self.state[s, kernels.PRIMARY] = primary
-        self.state[s, kernels.BAD] = -1
+        self.state[s, cols.FORMATS] = formats_row
+        self.state[s, cols.PRIMARY] = primary
+        self.state[s, cols.BAD] = -1
         return s
 
     def release(self, s: int) -> None:
@@ -133,7 +135,7 @@ class Entries:
         first: int, last: int,
     ) -> None:  # fmt: skip
         """Run the receiver for streams[first:last]. Distinct ranges may run in parallel threads."""
-        kernels.receive(
+        receiver_kernels.receive(
             table.state, table.figures, self.streams[first:last], self.bounds[first : last + 1],
             self.taken[first:last], self.order, self.time, self.stamp, self.sequence, self.type, self.size,
             window.missing, window.number, window.capture, formats.kinds, formats.clocks, epoch, now, hold, self.uts,
@@ -166,8 +168,8 @@ class EntrySpace:
         if not columns:
             columns = {name: np.empty(0, kind) for name, kind in _ENTRY_COLUMNS.items()}
         entries = Entries(streams=streams, bounds=bounds, taken=np.zeros(len(streams), np.int64), **columns)
-        entries.kind[:] = kernels.DROPPED
-        kernels.gather(
+        entries.kind[:] = cols.DROPPED
+        placing_kernels.gather(
             begins, bounds, by_flow, window.time, window.stamp, window.sequence, window.type, window.offset,
             window.header, window.size, entries.order, entries.time, entries.stamp, entries.sequence, entries.type,
             entries.source, entries.size,
@@ -185,9 +187,9 @@ class Placer:
 
     def reserve(self, jobs: Int64) -> None:
         """Give every job (a row of the JOB_ columns) its place in `out`."""
-        frames = jobs[:, kernels.JOB_FRAMES]
+        frames = jobs[:, cols.JOB_FRAMES]
         ends = np.cumsum(frames)
-        jobs[:, kernels.JOB_OUT] = ends - frames
+        jobs[:, cols.JOB_OUT] = ends - frames
         if len(self.out) < 2 * int(ends[-1]):
             self.out = np.empty(2 * int(ends[-1]), np.int16)
         longest = int(frames.max())
@@ -197,7 +199,7 @@ class Placer:
 
     def place(self, jobs: Int64, channels: Int32, entries: Entries, window: Window) -> None:
         """Decode the jobs' entries into `out`, where the kept frames must already be."""
-        kernels.place(
+        placing_kernels.place(
             jobs, channels, entries.bounds, entries.taken, entries.kind, entries.position, entries.source,
             entries.size, window.arena, self._left, self._right, self.out,
         )  # fmt: skip

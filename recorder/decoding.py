@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from decoders import _stream_kernels as kernels
+from decoders import _stream_columns as cols
 from decoders.codecs.base import Decoder
 from decoders.codecs.registry import make_decoder, why_undecodable
 from decoders.comfortnoise import ComfortNoise
@@ -43,15 +43,15 @@ def decode_window(
     begin = int(entries.bounds[x])
     end = begin + int(entries.taken[x])
     kinds = entries.kind[begin:end]
-    wanted = begin + np.flatnonzero(kinds != kernels.DROPPED)
+    wanted = begin + np.flatnonzero(kinds != cols.DROPPED)
     if not stream.encrypted:
-        _feed_events(stream, entries, wanted[entries.kind[wanted] == kernels.KIND_EVENT], window)
+        _feed_events(stream, entries, wanted[entries.kind[wanted] == cols.KIND_EVENT], window)
     if stream.channel < 0:
         return
-    noisy = bool((kinds == kernels.KIND_NOISE).any()) or stream.noise is not None
+    noisy = bool((kinds == cols.KIND_NOISE).any()) or stream.noise is not None
     if not noisy:
         slow = entries.kind[wanted]
-        wanted = wanted[(slow == kernels.KIND_CODEC) | (slow == kernels.KIND_REDUNDANT) | (slow == kernels.KIND_SILENT)]
+        wanted = wanted[(slow == cols.KIND_CODEC) | (slow == cols.KIND_REDUNDANT) | (slow == cols.KIND_SILENT)]
     wanted = wanted[np.argsort(entries.uts[wanted], kind="stable")]
     payloads = list(_payloads(stream, entries, wanted, window))
     if noisy:
@@ -60,7 +60,7 @@ def decode_window(
     _sound(shard, media, stream, list(_unfold(stream, payloads)))
 
 
-_FAST = (kernels.KIND_ULAW, kernels.KIND_ALAW, kernels.KIND_NOISE, kernels.KIND_EVENT)
+_FAST = (cols.KIND_ULAW, cols.KIND_ALAW, cols.KIND_NOISE, cols.KIND_EVENT)
 
 
 def _payloads(stream: MediaStream, entries: Entries, wanted: NDArray[np.int64], window: Window) -> Iterator[Payload]:
@@ -79,7 +79,7 @@ def _payloads(stream: MediaStream, entries: Entries, wanted: NDArray[np.int64], 
                 stream.decrypted += 1
                 padding = clear[-1] if clear[0] & 0x20 else 0
                 data = clear[int(window.header[index]) : len(clear) - padding]
-                if entries.kind[e] == kernels.KIND_EVENT:
+                if entries.kind[e] == cols.KIND_EVENT:
                     _press(stream, index, data, window)
                     data = b""
         yield Payload(int(entries.uts[e]), int(entries.position[e]), kind, data)
@@ -193,7 +193,7 @@ def _sound_noise(
     """Comfort noise sounds from its packet to the next one (RFC 3389, section 4)."""
     for e, payload in zip(wanted.tolist(), payloads, strict=True):
         kind = int(entries.kind[e])
-        if kind == kernels.KIND_EVENT:
+        if kind == cols.KIND_EVENT:
             continue
         if stream.noise is not None and media.zero is not None:
             data, since = stream.noise
@@ -206,4 +206,4 @@ def _sound_noise(
                     stream.noise_source = ComfortNoise(rate, stream.ssrc)
                 samples = stream.noise_source.generate(data, count)
                 track.write_channel(shard.pool, stream.channel, track.sample_at(since), samples)
-        stream.noise = (payload.data, payload.position) if kind == kernels.KIND_NOISE and payload.data else None
+        stream.noise = (payload.data, payload.position) if kind == cols.KIND_NOISE and payload.data else None

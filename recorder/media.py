@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from capture.address import Endpoint
 from capture.batch import Int32, Int64
-from decoders import _stream_kernels as kernels
+from decoders import _stream_columns as cols
 from decoders.rtcp import RtcpCompound, RttEstimator
 from decoders.rtp import IGNORED, Stager
 from decoders.sdp import STATIC_FORMATS, PayloadFormat
@@ -151,7 +151,7 @@ class MediaEngine:
         self._split(layout, begins, counts)
         self._renewals.limit((stream for _, stream in layout.members), begins, counts, stager)
         entries = self._entries.lay_out(layout.rows, begins, counts, stager.order, window)
-        before = self.table.state[layout.rows][:, (kernels.LAST_CAPTURE, kernels.LAST_NUMBER)]
+        before = self.table.state[layout.rows][:, (cols.LAST_CAPTURE, cols.LAST_NUMBER)]
         if self.executor is None:
             for part, shard in enumerate(self._shards):
                 shard.run(layout, part, entries, window, now, hold)
@@ -201,7 +201,7 @@ class MediaEngine:
         window = self.stager.window
         used = window.capture[: window.count]
         mixed = window.count > 0 and bool((used != used[0]).any())
-        crossed = (before[:, 0] != self.table.state[layout.rows, kernels.LAST_CAPTURE]) | mixed
+        crossed = (before[:, 0] != self.table.state[layout.rows, cols.LAST_CAPTURE]) | mixed
         for x in np.flatnonzero((entries.taken > 0) & crossed).tolist():
             media = layout.members[x][0]
             if before[x, 1]:
@@ -436,8 +436,8 @@ class MediaEngine:
     def _runs_with(self, other: MediaStream, stream: "MediaStream | _Sighting") -> bool:
         """Whether sequence number and timestamp of a beginning stream continue those of another."""
         state = self.table.state[other.row]
-        if state[kernels.STARTED]:
-            sequence, stamp = int(state[kernels.TOP]), int(state[kernels.UTS])
+        if state[cols.STARTED]:
+            sequence, stamp = int(state[cols.TOP]), int(state[cols.UTS])
         else:
             sequence, stamp = other.first_sequence, other.first_stamp
         steps = (stream.first_sequence - sequence + 1500) & 0xFFFF
@@ -488,9 +488,9 @@ class MediaEngine:
         """ns between the sightings of the same packet in two streams of one SSRC, by their timestamps."""
         state = self.table.state[other.row]
         stamp, time, clock = other.first_stamp, other.first_time, 8000
-        if state[kernels.STARTED]:
-            stamp, time = int(state[kernels.UTS]), int(state[kernels.LAST_TIME])
-            clock = int(state[kernels.SEGMENT_CLOCK]) or clock
+        if state[cols.STARTED]:
+            stamp, time = int(state[cols.UTS]), int(state[cols.LAST_TIME])
+            clock = int(state[cols.SEGMENT_CLOCK]) or clock
         ahead = ((stream.first_stamp - stamp + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
         return abs(stream.first_time - time - ahead * 1_000_000_000 // clock)
 
@@ -692,8 +692,8 @@ class MediaEngine:
         flows = self.stager.flows
         for stream in media.streams:
             state = self.table.state[stream.row]
-            if state[kernels.STARTED]:
-                call.see(int(state[kernels.LAST_CAPTURE]), int(state[kernels.LAST_NUMBER]))
+            if state[cols.STARTED]:
+                call.see(int(state[cols.LAST_CAPTURE]), int(state[cols.LAST_NUMBER]))
             held = self._streams.get(stream.flow, [])
             held[:] = [member for member in held if member[1] is not stream]
             same = self._by_ssrc.get(stream.ssrc, [])
@@ -724,7 +724,7 @@ class MediaEngine:
                 stream.cname = description.cname or stream.cname
         for _, block in compound.blocks():
             for _, stream in self._by_ssrc.get(block.ssrc, ()):
-                clock = int(self.table.state[stream.row, kernels.SEGMENT_CLOCK]) or 8000
+                clock = int(self.table.state[stream.row, cols.SEGMENT_CLOCK]) or 8000
                 stream.far_end_loss = block.fraction_lost / 256
                 stream.far_end_jitter_ms = block.jitter * 1000 / clock
         for trip in self._round_trips.feed(time, compound):

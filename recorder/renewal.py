@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capture.batch import Int64
-from decoders import _stream_kernels as kernels
+from decoders import _stream_columns as cols
 from decoders.rtp import Stager
 from decoders.sdp import CryptoKey, PayloadFormat
 from decoders.srtp import SrtpStream
@@ -64,7 +64,7 @@ class Renewals:
         for payload_type in [pt for pt, known in stream.formats.items() if not _alike(known, formats[pt])]:
             stream.decoders.pop(payload_type, None)
         stream.formats = formats
-        self.table.state[stream.row, kernels.FORMATS] = self.formats.row(formats, stream.media, slow=stream.encrypted)
+        self.table.state[stream.row, cols.FORMATS] = self.formats.row(formats, stream.media, slow=stream.encrypted)
 
     def limit(self, streams: Iterable[MediaStream], begins: Int64, counts: Int64, stager: Stager) -> None:
         """Leave out of the window's packets those that came under new meanings."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from capture.batch import Int64
-from decoders import _stream_kernels as kernels
+from decoders import _stream_columns as cols
 from decoders.quality import score
 from decoders.sdp import PayloadFormat
 from decoders.timeline import StreamTable
@@ -19,7 +19,7 @@ from recorder.streams import CallMedia, MediaStream
 
 def report_media(media: CallMedia, table: StreamTable) -> list[StreamReport]:
     """Report the streams of a call that has ended, and add what they tell to the call."""
-    started = [s for s in media.streams if table.state[s.row, kernels.STARTED]]
+    started = [s for s in media.streams if table.state[s.row, cols.STARTED]]
     heads = sorted((s for s in started if s.primary is None and not s.alternate), key=_order)
     sightings = [s for s in started if s.primary is not None or s.alternate]
     reports: list[StreamReport] = []
@@ -45,8 +45,8 @@ def _shows(sighting: MediaStream, head: MediaStream, table: StreamTable) -> bool
     return (
         sighting.speaker is head.speaker
         and sighting.media == head.media
-        and bool(mine[kernels.FIRST_TIME] <= other[kernels.LAST_TIME])
-        and bool(other[kernels.FIRST_TIME] <= mine[kernels.LAST_TIME])
+        and bool(mine[cols.FIRST_TIME] <= other[cols.LAST_TIME])
+        and bool(other[cols.FIRST_TIME] <= mine[cols.LAST_TIME])
     )
 
 
@@ -71,8 +71,8 @@ def _courses(sightings: list[MediaStream], table: StreamTable) -> list[_Course]:
     state = table.state
     chains: list[list[MediaStream]] = []
     for each in sorted(sightings, key=_order):
-        begun = state[each.row, kernels.FIRST_TIME]
-        chain = next((c for c in chains if state[c[-1].row, kernels.LAST_TIME] <= begun), None)
+        begun = state[each.row, cols.FIRST_TIME]
+        chain = next((c for c in chains if state[c[-1].row, cols.LAST_TIME] <= begun), None)
         if chain is None:
             chains.append([each])
         else:
@@ -83,30 +83,30 @@ def _courses(sightings: list[MediaStream], table: StreamTable) -> list[_Course]:
 def _course(parts: list[MediaStream], table: StreamTable) -> _Course:
     state = table.state
     lost = sum(_lost(state[part.row]) for part in parts)
-    gaps = sum(int(state[part.row, kernels.GAPS]) for part in parts)
+    gaps = sum(int(state[part.row, cols.GAPS]) for part in parts)
     for before, after in pairwise(parts):
-        between = (int(state[after.row, kernels.BASE]) - int(state[before.row, kernels.TOP]) - 1) & 0xFFFF
-        if 0 < between < kernels.MAX_DROPOUT:
+        between = (int(state[after.row, cols.BASE]) - int(state[before.row, cols.TOP]) - 1) & 0xFFFF
+        if 0 < between < cols.MAX_DROPOUT:
             lost += between
             gaps += 1
-    received = [int(state[part.row, kernels.RECEIVED]) for part in parts]
+    received = [int(state[part.row, cols.RECEIVED]) for part in parts]
     return _Course(tuple(parts), parts[received.index(max(received))], sum(received), lost, gaps)
 
 
 def expected_packets(state: Int64) -> int:
     """Packets that the sequence numbers promise (RFC 3550, appendix A.3)."""
-    return int(state[kernels.EXPECTED] + state[kernels.TOP] - state[kernels.BASE] + 1)
+    return int(state[cols.EXPECTED] + state[cols.TOP] - state[cols.BASE] + 1)
 
 
 def _lost(state: Int64) -> int:
-    return max(expected_packets(state) - int(state[kernels.RECEIVED]), 0)
+    return max(expected_packets(state) - int(state[cols.RECEIVED]), 0)
 
 
 def _format(stream: MediaStream, state: Int64) -> PayloadFormat:
     """The format that the stream was heard in last; its first key-press format where it never was."""
-    payload_type = int(state[kernels.AUDIO_TYPE])
-    if not state[kernels.AUDIO]:
-        kind = "TELEPHONE-EVENT" if state[kernels.EVENTS] else "CN" if state[kernels.NOISE] else ""
+    payload_type = int(state[cols.AUDIO_TYPE])
+    if not state[cols.AUDIO]:
+        kind = "TELEPHONE-EVENT" if state[cols.EVENTS] else "CN" if state[cols.NOISE] else ""
         for known in stream.formats.values():
             if known.encoding.upper() == kind and stream.claim is not None:
                 return known
@@ -118,9 +118,9 @@ def _format(stream: MediaStream, state: Int64) -> PayloadFormat:
 def _report(best: _Course, head: MediaStream, copies: int, label: str, table: StreamTable) -> StreamReport:
     kept, first, last = best.longest, best.parts[0], best.parts[-1]
     state, figures = table.state[kept.row], table.figures[kept.row]
-    fmt = _format(kept, table.state[last.row] if table.state[last.row, kernels.AUDIO] else state)
-    late = best.total(table, kernels.LATE)
-    counted = int(figures[kernels.JITTER_COUNT])
+    fmt = _format(kept, table.state[last.row] if table.state[last.row, cols.AUDIO] else state)
+    late = best.total(table, cols.LATE)
+    counted = int(figures[cols.JITTER_COUNT])
     quality = score(
         fmt.encoding,
         expected=best.received + best.lost,
@@ -128,7 +128,7 @@ def _report(best: _Course, head: MediaStream, copies: int, label: str, table: St
         discarded=late,
         loss_bursts=min(best.gaps + late, best.lost + late),
     )
-    if not best.total(table, kernels.AUDIO) or kept.media != "audio":
+    if not best.total(table, cols.AUDIO) or kept.media != "audio":
         quality = None
     channel = head.channel
     return StreamReport(
@@ -142,15 +142,15 @@ def _report(best: _Course, head: MediaStream, copies: int, label: str, table: St
         ssrc=kept.ssrc,
         source=kept.source,
         destination=kept.destination,
-        started=int(table.state[first.row, kernels.FIRST_TIME]),
-        ended=int(table.state[last.row, kernels.LAST_TIME]),
+        started=int(table.state[first.row, cols.FIRST_TIME]),
+        ended=int(table.state[last.row, cols.LAST_TIME]),
         packets=best.received,
         lost=best.lost,
-        duplicates=best.total(table, kernels.DUPLICATES),
+        duplicates=best.total(table, cols.DUPLICATES),
         late=late,
-        reordered=best.total(table, kernels.REORDERED),
-        jitter_mean_ms=float(figures[kernels.JITTER_SUM]) / counted if counted else None,
-        jitter_max_ms=float(figures[kernels.JITTER_MAX]) if counted else None,
+        reordered=best.total(table, cols.REORDERED),
+        jitter_mean_ms=float(figures[cols.JITTER_SUM]) / counted if counted else None,
+        jitter_max_ms=float(figures[cols.JITTER_MAX]) if counted else None,
         mos=quality.mos if quality else None,
         r_factor=quality.r if quality else None,
         mos_scale=quality.scale.value if quality else None,
@@ -172,17 +172,17 @@ def _warn(call: Call, head: MediaStream, best: _Course, table: StreamTable) -> N
     say = call.warnings.append
     for codec, why in sorted(head.undecodable.items()):
         say(Warning_("undecodable", f"{who} is silent where it was {codec}: {why}."))
-    if head.encrypted and head.srtp is None and best.total(table, kernels.AUDIO):
+    if head.encrypted and head.srtp is None and best.total(table, cols.AUDIO):
         say(Warning_("encrypted", f"{who} is silent: it is encrypted and its keys were not seen."))
     elif head.undecrypted:
         say(Warning_("undecrypted", f"{who}: {head.undecrypted} packets could not be decrypted and are silent."))
-    if snapped := best.total(table, kernels.SNAPPED):
+    if snapped := best.total(table, cols.SNAPPED):
         say(Warning_("snapped", f"{who}: the capture cut off part of {snapped} packets; it is silence."))
-    if strays := best.total(table, kernels.STRAYS):
+    if strays := best.total(table, cols.STRAYS):
         say(Warning_("stray-packets", f"{who}: {strays} packets fit nowhere in the stream; left out."))
-    if unknown := best.total(table, kernels.UNKNOWN):
+    if unknown := best.total(table, cols.UNKNOWN):
         say(Warning_("unknown-payload", f"{who}: {unknown} packets of payload types nobody announced."))
-    if epochs := best.total(table, kernels.EPOCHS):
+    if epochs := best.total(table, cols.EPOCHS):
         say(Warning_("sequence-restart", f"{who}: sequence numbers began anew {epochs} times."))
     if head.layer:
         say(Warning_("overlap", f"{who} sounded at the same time as another source of that side; both are heard."))
@@ -218,10 +218,10 @@ def _trace(call: Call, heads: list[MediaStream], sightings: list[MediaStream], t
         role = "heard as" if stream in heads else "another sighting of"
         text = (
             f"RTP {stream.source} -> {stream.destination}, SSRC 0x{stream.ssrc:08x}, "
-            f"{state[kernels.RECEIVED]} packets: "
+            f"{state[cols.RECEIVED]} packets: "
             f"{role} the {stream.speaker.value}'s {stream.media}, for {_RULES[stream.rule]}"
         )
-        call.trace.append(TraceEvent(stream.first_time, int(state[kernels.FIRST_NUMBER]), "rtp-claimed", text))
+        call.trace.append(TraceEvent(stream.first_time, int(state[cols.FIRST_NUMBER]), "rtp-claimed", text))
     if call.call_id is not None and call.answered is not None and call.recording_session is None:
         for side in ("caller", "callee"):
             if not any(s.speaker.value == side and s.media == "audio" for s in heads):

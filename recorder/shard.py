@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from capture.batch import Int32, Int64
-from decoders import _stream_kernels as kernels
+from decoders import _stream_columns as cols
 from decoders.rtp import Window
 from decoders.timeline import TICKS, Entries, FormatTable, Placer, StreamTable
 from recorder.decoding import decode_window
@@ -80,7 +80,7 @@ class Shard:
             if entries.taken[begin:end].any():
                 self._decide(layout, entries, window, begin, end)
         self._place_planned(plan, layout, entries, window)
-        others = self.table.state[layout.rows[first:last], kernels.OTHERS] > 0
+        others = self.table.state[layout.rows[first:last], cols.OTHERS] > 0
         for x in range(first, last):
             media, stream = layout.members[x]
             if (others[x - first] or stream.noise is not None) and entries.taken[x]:
@@ -95,8 +95,8 @@ class Shard:
         rows = layout.rows[first : int(plan.runs[-1, 1])]
         heard = (layout.channels[first : first + len(rows)] >= 0) & (entries.taken[first : first + len(rows)] > 0)
         edges = (plan.runs - first).reshape(-1)[: 2 * len(plan.runs)]
-        low = np.where(heard, state[rows, kernels.LOW_TICKS], FAR)
-        high = np.where(heard, state[rows, kernels.HIGH_TICKS], -FAR)
+        low = np.where(heard, state[rows, cols.LOW_TICKS], FAR)
+        high = np.where(heard, state[rows, cols.HIGH_TICKS], -FAR)
         # Every second range is a run, the others are what lies between two runs.
         edges = edges[:-1]
         low = np.minimum.reduceat(low, edges)[::2]
@@ -108,16 +108,16 @@ class Shard:
         end = (high[active] - zero + step // 2) // step
         low = np.maximum((low[active] - zero + step // 2) // step, 0)
         low = np.maximum(low, end - LONGEST * TICKS // step)
-        jobs = np.zeros((len(active), kernels.JOB), np.int64)
-        jobs[:, kernels.JOB_FIRST : kernels.JOB_LAST + 1] = plan.runs[active]
-        jobs[:, kernels.JOB_LOW] = low
-        jobs[:, kernels.JOB_FRAMES] = end - low
-        jobs[:, kernels.JOB_ZERO] = zero
-        jobs[:, kernels.JOB_STEP] = step
+        jobs = np.zeros((len(active), cols.JOB), np.int64)
+        jobs[:, cols.JOB_FIRST : cols.JOB_LAST + 1] = plan.runs[active]
+        jobs[:, cols.JOB_LOW] = low
+        jobs[:, cols.JOB_FRAMES] = end - low
+        jobs[:, cols.JOB_ZERO] = zero
+        jobs[:, cols.JOB_STEP] = step
         wanted = end > low
         tracks = [plan.tracks[run] for run in active[wanted].tolist()]
         jobs = jobs[wanted]
-        filled = np.cumsum(jobs[:, kernels.JOB_FRAMES]) // MOST_FRAMES
+        filled = np.cumsum(jobs[:, cols.JOB_FRAMES]) // MOST_FRAMES
         starts = np.flatnonzero(np.diff(filled, prepend=-1)).tolist()
         for begin, behind in zip(starts, [*starts[1:], len(tracks)], strict=True):
             self._flush(jobs[begin:behind], tracks[begin:behind], layout, entries, window)
@@ -137,8 +137,8 @@ class Shard:
             low, high = FAR, -FAR
             while x < last and _kind(layout.members[x][1]) == (rate, layer):
                 if layout.channels[x] >= 0 and entries.taken[x]:
-                    low = min(low, int(state[layout.rows[x], kernels.LOW_TICKS]))
-                    high = max(high, int(state[layout.rows[x], kernels.HIGH_TICKS]))
+                    low = min(low, int(state[layout.rows[x], cols.LOW_TICKS]))
+                    high = max(high, int(state[layout.rows[x], cols.HIGH_TICKS]))
                 x += 1
             if rate == 0 or low >= high:
                 continue
@@ -153,12 +153,12 @@ class Shard:
         """Decode the jobs and write each to its track."""
         placer, pool = self.placer, self.pool
         placer.reserve(jobs)
-        places = jobs[:, [kernels.JOB_LOW, kernels.JOB_FRAMES, kernels.JOB_OUT]].tolist()
+        places = jobs[:, [cols.JOB_LOW, cols.JOB_FRAMES, cols.JOB_OUT]].tolist()
         for j, (track, (low, frames, out)) in enumerate(zip(tracks, places, strict=True)):
             kept = min(track.frames - low, frames)
             if kept > 0:
                 track.read(pool, low, kept, placer.out[2 * out :])
-                jobs[j, kernels.JOB_KEPT] = kept
+                jobs[j, cols.JOB_KEPT] = kept
         placer.place(jobs, layout.channels, entries, window)
         for track, (low, frames, out) in zip(tracks, places, strict=True):
             track.write(pool, low, placer.out[2 * out : 2 * (out + frames)])
@@ -184,7 +184,7 @@ class Shard:
             row = stream.row
             if layout.channels[x] < 0 or stream.primary is not None or not entries.taken[x]:
                 continue
-            low, high = int(state[row, kernels.LOW_TICKS]), int(state[row, kernels.HIGH_TICKS])
+            low, high = int(state[row, cols.LOW_TICKS]), int(state[row, cols.HIGH_TICKS])
             if low > FAR:
                 continue
             other = ends.get(int(layout.channels[x]))
@@ -206,8 +206,8 @@ class Shard:
                 continue
             begin, end = int(entries.bounds[x]), int(entries.bounds[x]) + int(entries.taken[x])
             kinds = entries.kind[begin:end]
-            heard = (kinds == kernels.KIND_ULAW) | (kinds == kernels.KIND_ALAW) | (kinds == kernels.KIND_CODEC)
-            heard |= (kinds == kernels.KIND_REDUNDANT) | (kinds == kernels.KIND_SILENT)
+            heard = (kinds == cols.KIND_ULAW) | (kinds == cols.KIND_ALAW) | (kinds == cols.KIND_CODEC)
+            heard |= (kinds == cols.KIND_REDUNDANT) | (kinds == cols.KIND_SILENT)
             if heard.any():
                 stream.low = int(entries.position[begin:end][heard].min())
                 lows.append((stream.low, stream))
@@ -217,7 +217,7 @@ class Shard:
         if media.zero is not None and low >= media.zero:
             return
         state = self.table.state[stream.row]
-        first_time = int(state[kernels.FIRST_TIME])
+        first_time = int(state[cols.FIRST_TIME])
         arrival = (first_time - self.epoch) // 1_000_000 * 14_112 + (
             first_time - self.epoch
         ) % 1_000_000 * 14_112 // 10**6

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from capture.address import Endpoint
-from decoders import _stream_kernels as kernels
+from decoders import _stream_columns as cols
 from recorder.media import MediaEngine
 from recorder.messages import Message
 from recorder.model import Call
@@ -70,12 +70,12 @@ def _sighting(stream: MediaStream, engine: MediaEngine) -> FlowSighting:
         ssrc=stream.ssrc,
         media=stream.media,
         since=stream.since,
-        first=int(state[kernels.FIRST_TIME]),
-        last=int(state[kernels.LAST_TIME]),
-        packets=int(state[kernels.RECEIVED]) if state[kernels.STARTED] else 0,
+        first=int(state[cols.FIRST_TIME]),
+        last=int(state[cols.LAST_TIME]),
+        packets=int(state[cols.RECEIVED]) if state[cols.STARTED] else 0,
         expected=expected_packets(state),
-        duplicates=int(state[kernels.DUPLICATES]),
-        strays=int(state[kernels.STRAYS]),
+        duplicates=int(state[cols.DUPLICATES]),
+        strays=int(state[cols.STRAYS]),
         copy=stream.primary is not None or stream.alternate,
         rule=stream.rule.value,
         rtcp=_rtcp(stream),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decoders import _stream_kernels as kernels
+from decoders import _stream_columns as cols
 from decoders.rtp import Window
 from decoders.sdp import STATIC_FORMATS, PayloadFormat
 from decoders.timeline import TICKS, Entries, EntrySpace, FormatTable, Placer, StreamTable, ticks_of
@@ -49,7 +49,7 @@ class Receiving:
         return [
             (int(entries.position[e]), int(entries.kind[e]), packets[e][4])
             for e in range(taken)
-            if entries.kind[e] != kernels.DROPPED
+            if entries.kind[e] != cols.DROPPED
         ]
 
     def state(self, column):
@@ -57,7 +57,7 @@ class Receiving:
 
     @property
     def expected(self):
-        return self.state(kernels.EXPECTED) + self.state(kernels.TOP) - self.state(kernels.BASE) + 1
+        return self.state(cols.EXPECTED) + self.state(cols.TOP) - self.state(cols.BASE) + 1
 
 
 def in_step(sequences, kind=0):
@@ -68,13 +68,13 @@ def in_step(sequences, kind=0):
 def test_sequence_numbers_give_the_golden_values():
     receiving = Receiving()
     receiving.window(in_step([65534, 65535, 65536, 65537, 65539, 65538, 65538, 65542]))
-    assert receiving.state(kernels.TOP) & 0xFFFF == 6
-    assert (receiving.expected, receiving.state(kernels.RECEIVED)) == (9, 7)
+    assert receiving.state(cols.TOP) & 0xFFFF == 6
+    assert (receiving.expected, receiving.state(cols.RECEIVED)) == (9, 7)
     # RFC 3550 counts the duplicate as received, which hides a loss; we count it apart.
-    assert receiving.state(kernels.DUPLICATES) == 1
-    received = receiving.state(kernels.RECEIVED) + receiving.state(kernels.DUPLICATES)
+    assert receiving.state(cols.DUPLICATES) == 1
+    received = receiving.state(cols.RECEIVED) + receiving.state(cols.DUPLICATES)
     assert (receiving.expected - received) * 256 // receiving.expected == 28
-    assert receiving.state(kernels.REORDERED) == 1
+    assert receiving.state(cols.REORDERED) == 1
 
 
 def test_interarrival_jitter_gives_the_golden_values():
@@ -85,7 +85,7 @@ def test_interarrival_jitter_gives_the_golden_values():
         receiving.window([
             (units * 125_000, k, stamp, 0, bytes(160)) for k, (units, stamp) in enumerate(arrivals[:count])
         ])  # fmt: skip
-        assert receiving.table.figures[receiving.row, kernels.JITTER] == pytest.approx(jitter, abs=5e-7)
+        assert receiving.table.figures[receiving.row, cols.JITTER] == pytest.approx(jitter, abs=5e-7)
 
 
 @st.composite
@@ -127,10 +127,7 @@ def test_statistics_agree_with_the_plain_twin_wherever_windows_end(packets, cuts
     twin.hear([(time, sequence, stamp, KINDS[kind]) for time, sequence, stamp, kind, _ in packets])
     found = [
         receiving.expected,
-        *(
-            receiving.state(c)
-            for c in (kernels.RECEIVED, kernels.DUPLICATES, kernels.REORDERED, kernels.EPOCHS, kernels.GAPS)
-        ),
+        *(receiving.state(c) for c in (cols.RECEIVED, cols.DUPLICATES, cols.REORDERED, cols.EPOCHS, cols.GAPS)),
     ]
     assert found == [twin.expected, twin.received, twin.duplicates, twin.reordered, twin.epochs, twin.gaps]
 
@@ -144,10 +141,10 @@ def test_jitter_agrees_with_the_plain_twin_where_timestamps_are_sound(packets):
     twin = naive_streams.Receiver()
     twin.hear([(time, sequence, stamp, KINDS[kind]) for time, sequence, stamp, kind, _ in sound])
     figures = receiving.table.figures[receiving.row]
-    assert math.isclose(figures[kernels.JITTER], twin.jitter, abs_tol=1e-9)
-    assert int(figures[kernels.JITTER_COUNT]) == len(twin.jitters)
-    assert math.isclose(figures[kernels.JITTER_SUM], sum(twin.jitters) / 8, rel_tol=1e-9, abs_tol=1e-9)
-    assert math.isclose(figures[kernels.JITTER_MAX], max(twin.jitters, default=0.0) / 8, rel_tol=1e-9, abs_tol=1e-9)
+    assert math.isclose(figures[cols.JITTER], twin.jitter, abs_tol=1e-9)
+    assert int(figures[cols.JITTER_COUNT]) == len(twin.jitters)
+    assert math.isclose(figures[cols.JITTER_SUM], sum(twin.jitters) / 8, rel_tol=1e-9, abs_tol=1e-9)
+    assert math.isclose(figures[cols.JITTER_MAX], max(twin.jitters, default=0.0) / 8, rel_tol=1e-9, abs_tol=1e-9)
 
 
 @settings(max_examples=150, deadline=None)
@@ -182,7 +179,7 @@ def test_placing_agrees_with_the_plain_twin(data):
     )
     kept = data.draw(st.integers(0, frames))
     shape = [data.draw(st.integers(0, 4)) for _ in range(3)]
-    laws = {"PCMU": kernels.KIND_ULAW, "PCMA": kernels.KIND_ALAW, None: kernels.DROPPED}
+    laws = {"PCMU": cols.KIND_ULAW, "PCMA": cols.KIND_ALAW, None: cols.DROPPED}
     channels = [data.draw(st.integers(-1, 1)) for _ in shape]
     octets, entries = b"", []
     columns = {"kind": [], "position": [], "source": [], "size": []}
@@ -209,9 +206,9 @@ def test_placing_agrees_with_the_plain_twin(data):
     )  # fmt: skip
     window = Window.empty(1, 1)
     window.arena = np.frombuffer(octets + bytes(1), np.uint8).copy()
-    jobs = np.zeros((1, kernels.JOB), np.int64)
-    jobs[0, kernels.JOB_LAST], jobs[0, kernels.JOB_LOW], jobs[0, kernels.JOB_FRAMES] = 3, low, frames
-    jobs[0, kernels.JOB_KEPT], jobs[0, kernels.JOB_ZERO], jobs[0, kernels.JOB_STEP] = kept, zero, step
+    jobs = np.zeros((1, cols.JOB), np.int64)
+    jobs[0, cols.JOB_LAST], jobs[0, cols.JOB_LOW], jobs[0, cols.JOB_FRAMES] = 3, low, frames
+    jobs[0, cols.JOB_KEPT], jobs[0, cols.JOB_ZERO], jobs[0, cols.JOB_STEP] = kept, zero, step
     placer = Placer()
     placer.reserve(jobs)
     placer.out[: 2 * frames] = 99

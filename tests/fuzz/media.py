@@ -1,4 +1,4 @@
-"""Fuzz targets: what media packets hold. RTCP, DTMF, RED, payload formats, decoders, SRTP, and the RTP kernels."""
+"""Fuzz targets: what media packets hold. RTCP, DTMF, RED, payload formats, decoders, SRTP, and the RTP columns."""
 
 import struct
 from itertools import pairwise
@@ -7,7 +7,7 @@ import numpy as np
 
 from capture.batch import DatagramBatch
 from capture.layers import decode_layers
-from decoders import _stream_kernels as kernels
+from decoders import _stream_columns as cols
 from decoders.codecs.registry import make_decoder
 from decoders.comfortnoise import ComfortNoise
 from decoders.demux import classify
@@ -170,7 +170,7 @@ class _Receiver:
         state, step = self.table.state, TICKS // 8000
         jobs = []
         for x, row in enumerate(entries.streams.tolist()):
-            low, high = int(state[row, kernels.LOW_TICKS]), int(state[row, kernels.HIGH_TICKS])
+            low, high = int(state[row, cols.LOW_TICKS]), int(state[row, cols.HIGH_TICKS])
             if low < high and entries.taken[x]:
                 frames = min((high - low) // step + 1, 80_000)
                 jobs.append([x, x + 1, high // step - frames, frames, frames // 3, 0, 0, step])
@@ -181,7 +181,7 @@ class _Receiver:
 
 
 def run_rtp(data: bytes) -> None:
-    """Frames through the layer, demux, staging, receive and place kernels."""
+    """Frames through the layer, demux, staging, receive and place columns."""
     frames = unpack(data)
     if not frames:
         return
