@@ -30,7 +30,7 @@ from recorder.call_events import (
 )
 from recorder.calls import CallTracker
 from recorder.endpoints import EndpointRegistry
-from recorder.identifiers import call_uuid
+from recorder.identifiers import call_uuid, part_uuid
 from recorder.media import MediaEngine
 from recorder.messages import Found, Message, MessageReader, rows_of_interest
 from recorder.model import Call, GroupReason, StreamReport
@@ -225,6 +225,10 @@ class Engine:
 
     def _name(self, call: Call) -> None:
         """Identify a call by where it stands in its capture."""
+        if call.call_id is None:
+            # A packet of media may also be the one whose time ended the wait for a message, with which a call began.
+            call.id = part_uuid(call_uuid(self._started.get(call.capture, 0), call.first_packet), "media", 0)
+            return
         place = (call.capture, call.first_packet)
         ordinal = self._last_id[2] + 1 if self._last_id[:2] == place else 0
         self._last_id = (*place, ordinal)

@@ -28,8 +28,10 @@ from tests.fuzz.target import Target
 FORMATS = [
     PayloadFormat(96, name, rate, channels, fmtp)
     for name, rate, channels, fmtp in (
-        ("PCMU", 8000, 1, ""), ("PCMA", 8000, 2, ""), ("L16", 44100, 2, ""), ("L8", 8000, 1, ""), ("DVI4", 8000, 1, ""),
-        ("G722", 8000, 1, ""), ("G729", 8000, 1, ""), ("G723", 8000, 1, ""), ("GSM", 8000, 1, ""), ("iLBC", 8000, 1, ""),
+        ("PCMU", 8000, 1, ""), ("PCMA", 8000, 2, ""), ("L16", 44100, 2, ""), ("L8", 8000, 1, ""),
+        ("DVI4", 8000, 1, ""),
+        ("G722", 8000, 1, ""), ("G729", 8000, 1, ""), ("G723", 8000, 1, ""), ("GSM", 8000, 1, ""),
+        ("iLBC", 8000, 1, ""),
         ("iLBC", 8000, 1, "mode=20"), ("speex", 8000, 1, ""), ("speex", 16000, 1, ""), ("AMR", 8000, 1, ""),
         ("AMR", 8000, 1, "octet-align=1"), ("AMR", 8000, 1, "octet-align=1;crc=1"), ("AMR-WB", 16000, 1, ""),
         ("AMR-WB", 16000, 1, "octet-align=1"), ("opus", 48000, 2, ""), ("G726-16", 8000, 1, ""),
@@ -197,11 +199,9 @@ def media_frames() -> list[bytes]:
     for frames in seeds.captured().values():
         media = [frame for frame in frames if len(frame.data) > 50]
         found += [pack(media[begin : begin + 60]) for begin in (5, len(media) // 2, len(media) - 60)]
-    flood = [
-        Frame(101, 0, 10**7, struct.pack("!BBHHHBBH4s4sHHHH", 69, 0, 60, 0, 0, 64, 17, 0, b"\1\2\3\4", b"\5\6\7\x08",
-                                         4000, 5000, 40, 0) + struct.pack("!BBHII", 128, k % 4, k, k * 160, k) + bytes(20))
-        for k in range(60)
-    ]  # fmt: skip
+    head = struct.pack("!BBHHHBBH4s4sHHHH", 0x45, 0, 60, 0, 0, 64, 17, 0, b"\1\2\3\4", b"\5\6\7\x08", 4000, 5000, 40, 0)
+    rtp = [struct.pack("!BBHII", 128, k % 4, k, k * 160, k) + bytes(20) for k in range(60)]
+    flood = [Frame(101, 0, 10**7, head + packet) for packet in rtp]
     return [*found, pack(flood)]
 
 

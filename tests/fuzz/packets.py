@@ -122,9 +122,7 @@ def captures() -> list[bytes]:
             + found[-1]
             + made.block(4, bytes(8), order)
         )
-    for path in sorted(seeds.PCAPS.glob("*.pcap*")):
-        found.append(path.read_bytes()[:6000])
-    return found
+    return [*found, *(path.read_bytes()[:6000] for path in sorted(seeds.PCAPS.glob("*.pcap*")))]
 
 
 def packed() -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Fuzz targets: what is text. SIP, SDP, multipart bodies, SIP over streams, WebSocket, rs-metadata, the call tracker."""
+"""Fuzz targets: signalling. SIP, SDP, multipart bodies, streams, WebSocket, rs-metadata, the call tracker."""
 
 from dataclasses import replace
 
@@ -68,14 +68,14 @@ def run_multipart(data: bytes) -> None:
 def run_stream(data: bytes) -> None:
     """SIP over TCP or WebSocket in pieces, some of them lost."""
     stream = SipStream()
-    at, pace = 0, data[0] if data else 1
+    begin, pace = 0, data[0] if data else 1
     given = 0
-    while at < len(data):
-        size = 1 + (pace * 37 + at) % 700
-        gap = 5 if (at + pace) % 11 == 10 else 0
-        given += sum(map(len, stream.feed(data[at : at + size], gap)))
+    while begin < len(data):
+        size = 1 + (pace * 37 + begin) % 700
+        gap = 5 if (begin + pace) % 11 == 10 else 0
+        given += sum(map(len, stream.feed(data[begin : begin + size], gap)))
         assert len(stream._buffer) <= sipstream.MAX_BUFFER + size
-        at += size
+        begin += size
     given += sum(map(len, stream.finish()))
     assert given <= len(data)
     assert len(stream.notes) <= sipstream.MAX_NOTES
@@ -86,8 +86,8 @@ def run_websocket(data: bytes) -> None:
     for synchronised in (True, False):
         reader = WebSocketReader(synchronised)
         given = 0
-        for at in range(0, len(data), 97):
-            given += sum(map(len, reader.feed(data[at : at + 97])))
+        for begin in range(0, len(data), 97):
+            given += sum(map(len, reader.feed(data[begin : begin + 97])))
         assert given <= len(data)
         assert len(reader.notes) <= websocket.MAX_NOTES
         assert len(reader._buffer) <= websocket.MAX_MESSAGE + 97

@@ -70,7 +70,8 @@ def check(out: Path) -> int:
             expected.add(document.audio.file)
             audio = soundfile.info(path.parent / document.audio.file)
             assert (audio.frames, audio.channels) == (document.audio.samples, document.audio.channels)
-        assert {each.name for each in path.parent.iterdir()} == expected
+        found = {each.name for each in path.parent.iterdir()}
+        assert found == expected, f"{found} is not {expected}"
     taken = sum(path.stat().st_blocks * 512 for path in out.rglob("*") if path.is_file())
     assert taken <= MOST_OCTETS, f"{taken} octets of output"
     return len(recordings)

@@ -1,0 +1,27 @@
+"""The engine's own promises: what it makes of calls apart from their signalling and media."""
+
+from pcaps.make.sources import speech_like
+from tests.capture_builder import ALICE, BOB, START, Capture, SipCall, record, talk
+from tests.packets import tcp
+
+
+def invite(call_id: str) -> bytes:
+    """An INVITE as it stands in a datagram."""
+    made = Capture()
+    SipCall(made, call_id).request(0.1, "INVITE")
+    return made.frames[0][1][42:]
+
+
+def test_media_that_ends_the_wait_for_a_tcp_segment_is_no_part_of_the_call_that_begins_with_it(tmp_path):
+    ends = {"source": ALICE, "destination": BOB}
+    made = Capture()
+    made.frames.append((START, bytes(tcp(invite("first"), **ends))))
+    made.frames.append((START + 10**8, bytes(tcp(invite("second"), sequence=9000, **ends))))
+    made.rtp(talk(speech_like(1, 1.0), ("192.0.2.77", 4000), ("192.0.2.88", 6000), at=5.0))
+
+    found = [each.document for each in record([made.write(tmp_path / "made.pcap")], tmp_path / "out")]
+
+    assert [each["call_id"] for each in found] == ["first", "second", None]
+    assert [each["captures"][0]["first_packet"] for each in found] == [1, 3, 3]
+    assert len({each["id"] for each in found}) == 3
+    assert [each["audio"] is None for each in found] == [True, True, False]
