@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from capture.address import Endpoint
-from capture.batch import KIND_FRAGMENT, KIND_TCP, DatagramBatch, Int64, UInt8
+from capture.batch import KIND_FRAGMENT, KIND_TCP, DatagramBatch, Int64, UInt8, UInt16, UInt64
 from capture.fragments import FragmentReassembler, Payload
-from capture.tcpstreams import Segment, TcpPacket, TcpReassembler, endpoints
+from capture.tcpstreams import Segment, TcpPacket, TcpReassembler
 from decoders.demux import SIP
 from decoders.sip import SipMessage, parse_message
 from decoders.sipstream import SipStream
@@ -66,7 +66,7 @@ class MessageReader:
         To be called for every batch, once: the time of any packet may end the wait for a missing TCP segment.
         """
         carried = datagrams.kind[rows]
-        found: list[Found] = [self._datagram(datagrams, row) for row in rows[kinds[rows] == SIP].tolist()]
+        found: list[Found] = list(self._datagrams(datagrams, rows[kinds[rows] == SIP]))
         fragments = rows[carried == KIND_FRAGMENT]
         rebuilt: list[TcpPacket] = []
         if len(fragments):
@@ -106,22 +106,26 @@ class MessageReader:
             return None
         return Message(message, found.seen)
 
-    def _datagram(self, datagrams: DatagramBatch, row: int) -> Found:
-        packets = datagrams.packets
-        source, destination = endpoints(datagrams, row)
-        begin = int(datagrams.payload[row])
-        data = packets.buffer[begin : begin + int(datagrams.length[row])].tobytes()
-        capture, number = int(packets.capture[row]), int(packets.number[row])
-        seen = Sighting(
-            time=int(packets.time[row]),
-            packet=number,
-            capture=capture,
-            source=source,
-            destination=destination,
-            transport=Transport.TLS if (capture, number) in self.secure else Transport.UDP,
-            realm=int(datagrams.realm[row]),
+    def _datagrams(self, datagrams: DatagramBatch, rows: Int64) -> Iterator[Found]:
+        """Messages that came in one datagram each. Columns become numbers of Python's own all at once."""
+        packets, secure = datagrams.packets, self.secure
+        begins = datagrams.payload[rows]
+        fields = zip(
+            rows.tolist(),
+            begins.tolist(),
+            (begins + datagrams.length[rows]).tolist(),
+            packets.time[rows].tolist(),
+            packets.number[rows].tolist(),
+            packets.capture[rows].tolist(),
+            _endpoints(datagrams.source_high, datagrams.source_low, datagrams.source_port, rows),
+            _endpoints(datagrams.destination_high, datagrams.destination_low, datagrams.destination_port, rows),
+            datagrams.realm[rows].tolist(),
+            strict=True,
         )
-        return Found(row, data, seen)
+        for row, begin, end, time, number, capture, source, destination, realm in fields:
+            transport = Transport.TLS if secure and (capture, number) in secure else Transport.UDP
+            seen = Sighting(time, number, capture, source, destination, transport, realm)
+            yield Found(row, packets.buffer[begin:end].tobytes(), seen)
 
     def _rebuilt(self, datagrams: DatagramBatch, piece: Payload) -> Found:
         packets, row = datagrams.packets, piece.packet
@@ -162,6 +166,10 @@ class MessageReader:
                 realm=segment.realm,
             )
             yield Found(row, data, seen)
+
+
+def _endpoints(high: UInt64, low: UInt64, port: UInt16, rows: Int64) -> Iterator[Endpoint]:
+    return map(Endpoint, high[rows].tolist(), low[rows].tolist(), port[rows].tolist())
 
 
 def rows_of_interest(datagrams: DatagramBatch, kinds: UInt8, rtcp: int) -> Int64:

@@ -7,6 +7,7 @@ and catalogue are written from the three and from nothing else.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
 from capture.address import Endpoint
@@ -46,8 +47,7 @@ class Transport(StrEnum):
     WS = "ws"
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(NamedTuple):
     """Where and when a message was seen on the wire."""
 
     time: int
@@ -76,8 +76,7 @@ class IdentityOrigin(IntEnum):
     """Diversion (RFC 5806); never a participant's own identity, kept for the metadata."""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """One address of record heard for a participant."""
 
     uri: str
@@ -143,8 +142,7 @@ class MediaEndpoint:
     """`endpoint` is an ICE candidate, not the default address."""
 
 
-@dataclass(frozen=True, slots=True)
-class Digit:
+class Digit(NamedTuple):
     """A DTMF digit."""
 
     at: int
@@ -155,8 +153,7 @@ class Digit:
     """rfc4733 or info."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
     """A period on hold, from the request that holds to the one that resumes or to the end."""
 
     begin: int
@@ -164,16 +161,14 @@ class Hold:
     by: Side
 
 
-@dataclass(frozen=True, slots=True)
-class Warning_:
+class Warning_(NamedTuple):
     """Something a reader of the recording must know. `code` is stable and kebab-case, `text` a sentence."""
 
     code: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class TraceEvent:
+class TraceEvent(NamedTuple):
     """One step of the decision trace that answers why a call was recorded as it was."""
 
     time: int
