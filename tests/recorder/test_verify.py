@@ -71,10 +71,15 @@ def test_streams_that_no_call_has_are_named(tmp_path: Path) -> None:
     capture = Capture().rtp(one, two)
     capture.call(end=4.0)
     capture.rtp([replace(packet, source=("192.0.2.77", 40), destination=("192.0.2.78", 40)) for packet in one[:5]])
-    capture.rtp([replace(packet, destination=("192.0.2.79", 40), payload_type=77, ssrc=7) for packet in one])
+    capture.rtp(
+        [
+            replace(packet, source=("192.0.2.79", 8), destination=("192.0.2.80", 8), payload_type=77, ssrc=7)
+            for packet in one
+        ]
+    )
     few, odd = sorted(differences(tmp_path / "out", capture.write(tmp_path / "a.pcap")), key=len, reverse=True)
     assert few.endswith("spanrec binds it to no call; as expected, for so few without signalling are no call")
-    assert "stream 0x00000007 192.0.2.10:4000 -> 192.0.2.79:40: tshark counts 100 packets" in odd
+    assert "stream 0x00000007 192.0.2.79:8 -> 192.0.2.80:8: tshark counts 100 packets" in odd
 
 
 @needs_tshark
