@@ -5,6 +5,7 @@ An address is two unsigned 64-bit halves of its IPv6 form, high first; IPv4 is k
 """
 
 import ipaddress
+from functools import lru_cache
 from typing import NamedTuple
 
 V4_MAPPED = 0xFFFF << 32
@@ -39,7 +40,7 @@ def parse_endpoint(host: str, port: int) -> Endpoint | None:
     """Endpoint of a literal IPv4 or IPv6 address (brackets and zone allowed), None for names and nonsense."""
     if not 0 <= port <= 0xFFFF:
         return None
-    dotted = _parse_dotted(host)
+    dotted = _parse_dotted(host) if len(host) <= _LONGEST_DOTTED else None
     if dotted is not None:
         return Endpoint(0, V4_MAPPED | dotted, port)
     try:
@@ -52,6 +53,10 @@ def parse_endpoint(host: str, port: int) -> Endpoint | None:
     return Endpoint(value >> 64, value & 0xFFFFFFFFFFFFFFFF, port)
 
 
+_LONGEST_DOTTED = len("255.255.255.255")
+
+
+@lru_cache(maxsize=4096)
 def _parse_dotted(text: str) -> int | None:
     """An IPv4 address in plain dotted form, several times faster than the general way; None for all else."""
     value = 0

@@ -4,7 +4,8 @@ In: the body of a SIP message. Out: a `SessionDescription`, or None where nothin
 are left out and noted. Bounded by MAX_OCTETS, MAX_MEDIA and MAX_PER_MEDIA. Never raises, never resolves names.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 from decoders.sdp_attributes import parse_candidate, parse_crypto, parse_format_list, parse_rtcp, parse_ssrcs
 from decoders.sdp_values import (
@@ -37,6 +38,7 @@ MAX_PER_MEDIA = 64
 MAX_NOTES = 32
 
 _DIRECTIONS = {direction.value: direction for direction in Direction}
+_LINE = re.compile("[a-z]=").match
 Attributes = dict[str, list[str]]
 
 
@@ -110,24 +112,24 @@ def parse_sdp(body: bytes) -> SessionDescription | None:
     )
 
 
-def _lines(body: bytes) -> Iterable[str]:
+def _lines(body: bytes) -> list[str]:
     """Lines whatever ends them (CR LF, LF, CR), blanks before the type removed."""
     try:
-        text = body.decode("utf-8-sig")
+        text = body.decode().removeprefix("\ufeff")
     except UnicodeDecodeError:
         text = body.decode("latin-1")
     text = text.replace("\r\n", "\n")
     if "\r" in text or "\0" in text:
         text = text.replace("\r", "\n").replace("\0", "")
     # str.splitlines would also break at characters that SDP allows inside a line.
-    for line in text.split("\n"):
-        if line[1:2] == "=" and "a" <= line[0] <= "z":
-            yield line
-        elif line:
-            kind, equals, value = line.partition("=")
-            kind = kind.strip().lower()
-            if equals and len(kind) == 1:
-                yield f"{kind}={value}"
+    return [known for line in text.split("\n") if (known := line if _LINE(line) else _odd_line(line))]
+
+
+def _odd_line(line: str) -> str:
+    """A line with blanks around its type, put right; empty where it is no line of a description."""
+    kind, equals, value = line.partition("=")
+    kind = kind.strip().lower()
+    return f"{kind}={value}" if equals and len(kind) == 1 else ""
 
 
 def _connection_address(value: str, notes: list[str]) -> str:
@@ -188,9 +190,11 @@ def _media_description(
     protocol = fields[2] if len(fields) > 2 else ""
     attributes = section.attributes
     rtcp_port, rtcp_address = parse_rtcp(section.first("rtcp"))
-    formats: dict[int, PayloadFormat] = {}
+    formats: Mapping[int, PayloadFormat] = {}
     if "RTP/" in protocol.upper():
-        formats = parse_format_list(fields[3 : 3 + MAX_PER_MEDIA], attributes, index, notes)
+        listed, rtpmaps, fmtps = fields[3 : 3 + MAX_PER_MEDIA], attributes.get("rtpmap", ()), attributes.get("fmtp", ())
+        formats, unsound = parse_format_list(tuple(listed), tuple(rtpmaps), tuple(fmtps))
+        notes += [f"media description {index}: {note}" for note in unsound]
     candidates = [parse_candidate(value) for value in attributes.get("candidate", ())[:MAX_PER_MEDIA]]
     return MediaDescription(
         index=index,

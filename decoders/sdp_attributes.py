@@ -7,6 +7,7 @@ unsound, with a note where that loses something. Never raises.
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from decoders.sdp_values import STATIC_FORMATS, Candidate, CryptoKey, PayloadFormat
 
@@ -29,32 +30,36 @@ _KEY_OCTETS = {
 """Master key and salt of each suite (RFC 4568, section 6.2; RFC 6188; RFC 7714, section 14.2)."""
 
 
+@lru_cache(maxsize=256)
 def parse_format_list(
-    listed: Sequence[str], attributes: Mapping[str, list[str]], index: int, notes: list[str]
-) -> dict[int, PayloadFormat]:
-    """RTP payload formats of the m= line's list, in its order; types that nothing explains are noted and left out."""
-    rtpmaps = _by_payload_type(attributes.get("rtpmap", ()))
-    fmtps = _by_payload_type(attributes.get("fmtp", ()))
+    listed: tuple[str, ...], rtpmaps: tuple[str, ...], fmtps: tuple[str, ...]
+) -> tuple[Mapping[int, PayloadFormat], tuple[str, ...]]:
+    """RTP payload formats of the m= line's list, in its order, and notes: types that nothing explains are left out.
+
+    A device writes the same formats in every description: those of late are remembered.
+    """
+    maps, parameters_of = _by_payload_type(rtpmaps), _by_payload_type(fmtps)
+    notes: list[str] = []
     formats: dict[int, PayloadFormat] = {}
     for text in listed:
         payload_type = _bounded(text, 127)
         if payload_type is None:
-            notes.append(f"media description {index}: {text[:16]!r} is no payload type")
+            notes.append(f"{text[:16]!r} is no payload type")
             continue
-        parameters = fmtps.get(payload_type, "")
-        written = rtpmaps.get(payload_type)
+        parameters = parameters_of.get(payload_type, "")
+        written = maps.get(payload_type)
         static = STATIC_FORMATS.get(payload_type)
         usual = static is not None and not parameters and written == static.rtpmap
         chosen = _rtpmap(payload_type, written, parameters) if written and not usual else None
         if chosen is None:
             if static is None:
-                notes.append(f"media description {index}: payload type {payload_type} has no rtpmap")
+                notes.append(f"payload type {payload_type} has no rtpmap")
                 continue
             chosen = static
             if parameters:
                 chosen = PayloadFormat(payload_type, static.encoding, static.clock_rate, static.channels, parameters)
         formats.setdefault(payload_type, chosen)
-    return formats
+    return formats, tuple(notes)
 
 
 def _by_payload_type(values: Sequence[str]) -> dict[int, str]:
