@@ -115,14 +115,16 @@ class Engine:
         reports = deque(signalling[kinds[signalling] == RTCP].tolist())
         row = 0
         while row < len(batch):
-            row, reason = media.stager.stage(datagrams, kinds, row, self._until)
+            begin = row
+            row, reason = media.stager.stage(datagrams, kinds, begin, self._until)
             while found and found[0].row < row:
                 self._hear(found.popleft())
             while reports and reports[0] < row:
                 self._hear_rtcp(datagrams, reports.popleft())
+            # Capture times may step back: only the latest so far is the same whatever the batches.
+            self.now = max(self.now, int(batch.time[begin : row + 1].max()))
             if reason != STOP_END:
                 self._close(int(batch.time[min(row, len(batch) - 1)]), full=reason == STOP_FULL)
-        self.now = max(self.now, int(batch.time[-1]))
 
     def finish(self) -> None:
         """The capture is over: finish what is in progress."""

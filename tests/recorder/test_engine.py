@@ -1,7 +1,10 @@
 """The engine's own promises: what it makes of calls apart from their signalling and media."""
 
+from dataclasses import replace
+
 from pcaps.make.sources import speech_like
 from tests.capture_builder import ALICE, BOB, START, Capture, SipCall, record, talk
+from tests.fuzz.frames import Frame, write_pcap
 from tests.packets import tcp
 
 
@@ -25,3 +28,17 @@ def test_media_that_ends_the_wait_for_a_tcp_segment_is_no_part_of_the_call_that_
     assert [each["captures"][0]["first_packet"] for each in found] == [1, 3, 3]
     assert len({each["id"] for each in found}) == 3
     assert [each["audio"] is None for each in found] == [True, True, False]
+
+
+def test_a_clock_that_steps_back_ends_calls_at_the_same_time_whatever_the_batches(tmp_path):
+    made = Capture().rtp(talk(speech_like(1, 1.0), at=1.0))
+    frames = [Frame(1, 0, 20_000_000, frame) for _, frame in made.frames]
+    frames[30] = replace(frames[30], step=-(10**18))
+    write_pcap(frames, tmp_path / "made.pcap")
+
+    one, other = (
+        record([tmp_path / "made.pcap"], tmp_path / str(size), batch_size=size)[0].directory for size in (8192, 7)
+    )
+
+    for name in ("call.json", "metadata.xml", "audio.wav"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
