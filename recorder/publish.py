@@ -24,6 +24,8 @@ from recorder.model import AudioReport, Call, CaptureReport, StreamReport
 
 SPILL = 2_000
 """Calls that wait in memory."""
+TOGETHER = 50
+"""Calls that are pickled as one: names that all have are written once."""
 
 
 @dataclass(slots=True)
@@ -55,6 +57,7 @@ class Publisher:
     """`Call.index` -> `Call.id` of every call, for the groups."""
     _waiting: list[tuple[FinishedCall, "Future[AudioReport | None] | AudioReport | None"]] = field(default_factory=list)
     _spilled: int = 0
+    """Pickles in the file."""
     _file: IO[bytes] | None = None
 
     def take(self, finished: FinishedCall) -> bool:
@@ -87,8 +90,9 @@ class Publisher:
         """Write the calls that wait to the spool."""
         if self._file is None:
             self._file = self.spool.open("w+b")
-        for waiting in self._in_memory():
-            pickle.dump(waiting, self._file, protocol=5)
+        waiting = list(self._in_memory())
+        for first in range(0, len(waiting), TOGETHER):
+            pickle.dump(waiting[first : first + TOGETHER], self._file, protocol=5)
             self._spilled += 1
         self._waiting.clear()
 
@@ -102,7 +106,7 @@ class Publisher:
         if self._file is not None:
             self._file.seek(0)
             for _ in range(self._spilled):
-                yield pickle.load(self._file)
+                yield from pickle.load(self._file)
         yield from self._in_memory()
 
     def close(self) -> None:
