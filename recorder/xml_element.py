@@ -1,4 +1,4 @@
-"""A document of elements, built with lxml: names with their usual prefixes, attributes of any kind, text of any content.
+"""A document of elements, built with lxml: names with their usual prefixes, attributes and text of any content.
 
 In: names of ours (never from a wire), attributes and text of any kind. Out: a pretty-printed UTF-8 document. Text from
 a wire cannot break it: lxml escapes markup, and what XML 1.0 forbids is shown as U+FFFD. No mixed content: an element
