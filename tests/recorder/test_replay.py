@@ -1,5 +1,6 @@
 """Our lab's captures replayed: real programs' calls, with the audio and the facts that `pcaps/index.json` knows."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -280,14 +281,14 @@ def test_a_call_in_rotated_captures_names_its_frames_in_each(tmp_path):
     whole = record([capture.write(tmp_path / "whole.pcap")], tmp_path / "whole")
     edges = [capture.frames[0][0] + round(second * 1e9) for second in (0, 6.3, 11.1, 15.55, 40)]
     paths = []
-    for k, (begin, end) in enumerate(zip(edges, edges[1:], strict=False)):
+    for k, (begin, end) in enumerate(itertools.pairwise(edges)):
         part = Capture([frame for frame in capture.frames if begin <= frame[0] < end])
         paths.append(part.write(tmp_path / f"part-{k}.pcap"))
         count = len(part.frames)
         assert count > 200
     (recorded,) = record(paths[::-1], tmp_path / "out")
     np.testing.assert_array_equal(recorded.audio, whole[0].audio)
-    sizes = [len([f for f in capture.frames if a <= f[0] < b]) for a, b in zip(edges, edges[1:], strict=False)]
+    sizes = [len([f for f in capture.frames if a <= f[0] < b]) for a, b in itertools.pairwise(edges)]
     assert {c["file"]: (c["first_packet"], c["last_packet"]) for c in recorded.document["captures"]} == {
         f"part-{k}.pcap": (1, size) for k, size in enumerate(sizes)
     }
