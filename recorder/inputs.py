@@ -55,11 +55,11 @@ class Inputs:
         """Frames come out of tshark, not as they stand in the captures."""
         return self.options.dissector is Dissector.TSHARK
 
-    def originals(self, *, hash_files: bool = False) -> CaptureSource:
-        """The captures, frame by frame as they are."""
+    def originals(self, *, hash_files: bool = False, batch_size: int = 0) -> CaptureSource:
+        """The captures, frame by frame as they are; `batch_size` 0 is as asked for."""
         return CaptureSource(
             self.options.captures,
-            batch_size=self.options.batch_size,
+            batch_size=batch_size or self.options.batch_size,
             hash_files=hash_files,
             standard_input=self.standard_input,
         )

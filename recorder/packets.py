@@ -28,6 +28,8 @@ FILE = "packets.pcapng"
 MAX_PENDING = 32 << 20
 """Octets of blocks that wait to be written."""
 _READ_AHEAD = 1 << 16
+_BATCH = 1 << 16
+"""Packets that are written at once: with thousands of calls each gets more than a packet at a time."""
 _NANOSECONDS = 9
 
 _COMMENT, _END = 1, 0
@@ -47,7 +49,7 @@ def write_packets(
             writer = _Writer(index.calls, directory_of, [capture.name for capture in inputs.originals().files])
             choices = _Choices(file, chooser.late())
             missing = 0
-            for first, batch in _numbered(inputs.originals()):
+            for first, batch in _numbered(inputs.originals(batch_size=_BATCH)):
                 missing += writer.add(batch, first, choices.until(first + len(batch)))
             writer.finish()
         if missing:
@@ -129,10 +131,9 @@ class _Writer:
         rows, slots = rows[right], choices["slot"][right]
         if len(rows):
             cuts = np.flatnonzero(np.diff(slots)) + 1
-            interfaces = np.empty(len(rows), np.int32)
-            for group in np.split(np.arange(len(rows)), cuts):
-                interfaces[group] = self._interfaces(int(slots[group[0]]), batch, rows[group])
-            self._append(_blocks(batch, rows, interfaces), slots, cuts)
+            bounds = [0, *cuts.tolist(), len(rows)]
+            interfaces = self._interfaces(batch, rows, slots, bounds)
+            self._append(_blocks(batch, rows, interfaces), slots, bounds)
         return int(np.count_nonzero(~right))
 
     def finish(self) -> None:
@@ -141,11 +142,12 @@ class _Writer:
             self._section(slot)
         self._flush()
 
-    def _append(self, blocks: tuple[UInt8, Int64], slots: Int32, cuts: Int64) -> None:
+    def _append(self, blocks: tuple[UInt8, Int64], slots: Int32, bounds: list[int]) -> None:
+        """Add the blocks of rows bounds[i] to bounds[i + 1] to the file of their call."""
         octets, begins = blocks
         view = octets.data
-        bounds = [0, *begins[cuts].tolist(), len(octets)]
-        for slot, begin, end in zip(slots[np.append(0, cuts)].tolist(), bounds, bounds[1:], strict=False):
+        places = [*begins[bounds[:-1]].tolist(), len(octets)]
+        for slot, begin, end in zip(slots[bounds[:-1]].tolist(), places, places[1:], strict=False):
             self._sections[slot].pending += view[begin:end]
         self._pending += len(octets)
         if self._pending > MAX_PENDING:
@@ -159,14 +161,16 @@ class _Writer:
             section.pending += section_header("media without signalling" if call_id is None else f"Call-ID: {call_id}")
         return section
 
-    def _interfaces(self, slot: int, batch: PacketBatch, rows: Int64) -> Int32:
-        """Interface of each row in the call's file; new ones are described there first."""
-        section = self._section(slot)
+    def _interfaces(self, batch: PacketBatch, rows: Int64, slots: Int32, bounds: list[int]) -> Int32:
+        """Interface of each row in its call's file; new ones are described there first."""
         captures, links = batch.capture[rows], batch.link_type[rows]
+        owners = slots[bounds[:-1]].tolist()
         if (captures == captures[0]).all() and (links == links[0]).all():
-            return np.full(len(rows), self._interface(section, int(captures[0]), int(links[0])), np.int32)
-        found = [self._interface(section, *each) for each in zip(captures.tolist(), links.tolist(), strict=True)]
-        return np.array(found, np.int32)
+            capture, link = int(captures[0]), int(links[0])
+            found = [self._interface(self._section(slot), capture, link) for slot in owners]
+            return np.repeat(np.array(found, np.int32), np.diff(bounds))
+        each = zip(slots.tolist(), captures.tolist(), links.tolist(), strict=True)
+        return np.array([self._interface(self._section(slot), *kind) for slot, *kind in each], np.int32)
 
     def _interface(self, section: _Section, capture: int, link_type: int) -> int:
         known = section.interfaces.get((capture, link_type))
