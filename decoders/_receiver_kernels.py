@@ -249,6 +249,8 @@ def _receive_stream(
             state[STRAYS] += 1
             continue
         state[RECEIVED] += 1
+        if not state[AUDIO]:
+            state[AUDIO_TYPE] = types[i] & 127
         if primary < 0 and position[i] < state[LAST_END] - STRAY:
             state[STRAYS] += 1
             continue

@@ -103,14 +103,13 @@ def _lost(state: Int64) -> int:
 
 
 def _format(stream: MediaStream, state: Int64) -> PayloadFormat:
-    """The format that the stream was heard in last; its first key-press format where it never was."""
+    """The format that the stream was heard in last; where it never was, that of its key presses or its last packet."""
     payload_type = int(state[cols.AUDIO_TYPE])
     if not state[cols.AUDIO]:
         kind = "TELEPHONE-EVENT" if state[cols.EVENTS] else "CN" if state[cols.NOISE] else ""
         for known in stream.formats.values():
             if known.encoding.upper() == kind and stream.claim is not None:
                 return known
-        payload_type = -1
     known_format = stream.formats.get(payload_type)
     return known_format or PayloadFormat(payload_type, "unknown", 8000, 1, "")
 

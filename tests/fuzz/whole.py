@@ -20,7 +20,7 @@ from recorder.replay import replay
 from recorder.replay_types import ReplayOptions
 from tests.capture_builder import Quiet
 from tests.fuzz import seeds
-from tests.fuzz.frames import batch_of, pack, unpack, write_pcap
+from tests.fuzz.frames import pack, unpack, write_pcap
 from tests.fuzz.mutate import mutate_frames
 from tests.fuzz.packets import SCRATCH
 from tests.fuzz.target import Target
@@ -49,7 +49,7 @@ def run_replay(data: bytes) -> None:
         for workers, batch_size in runs:
             out = work / f"out-{workers}"
             summary = replay(ReplayOptions((str(capture),), out, workers=workers, batch_size=batch_size), Quiet())
-            assert summary.counts.packets == len(batch_of(frames))
+            assert summary.counts.packets == len(frames) or (summary.damaged and summary.counts.packets < len(frames))
             assert summary.counts.calls == check(out)
             trees.append(digest(out))
         assert trees.count(trees[0]) == len(trees), "batches or workers show in the output"

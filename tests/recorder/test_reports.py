@@ -75,6 +75,13 @@ def test_payload_types_that_nobody_announced_are_told(tmp_path):
     assert [w["code"] for w in document["warnings"]] == ["unknown-payload"]
 
 
+def test_a_stream_of_nothing_but_unknown_payload_types_has_the_type_it_came_with(tmp_path):
+    alice, bob = both(1.0)
+    alice = [replace(packet, payload_type=77) for packet in alice]
+    told, _ = streams(tmp_path, alice, bob)
+    assert (told["caller"]["codec"], told["caller"]["payload_type"]) == ("unknown/8000", 77)
+
+
 def test_a_restart_of_sequence_numbers_is_told(tmp_path):
     alice, bob = both(8)
     alice = alice[:200] + [replace(p, sequence=p.sequence + 9000) for p in alice[200:]]
