@@ -5,7 +5,6 @@ messages that tshark found, through pyshark. What tshark says when it gives up o
 raised.
 """
 
-import asyncio
 import os
 import shutil
 import subprocess
@@ -126,6 +125,8 @@ class Tshark:
         This is pyshark's part: it follows tshark's JSON with the raw octets of every layer, decrypted and put together.
         Some hundred messages a second; the rows of `fields` are for what comes by the million.
         """
+        import asyncio
+
         from pyshark import FileCapture
 
         loop = asyncio.new_event_loop()
