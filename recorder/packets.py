@@ -25,10 +25,10 @@ from recorder.packet_index import Index, KeptCall
 from recorder.tracks import StoreError
 
 FILE = "packets.pcapng"
-MAX_PENDING = 32 << 20
+MAX_PENDING = 16 << 20
 """Octets of blocks that wait to be written."""
 _READ_AHEAD = 1 << 16
-_BATCH = 1 << 16
+_BATCH = 1 << 15
 """Packets that are written at once: with thousands of calls each gets more than a packet at a time."""
 _NANOSECONDS = 9
 
