@@ -9,6 +9,7 @@ import hashlib
 import mmap
 import struct
 from collections.abc import Iterator
+from os import SEEK_CUR
 from pathlib import Path
 
 import numpy as np
@@ -97,12 +98,18 @@ def _join(tracks: list[Track], path: Path, mono: bool) -> None:
                         left[i] = np.concatenate([left[i], piece])
             count = min(max(len(piece) for piece in left), BLOCK)
             if count == 0:
+                file.truncate()
                 return
             total = np.zeros((count, 2), np.float32)
             for i, piece in enumerate(left):
                 total[: min(count, len(piece))] += piece[:count]
                 left[i] = piece[count:]
-            file.write(_to_16_bit(total.mean(axis=1) if mono else total))
+            octets = _to_16_bit(total.mean(axis=1) if mono else total)
+            # Silence that is jumped over takes no room on the disk.
+            if octets.count(0) == len(octets):
+                file.seek(len(octets), SEEK_CUR)
+            else:
+                file.write(octets)
 
 
 def _to_16_bit(samples: NDArray[np.float32]) -> bytes:

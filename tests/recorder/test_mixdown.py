@@ -44,12 +44,13 @@ def test_one_track_becomes_the_file_as_it_stands(tmp_path):
     assert report.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_an_hour_of_silence_takes_no_room(tmp_path):
+@pytest.mark.parametrize("mono", [False, True])
+def test_an_hour_of_silence_takes_no_room(tmp_path, mono):
     media = media_with(tmp_path, (8000, 0, stereo(0.1)))
     pool = FilePool()
     media.tracks[0].write(pool, 3600 * 8000, np.ascontiguousarray(stereo(0.1)).reshape(-1))
     pool.close_all()
-    report = finish_audio(media)
+    report = finish_audio(media, mono=mono)
     assert report.samples == 3600 * 8000 + 800
     assert (tmp_path / "audio.wav").stat().st_blocks * 512 < 1 << 20
 
