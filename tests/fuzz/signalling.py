@@ -1,7 +1,5 @@
 """Fuzz targets: signalling. SIP, SDP, multipart bodies, streams, WebSocket, rs-metadata, the call tracker."""
 
-from dataclasses import replace
-
 from decoders import multipart, sdp, sip, sipstream, websocket
 from decoders.dtmf import parse_info_digit
 from decoders.multipart import split_body
@@ -118,7 +116,7 @@ def run_calls(data: bytes) -> None:
         )
         tracker.feed(message, seen)
         if mark % 5 == 0:
-            tracker.feed(message, replace(seen, time=seen.time + 1, source=seen.destination, destination=seen.source))
+            tracker.feed(message, seen._replace(time=seen.time + 1, source=seen.destination, destination=seen.source))
         if mark % 17 == 0:
             tracker.expire(at(number * 40))
     tracker.finish(at(100_000))
