@@ -18,7 +18,7 @@ __all__ = ["IGNORED", "STOP_END", "STOP_FULL", "STOP_TIME", "FlowTable", "Stager
 
 WINDOW_PACKETS = 1 << 18
 """Packets that a window takes."""
-WINDOW_OCTETS = 72 << 20
+WINDOW_OCTETS = 48 << 20
 """Octets of RTP that a window takes."""
 FLOWS = 1 << 16
 """Flows at one time."""

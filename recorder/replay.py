@@ -145,6 +145,9 @@ def _publish(
             store.remove(superseded)
     counts = engine.counts
     unclaimed = engine.media.unclaimed.packets if engine.media is not None else 0
+    if engine.messages.incomplete:
+        count = engine.messages.incomplete
+        reporter.warning(f"{count} datagrams that may be SIP are incomplete: IP fragments are not in the captures")
     for capture in captures:
         for text in capture.damage:
             reporter.warning(f"{capture.file}: {text}")
