@@ -17,10 +17,10 @@ from capture.address import Endpoint, parse_endpoint
 from capture.spool import is_packed_file, unpack
 from capture.tshark import Tshark
 from recorder.inputs import Inputs
-from recorder.media import MIN_PACKETS
 from recorder.messages import Message
 from recorder.model import Call
 from recorder.sightings import FlowSighting
+from recorder.unclaimed import MIN_PACKETS
 
 MAX_DIFFERENCES = 1000
 _HEURISTICS = ("--enable-heuristic", "rtp_udp", "--enable-heuristic", "rtp_stun")
