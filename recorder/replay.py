@@ -146,8 +146,8 @@ def _publish(
     counts = engine.counts
     unclaimed = engine.media.unclaimed.packets if engine.media is not None else 0
     if engine.messages.incomplete:
-        count = engine.messages.incomplete
-        reporter.warning(f"{count} datagrams that may be SIP are incomplete: IP fragments are not in the captures")
+        lost = f"{engine.messages.incomplete} of the datagrams that may be SIP"
+        reporter.warning(f"not whole, for IP fragments are missing from the captures: {lost}")
     for capture in captures:
         for text in capture.damage:
             reporter.warning(f"{capture.file}: {text}")
