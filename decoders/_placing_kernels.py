@@ -3,6 +3,7 @@
 import numpy as np
 from numba import njit
 
+from capture._prefetch import LINE, prefetch
 from capture.batch import Bytes, Int32, Int64, UInt8, UInt16, UInt32
 from decoders._stream_columns import (
     JOB_FIRST,
@@ -17,6 +18,9 @@ from decoders._stream_columns import (
     KIND_ULAW,
     Int16,
 )
+
+AHEAD = 8
+"""Entries for which the processor is asked to fetch ahead."""
 
 _3, _4, _7, _8 = np.int32(3), np.int32(4), np.int32(7), np.int32(8)
 _1, _15, _85, _128, _132, _255 = np.int32(1), np.int32(15), np.int32(0x55), np.int32(128), np.int32(132), np.int32(255)
@@ -34,6 +38,7 @@ def gather(
     w_offset: Int64,
     w_header: Int32,
     w_size: Int32,
+    w_missing: Int32,
     order: Int32,
     time: Int64,
     stamp: UInt32,
@@ -41,6 +46,7 @@ def gather(
     kind: UInt8,
     source: Int64,
     size: Int32,
+    missing: Int32,
 ) -> None:
     """Lay the staged packets of each stream one after the other, so that what follows reads memory in order."""
     for x in range(begins.shape[0]):
@@ -55,6 +61,7 @@ def gather(
             kind[i] = w_type[p]
             source[i] = w_offset[p] + w_header[p]
             size[i] = w_size[p]
+            missing[i] = w_missing[p]
 
 
 @njit(cache=True, nogil=True)
@@ -97,6 +104,10 @@ def _sound(
     frames = side.shape[0]
     half = step // 2 - zero
     for i in range(first, last):
+        # Packets of one stream lie far apart: ask for the octets of a later one before they are needed.
+        if i + AHEAD < source.shape[0]:
+            for line in range(3):
+                prefetch(arena, source[i + AHEAD] + LINE * line)
         kind = out_kind[i]
         if kind != KIND_ULAW and kind != KIND_ALAW:
             continue

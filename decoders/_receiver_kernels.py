@@ -208,7 +208,7 @@ def _receive_stream(
     sequences: UInt16,
     types: UInt8,
     sizes: Int32,
-    w_missing: Int32,
+    missing: Int32,
     w_number: Int64,
     w_capture: Int32,
     kinds: UInt8,
@@ -221,6 +221,7 @@ def _receive_stream(
     """Statistics and placing of one stream's entries; gives the index behind the last one that was taken."""
     f = state[FORMATS]
     primary = state[PRIMARY]
+    done = last
     for i in range(first, last):
         k = i + 1
         while k < horizon and sequences[k] == sequences[i]:
@@ -232,7 +233,8 @@ def _receive_stream(
         out_kind[i] = DROPPED
         verdict = _sequence(state, np.int64(sequences[i]), following, final)
         if verdict == UNDECIDED:
-            return i
+            done = i
+            break
         if not state[STARTED]:
             state[STARTED] = 1
             state[FIRST_TIME] = times[i]
@@ -240,8 +242,6 @@ def _receive_stream(
             state[FIRST_STAMP] = stamp
             state[UTS] = uts[i]
         state[LAST_TIME] = max(state[LAST_TIME], times[i])
-        state[LAST_NUMBER] = w_number[order[i]]
-        state[LAST_CAPTURE] = w_capture[order[i]]
         if verdict == REPEATED:
             state[DUPLICATES] += 1
             continue
@@ -255,7 +255,7 @@ def _receive_stream(
             state[STRAYS] += 1
             continue
         _jitter(state, figures, kind, clock, times[i] - epoch, stamp)
-        if w_missing[order[i]] > 0:
+        if missing[i] > 0:
             state[SNAPPED] += 1
         if kind == KIND_EVENT:
             state[EVENTS] += 1
@@ -285,7 +285,10 @@ def _receive_stream(
             state[OTHERS] += 1
         if position[i] > state[LAST_END] and kind != KIND_EVENT and kind != KIND_UNKNOWN:
             state[LAST_END] = position[i]
-    return last
+    if done > first:
+        state[LAST_NUMBER] = w_number[order[done - 1]]
+        state[LAST_CAPTURE] = w_capture[order[done - 1]]
+    return done
 
 
 @njit(cache=True, nogil=True)
@@ -301,7 +304,7 @@ def receive(
     sequences: UInt16,
     types: UInt8,
     sizes: Int32,
-    w_missing: Int32,
+    missing: Int32,
     w_number: Int64,
     w_capture: Int32,
     kinds: UInt8,
@@ -339,6 +342,6 @@ def receive(
         )  # fmt: skip
         settled = _receive_stream(
             table, state, figures, first, settled, last, hold == 0, order, times, stamps, sequences, types, sizes,
-            w_missing, w_number, w_capture, kinds, clocks, epoch, uts, position, out_kind,
+            missing, w_number, w_capture, kinds, clocks, epoch, uts, position, out_kind,
         )  # fmt: skip
         taken[x] = settled - first

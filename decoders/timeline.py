@@ -120,6 +120,8 @@ class Entries:
     source: Int64
     """Of the payload's first octet in the window's arena."""
     size: Int32
+    missing: Int32
+    """Octets of it that a snap length cut off."""
     taken: Int64
     """How many entries of each stream are settled."""
     uts: Int64
@@ -138,14 +140,15 @@ class Entries:
         receiver_kernels.receive(
             table.state, table.figures, self.streams[first:last], self.bounds[first : last + 1],
             self.taken[first:last], self.order, self.time, self.stamp, self.sequence, self.type, self.size,
-            window.missing, window.number, window.capture, formats.kinds, formats.clocks, epoch, now, hold, self.uts,
+            self.missing, window.number, window.capture, formats.kinds, formats.clocks, epoch, now, hold, self.uts,
             self.position, self.delay, self.kind,
         )  # fmt: skip
 
 
 _ENTRY_COLUMNS = {
     "order": np.int32, "time": np.int64, "stamp": np.uint32, "sequence": np.uint16, "type": np.uint8,
-    "source": np.int64, "size": np.int32, "uts": np.int64, "position": np.int64, "delay": np.int64, "kind": np.uint8,
+    "source": np.int64, "size": np.int32, "missing": np.int32,
+    "uts": np.int64, "position": np.int64, "delay": np.int64, "kind": np.uint8,
 }  # fmt: skip
 
 
@@ -171,8 +174,8 @@ class EntrySpace:
         entries.kind[:] = cols.DROPPED
         placing_kernels.gather(
             begins, bounds, by_flow, window.time, window.stamp, window.sequence, window.type, window.offset,
-            window.header, window.size, entries.order, entries.time, entries.stamp, entries.sequence, entries.type,
-            entries.source, entries.size,
+            window.header, window.size, window.missing, entries.order, entries.time, entries.stamp,
+            entries.sequence, entries.type, entries.source, entries.size, entries.missing,
         )  # fmt: skip
         return entries
 
