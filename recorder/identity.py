@@ -18,7 +18,7 @@ from decoders import _identity_kernels as kernels
 from decoders.rtp import FlowTable, Stager
 
 MOST_MARKS = 16
-MOST_PACKETS = 1500
+MOST_PACKETS = 600
 MOST_KNOWN = 1 << 16
 MOST_AT_ONCE = 1 << 16
 """Marks taken from one window."""

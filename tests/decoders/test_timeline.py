@@ -200,7 +200,7 @@ def test_placing_agrees_with_the_plain_twin(data):
     none = np.empty(0, np.int32)
     laid = Entries(
         streams=none, bounds=bounds, order=none, time=none, stamp=none, sequence=none, type=none,
-        source=np.array(columns["source"], np.int64), size=np.array(columns["size"], np.int32),
+        source=np.array(columns["source"], np.int64), size=np.array(columns["size"], np.int32), missing=none,
         taken=np.array(shape, np.int64), uts=none, position=np.array(columns["position"], np.int64), delay=none,
         kind=np.array(columns["kind"], np.uint8),
     )  # fmt: skip
