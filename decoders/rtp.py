@@ -16,9 +16,9 @@ from decoders._rtp_kernels import IGNORED, STOP_END, STOP_FULL, STOP_TIME
 
 __all__ = ["IGNORED", "STOP_END", "STOP_FULL", "STOP_TIME", "FlowTable", "Stager", "Window"]
 
-WINDOW_PACKETS = 1 << 18
+WINDOW_PACKETS = 1 << 17
 """Packets that a window takes."""
-WINDOW_OCTETS = 48 << 20
+WINDOW_OCTETS = 24 << 20
 """Octets of RTP that a window takes."""
 FLOWS = 1 << 16
 """Flows at one time."""

@@ -35,6 +35,9 @@ _KINDS = {
 }
 
 
+_MOST_MAPS = 1024
+
+
 def ticks_of(nanoseconds: int) -> int:
     """Timeline ticks of a duration in ns."""
     return nanoseconds * (TICKS // 1000) // 1_000_000
@@ -50,6 +53,13 @@ class FormatTable:
         self.kinds: UInt8 = np.zeros((16, 128), np.uint8)
         self.clocks: Int32 = np.full((16, 128), 8000, np.int32)
         self._rows: dict[tuple[tuple[int, str, int, int, bool], ...], int] = {}
+        self._maps: dict[frozenset[tuple[int, PayloadFormat]], dict[int, PayloadFormat]] = {}
+
+    def shared(self, formats: dict[int, PayloadFormat]) -> dict[int, PayloadFormat]:
+        """One map, not to be changed, for all streams with equal ones: ten thousand calls need no room for each."""
+        if len(self._maps) >= _MOST_MAPS:
+            self._maps.clear()
+        return self._maps.setdefault(frozenset(formats.items()), formats)
 
     def row(self, formats: Mapping[int, PayloadFormat], media: str, slow: bool) -> int:
         """Row for these formats. `slow`: no payload can be read from the window as it is (encrypted media)."""

@@ -136,7 +136,7 @@ class Binding:
             speaker=terms.speaker,
             rule=terms.rule,
             hops=terms.hops,
-            formats=terms.formats,
+            formats=self.formats.shared(terms.formats),
             first_time=int(window.time[first]),
             first_sequence=int(window.sequence[first]),
             first_stamp=int(window.stamp[first]),
