@@ -56,9 +56,6 @@ def replay_command(
     mono: Annotated[
         bool, typer.Option("--mono", envvar="SPANREC_MONO", help="Mix both participants into one channel.")
     ] = False,
-    conceal: Annotated[
-        bool, typer.Option("--conceal", envvar="SPANREC_CONCEAL", help="Conceal lost packets instead of silence.")
-    ] = False,
     keep_packets: Annotated[
         bool, typer.Option("--keep-packets", envvar="SPANREC_KEEP_PACKETS", help="Write packets.pcapng for each call.")
     ] = False,
@@ -94,7 +91,6 @@ def replay_command(
         selection=selection(number, call_id, address, since, until),
         audio_format=audio_format,
         mono=mono,
-        conceal=conceal,
         keep_packets=keep_packets,
         dissector=dissector,
         keylog=keylog,

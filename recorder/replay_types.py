@@ -70,8 +70,6 @@ class ReplayOptions:
     audio_format: AudioFormat = AudioFormat.WAV
     mono: bool = False
     """Both participants mixed into one channel."""
-    conceal: bool = False
-    """Lost packets are concealed instead of left silent."""
     keep_packets: bool = False
     """Write packets.pcapng beside each recording."""
     dissector: Dissector = Dissector.NATIVE

@@ -21,7 +21,6 @@ _REPLAY: dict[str, type] = {
     "batch_size": int,
     "format": str,
     "mono": bool,
-    "conceal": bool,
     "keep_packets": bool,
     "dissector": str,
     "keylog": str,

@@ -43,7 +43,7 @@ def replay(monkeypatch, capsys, tmp_path):
 def test_options_reach_the_engine(replay, tmp_path):
     *_, options = replay(
         *("a.pcap", "-", "--workers", "3", "--batch-size", "100", "--keep-packets", "--format", "flac", "--mono"),
-        *("--conceal", "--dissector", "tshark", "--keylog", "keys", "--verify", "--number", "1", "--number", "2*"),
+        *("--dissector", "tshark", "--keylog", "keys", "--verify", "--number", "1", "--number", "2*"),
         *(
             "--call-id",
             "x@y",
@@ -69,7 +69,6 @@ def test_options_reach_the_engine(replay, tmp_path):
         ),
         audio_format=AudioFormat.FLAC,
         mono=True,
-        conceal=True,
         keep_packets=True,
         dissector=Dissector.TSHARK,
         keylog=Path("keys"),
