@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from os import SEEK_CUR
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ def finish_audio(media: CallMedia, form: str = "wav", mono: bool = False) -> Aud
         channels = 1 if mono else 2
         octets = wav.stat().st_size - HEADER
         if octets > RIFF_LIMIT:
-            _rewrite_as_rf64(wav, rate, channels)
+            _rewrite_as_rf64(wav, rate, channels, octets)
         else:
             with wav.open("r+b") as file:
                 file.write(wav_header(rate, channels, octets))
@@ -104,12 +105,7 @@ def _join(tracks: list[Track], path: Path, mono: bool) -> None:
             for i, piece in enumerate(left):
                 total[: min(count, len(piece))] += piece[:count]
                 left[i] = piece[count:]
-            octets = _to_16_bit(total.mean(axis=1) if mono else total)
-            # Silence that is jumped over takes no room on the disk.
-            if octets.count(0) == len(octets):
-                file.seek(len(octets), SEEK_CUR)
-            else:
-                file.write(octets)
+            _write_or_jump(file, _to_16_bit(total.mean(axis=1) if mono else total))
 
 
 def _to_16_bit(samples: NDArray[np.float32]) -> bytes:
@@ -161,13 +157,28 @@ def _rate_of(path: Path) -> int:
     return int(soundfile.info(path).samplerate)
 
 
-def _rewrite_as_rf64(wav: Path, rate: int, channels: int) -> None:
-    """Rewrite raw frames behind an empty header as RF64."""
-    import soundfile
-
+def _rewrite_as_rf64(wav: Path, rate: int, channels: int, octets: int) -> None:
+    """Rewrite raw frames behind an empty header as RF64 (EBU Tech 3306): its header needs more room."""
     target = wav.with_suffix(".rf64")
-    with wav.open("rb") as file, soundfile.SoundFile(target, "w", rate, channels, "PCM_16", format="RF64") as out:
+    with wav.open("rb") as file, target.open("wb") as out:
+        out.write(rf64_header(rate, channels, octets))
         file.seek(HEADER)
         while data := file.read(BLOCK * FRAME):
-            out.write(np.frombuffer(data, "<i2").reshape(-1, channels))
+            _write_or_jump(out, data)
+        out.truncate()
     target.rename(wav)
+
+
+def rf64_header(rate: int, channels: int, octets: int) -> bytes:
+    """The 80 octets in front of 16-bit PCM samples of any number."""
+    sizes = struct.pack("<4sIQQQI", b"ds64", 28, 72 + octets, octets, octets // (2 * channels), 0)
+    form = wav_header(rate, channels, 0)[12:36]
+    return b"RF64" + b"\xff" * 4 + b"WAVE" + sizes + form + b"data" + b"\xff" * 4
+
+
+def _write_or_jump(file: IO[bytes], data: bytes) -> None:
+    """Write samples; silence is jumped over and takes no room on the disk."""
+    if data.count(0) == len(data):
+        file.seek(len(data), SEEK_CUR)
+    else:
+        file.write(data)

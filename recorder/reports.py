@@ -30,6 +30,9 @@ def report_media(media: CallMedia, table: StreamTable) -> list[StreamReport]:
         copies = len(courses) - 1 + len(others) + len(head.forks)
         reports.append(_report(best, head, copies, str(len(reports) + 1), table))
         _warn(media.call, head, best, table)
+    if any(track.beyond for track in media.tracks):
+        late = "Media that the capture's clock puts more than a week behind the rest is left out: the clock was set."
+        media.call.warnings.append(Warning_("clock-set", late))
     _digits(media.call, heads)
     _trace(media.call, heads, sightings, table)
     return reports

@@ -21,6 +21,9 @@ HEADER = 44
 """Octets in front of the samples, kept free for the WAV header."""
 FRAME = 4
 """Octets of a stereo frame."""
+LONGEST_SILENCE = 7 * 86_400
+"""Seconds that may lie between a track's samples and the next ones. Calls on hold are shorter than a week; where it is
+more, the capture's clock was set, and no disk would hold the time between."""
 RESERVED = 224
 """Descriptors left to everything but tracks."""
 
@@ -80,6 +83,8 @@ class Track:
     """0 plays first on its channels; media that overlaps it goes to the next layers."""
     frames: int = 0
     channels_used: set[int] = field(default_factory=set)
+    beyond: int = 0
+    """Frames left out because they lie more than LONGEST_SILENCE behind the others."""
 
     @property
     def step(self) -> int:
@@ -99,6 +104,9 @@ class Track:
 
     def write(self, pool: FilePool, first: int, frames: NDArray[np.int16]) -> None:
         """Write a flat array of interleaved samples from frame `first` on; what was jumped over is silence."""
+        if first - self.frames > LONGEST_SILENCE * self.rate:
+            self.beyond += len(frames) // 2
+            return
         view = frames.data.cast("B")
         at = HEADER + FRAME * first
         try:

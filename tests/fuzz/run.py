@@ -6,6 +6,7 @@ and leaves an input that breaks a promise in build/fuzz/found. Exit status 1 whe
 
 import faulthandler
 import re
+import resource
 import signal
 import sys
 import time
@@ -22,6 +23,7 @@ PATIENCE = 60
 """Seconds that one input may take: machines are slow and shared, but a hang is longer."""
 GROWTH_MB = 250
 """Resident memory may grow by so much after the first tenth of the run."""
+LONGEST_FILE = 64 << 30
 
 
 def resident_mb() -> int:
@@ -137,5 +139,7 @@ def run_atheris(name: str, seconds: int, seed: int) -> int:
 
 if __name__ == "__main__":
     faulthandler.enable()
+    # Audio with gaps of days is long but takes no room; beyond this a file would only fill the memory disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LONGEST_FILE, LONGEST_FILE))
     NAME, ENGINE, SECONDS, SEED = sys.argv[1:]
     sys.exit({"atheris": run_atheris, "plain": run_plain}[ENGINE](NAME, int(SECONDS), int(SEED)))

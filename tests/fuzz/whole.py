@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from functools import cache
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 import soundfile
@@ -83,7 +83,11 @@ def check(out: Path) -> int:
 def digest(out: Path) -> list[tuple[str, str]]:
     """Every file with the hash of what it holds."""
     files = sorted(path for path in out.rglob("*") if path.is_file())
-    return [(os.path.relpath(path, out), sha256(path.read_bytes()).hexdigest()) for path in files]
+    found = []
+    for path in files:
+        with path.open("rb") as file:
+            found.append((os.path.relpath(path, out), file_digest(file, "sha256").hexdigest()))
+    return found
 
 
 def calls() -> list[bytes]:

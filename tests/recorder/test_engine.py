@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from pcaps.make.sources import speech_like
-from tests.capture_builder import ALICE, BOB, START, Capture, SipCall, record, talk
+from tests.capture_builder import ALICE, BOB, START, Capture, SipCall, both, record, talk
 from tests.fuzz.frames import Frame, write_pcap
 from tests.packets import tcp
 
@@ -42,3 +42,14 @@ def test_a_clock_that_steps_back_ends_calls_at_the_same_time_whatever_the_batche
 
     for name in ("call.json", "metadata.xml", "audio.wav"):
         assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_a_clock_that_is_set_while_a_call_talks_fills_no_disk(tmp_path):
+    made = Capture().rtp(*both(2.0))
+    made.call(end=None)
+    ordered = [frame for _, frame in sorted(made.frames, key=lambda each: each[0])]
+    frames = [Frame(1, 0, 10_000_000, frame) for frame in ordered]
+    frames[8] = replace(frames[8], step=-(10**18))
+    write_pcap(frames, tmp_path / "made.pcap")
+    found = record([tmp_path / "made.pcap"], tmp_path / "out")
+    assert all(each.document["audio"]["samples"] < 8000 * 60 for each in found if each.document["audio"])

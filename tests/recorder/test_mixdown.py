@@ -55,6 +55,18 @@ def test_an_hour_of_silence_takes_no_room(tmp_path, mono):
     assert (tmp_path / "audio.wav").stat().st_blocks * 512 < 1 << 20
 
 
+def test_silence_takes_no_room_in_rf64_either(tmp_path, monkeypatch):
+    monkeypatch.setattr(mixdown, "RIFF_LIMIT", 1000)
+    media = media_with(tmp_path, (8000, 0, stereo(0.1)))
+    pool, hours = FilePool(), 1
+    media.tracks[0].write(pool, hours * 3600 * 8000, np.ascontiguousarray(stereo(0.1)).reshape(-1))
+    pool.close_all()
+    report = finish_audio(media)
+    path = tmp_path / "audio.wav"
+    assert path.stat().st_blocks * 512 < 1 << 20
+    assert soundfile.info(path).frames == report.samples == hours * 3600 * 8000 + 800
+
+
 def test_layers_are_added_and_cut_to_16_bits(tmp_path):
     loud = np.full((100, 2), 30_000, np.int16)
     report = finish_audio(media_with(tmp_path, (8000, 0, loud), (8000, 1, loud[:40])))
@@ -122,6 +134,8 @@ def test_audio_too_long_for_riff_becomes_rf64(tmp_path, monkeypatch):
     report = finish_audio(media_with(tmp_path, (8000, 0, frames)))
     path = tmp_path / "audio.wav"
     assert path.read_bytes()[:4] == b"RF64"
+    said = subprocess.run(["ffprobe", "-v", "error", "-show_streams", path], capture_output=True, text=True, check=True)
+    assert "duration_ts=16000" in said.stdout
     np.testing.assert_array_equal(soundfile.read(path, dtype="int16")[0], frames)
     assert report.samples == 16000
 

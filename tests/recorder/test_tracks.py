@@ -95,3 +95,13 @@ def test_no_more_files_are_open_than_allowed(tmp_path):
 def test_a_directory_that_is_gone_is_an_error_that_names_the_file(tmp_path):
     with pytest.raises(StoreError, match="gone"):
         FilePool().descriptor(Track(tmp_path / "gone" / "audio.wav", 8000, 0))
+
+
+def test_what_a_clock_puts_beyond_a_week_is_left_out(tmp_path):
+    track, pool = Track(tmp_path / "audio.wav", 8000, 0), FilePool()
+    frames = np.ones(320, np.int16)
+    track.write(pool, 0, frames)
+    track.write(pool, 8 * 86_400 * 8000, frames)
+    track.write(pool, 6 * 86_400 * 8000, frames)
+    pool.close_all()
+    assert (track.frames, track.beyond) == (6 * 86_400 * 8000 + 160, 160)
