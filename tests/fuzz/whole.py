@@ -49,7 +49,10 @@ def run_replay(data: bytes) -> None:
         runs = [(1, 8192), (2, 5)] if sha256(data).digest()[0] < 40 else [(1, 8192 if len(data) % 2 else 31)]
         for workers, batch_size in runs:
             out = work / f"out-{workers}"
-            summary = replay(ReplayOptions((str(capture),), out, workers=workers, batch_size=batch_size), Quiet())
+            options = ReplayOptions(
+                (str(capture),), out, workers=workers, batch_size=batch_size, keep_packets=len(data) % 3 == 0
+            )
+            summary = replay(options, Quiet())
             assert summary.counts.packets == len(frames) or (summary.damaged and summary.counts.packets < len(frames))
             assert summary.counts.calls == check(out)
             trees.append(digest(out))
@@ -73,7 +76,7 @@ def check(out: Path) -> int:
             expected.add(document.audio.file)
             audio = soundfile.info(path.parent / document.audio.file)
             assert (audio.frames, audio.channels) == (document.audio.samples, document.audio.channels)
-        found = {each.name for each in path.parent.iterdir()}
+        found = {each.name for each in path.parent.iterdir()} - {"packets.pcapng"}
         assert found == expected, f"{found} is not {expected}"
     taken = sum(path.stat().st_blocks * 512 for path in out.rglob("*") if path.is_file())
     assert taken <= MOST_OCTETS, f"{taken} octets of output"
