@@ -33,9 +33,12 @@ def main() -> NoReturn:
 
 
 def _run() -> NoReturn:
-    from recorder import settings
-    from recorder.cli_app import app
-    from recorder.warmup import choose_kernel_cache
+    from recorder.collection import no_collections
+
+    with no_collections():
+        from recorder import settings
+        from recorder.cli_app import app
+        from recorder.warmup import choose_kernel_cache
 
     choose_kernel_cache()
     values = settings.load(Path.cwd(), os.environ)

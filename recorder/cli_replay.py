@@ -122,12 +122,15 @@ def run(options: ReplayOptions, as_json: bool, quiet: bool, engine: Engine) -> i
 
 def load_engine(quiet: bool) -> Engine:
     """Import the engine; says so where that takes long because its kernels have to be compiled first."""
+    from recorder.collection import no_collections
     from recorder.console import note
-    from recorder.warmup import kernels_are_cached
+    from recorder.warmup import kernels_are_cached, load_kernels_directly
 
     if not quiet and not kernels_are_cached():
         note("compiling kernels, once: this takes about 15 seconds")
-    from recorder.replay import replay
+    with no_collections():
+        load_kernels_directly()
+        from recorder.replay import replay
 
     return replay
 

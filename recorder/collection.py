@@ -1,6 +1,6 @@
-"""Python's search for cycles of dead values, made rare while captures are replayed.
+"""Python's search for cycles of dead values: none while modules are imported, rare while captures are replayed.
 
-In: nothing. Out: nothing; the interpreter's thresholds while the context lasts. Messages, calls and documents are
+In: nothing. Out: nothing; the interpreter's thresholds while a context lasts. Messages, calls and documents are
 trees that go when the last reference goes; looking through all calls in progress for cycles, every few hundred new
 values, took a fifth of the time. What may hold a cycle (errors, libraries) is still found, later.
 """
@@ -11,6 +11,19 @@ from contextlib import contextmanager
 
 NEW_VALUES = 50_000
 """Values made, more than were dropped, before the young ones are looked at: some MB."""
+
+
+@contextmanager
+def no_collections() -> Iterator[None]:
+    """Look for no cycles: importing makes values by the hundred thousand, and nearly all of them stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

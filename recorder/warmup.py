@@ -2,7 +2,8 @@
 
 In: the kernels' sources. Out: a cache directory of their own for every state of the sources, for numba's cache does not
 notice that a kernel's callee in another file has changed; and an answer to "will this run compile?", from a mark that
-a complete run leaves there. Call `choose_kernel_cache` before anything imports numba.
+a complete run leaves there. Call `choose_kernel_cache` before anything imports numba, `load_kernels_directly` before
+the first kernel runs.
 """
 
 import os
@@ -11,6 +12,7 @@ from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from platform import machine, node, python_version
+from typing import Any
 
 _VARIABLE = "NUMBA_CACHE_DIR"
 _MARK = "complete"
@@ -20,6 +22,8 @@ _KEPT = 3
 
 def choose_kernel_cache() -> None:
     """Have numba keep this version's kernels in a directory of their own, unless the user has chosen one."""
+    # Nothing here solves linear systems: threads that wait for them only take time from the others.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if os.environ.get(_VARIABLE):
         return
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spanrec"
@@ -33,6 +37,23 @@ def choose_kernel_cache() -> None:
     except OSError:
         return  # numba then finds a place of its own, or compiles every time
     os.environ[_VARIABLE] = str(chosen)
+
+
+def load_kernels_directly() -> None:
+    """Have numba load compiled kernels without making its compiler ready first, which takes longer than all of them.
+
+    A kernel that is not in the cache is compiled as ever: the compiler makes itself ready when it is called.
+    """
+    from numba.core import caching
+    from numba.core.runtime import rtsys
+
+    def load_overload(self: Any, sig: Any, target_context: Any) -> Any:
+        rtsys.initialize(target_context)  # what kernels count references with
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
+
+    if hasattr(caching.Cache, "_guard_against_spurious_io_errors") and hasattr(caching.Cache, "_load_overload"):
+        caching.Cache.load_overload = load_overload
 
 
 def kernels_are_cached() -> bool:

@@ -1,10 +1,15 @@
 """Kernels are kept apart for every state of their sources."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from recorder import warmup
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -55,3 +60,24 @@ def test_a_home_that_cannot_be_written_is_no_error(home, monkeypatch, tmp_path):
     warmup.choose_kernel_cache()
     assert "NUMBA_CACHE_DIR" not in os.environ
     assert not warmup.kernels_are_cached()
+
+
+def test_a_kernel_is_compiled_where_it_is_not_cached_and_loaded_where_it_is(tmp_path):
+    (tmp_path / "_twice_kernels.py").write_text(
+        "from numba import njit\n\n\n@njit(cache=True)\ndef twice(numbers):\n    return numbers[1:].sum() * 2\n"
+    )
+    program = (
+        "import sys, numpy as np\n"
+        "from recorder.warmup import load_kernels_directly\n"
+        "load_kernels_directly()\n"
+        "from _twice_kernels import twice\n"
+        "print(twice(np.arange(4)), sum(twice.stats.cache_hits.values()), 'numba.misc.gdb_hook' in sys.modules)\n"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=120
+        ).stdout.split()
+        for _ in range(2)
+    ]
+    assert told == [["12", "0", "True"], ["12", "1", "False"]], "the second run needs no compiler"
