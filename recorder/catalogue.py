@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from capture.errors import SpanrecError
-from recorder.catalogue_tables import ORDERED, VERSION, Table, recording_row, recordings, trace_row, traces
+from recorder.catalogue_tables import ORDERED, VERSION, Table, recording_row, recordings, selected, trace_row, traces
 from recorder.document import CallDocument
 from recorder.model import Call, StreamReport
 
@@ -108,6 +108,7 @@ class Catalogue:
         The order in which rows come decides the pages of a B-tree, so it must not depend on who came first.
         """
         superseded: list[str] = []
+        version = _version(self.path) if self.path.exists() else VERSION
         with closing(_create(self._fresh)) as connection:
             sql = connection.execute
             sql("ATTACH DATABASE ? AS staged", (str(self._staged),))
@@ -120,7 +121,7 @@ class Catalogue:
                 source = f"SELECT {columns} FROM staged.{table.name}"
                 if self.path.exists():
                     kept = f"WHERE id NOT IN (SELECT id FROM staged.{table.name})"
-                    source = f"{source} UNION ALL SELECT {columns} FROM old.{table.name} {kept}"
+                    source = f"{source} UNION ALL SELECT {selected(table, version)} FROM old.{table.name} {kept}"
                 sql(f"INSERT INTO main.{table.name} ({columns}) SELECT * FROM ({source}) ORDER BY started, id")
             sql("COMMIT")
         return superseded
@@ -141,20 +142,30 @@ def open_catalogue(path: Path) -> "Connection":
         raise CatalogueError(f"{path}: there is no catalogue; give the directory that a replay has written to")
     _readable(path).close()
     # SQLAlchemy takes long to import, which is for questions only: what writes goes without it.
-    engine = create_engine("sqlite://", creator=lambda: _connect(path, "ro"), poolclass=NullPool)
+    engine = create_engine("sqlite://", creator=lambda: _readable(path), poolclass=NullPool)
     return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
 def _readable(path: Path) -> sqlite3.Connection:
-    """The catalogue at `path`, read-only, its version checked."""
+    """The catalogue at `path`, read-only, its version checked. One of an older version shows the tables of today."""
+    version = _version(path)
     with _database(path, "read"):
         connection = _connect(path, "ro")
+        for table in ORDERED if version < VERSION else ():
+            # A temporary view comes before the table of its name, and leaves the file as it is.
+            columns = selected(table, version)
+            connection.execute(f"CREATE TEMP VIEW {table.name} AS SELECT {columns} FROM main.{table.name}")
+    return connection
+
+
+def _version(path: Path) -> int:
+    """Version of the tables of the catalogue at `path`. Raises CatalogueError where it is none that can be read."""
+    with _database(path, "read"), closing(_connect(path, "ro")) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version != VERSION:
-        connection.close()
+    if not 1 <= version <= VERSION:
         age = "a newer spanrec wrote it; update" if version > VERSION else "it is not of spanrec; move it away"
         raise CatalogueError(f"{path}: cannot read this catalogue: {age}")
-    return connection
+    return int(version)
 
 
 def _create(path: Path) -> sqlite3.Connection:

@@ -12,8 +12,8 @@ from recorder.document import CallDocument, clean, format_time
 from recorder.model import Call, StreamReport
 from recorder.naming import user_part
 
-VERSION = 1
-"""Of the tables, in the catalogue's `user_version`."""
+VERSION = 2
+"""Of the tables, in the catalogue's `user_version`. Every older one can be read."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ recordings = Table(
         ("lost", "INTEGER NOT NULL"),
         ("mos", "FLOAT"),
         ("warnings", "TEXT NOT NULL"),
+        ("tags", "TEXT NOT NULL DEFAULT ''"),
+        ("octets", "INTEGER"),
     ),
     (
         ("recordings_started", "started, id"),
@@ -72,9 +74,11 @@ recordings = Table(
         ("recordings_group", "group_id"),
         ("recordings_caller", "caller_number"),
         ("recordings_callee", "callee_number"),
+        ("recordings_kept", "tags, started, id, octets"),
     ),
 )
-"""One row a recording. `mos` is the worst stream's, `codecs` and `warnings` (their codes) are separated by spaces."""
+"""One row a recording. `mos` is the worst stream's, `codecs`, `warnings` (their codes) and `tags` are separated by
+spaces. `octets` is what it takes on disk, null until retention has measured it."""
 
 traces = Table(
     "traces",
@@ -85,11 +89,26 @@ traces = Table(
         ("recorded", "BOOLEAN NOT NULL"),
         ("trace", "TEXT NOT NULL"),
     ),
-    (("traces_call_id", "call_id"),),
+    (("traces_call_id", "call_id"), ("traces_started", "started")),
 )
 """One row a Call-ID seen, recorded or not: why it was recorded as it was, as JSON."""
 
 ORDERED = (recordings, traces)
+
+ADDED: dict[tuple[str, str], tuple[int, str]] = {
+    ("recordings", "tags"): (2, "''"),
+    ("recordings", "octets"): (2, "NULL"),
+}
+"""(table, column) -> version that brought the column, and what stands for it in older catalogues."""
+
+
+def selected(table: Table, version: int) -> str:
+    """The columns of `table`, in order, as an SQL select list over a catalogue of `version`."""
+    columns = []
+    for name in table.names:
+        since, instead = ADDED.get((table.name, name), (1, name))
+        columns.append(name if version >= since else f"{instead} AS {name}")
+    return ", ".join(columns)
 
 
 def recording_row(document: CallDocument, directory: str) -> dict[str, Any]:
@@ -120,6 +139,8 @@ def recording_row(document: CallDocument, directory: str) -> dict[str, Any]:
         "lost": sum(stream.lost for stream in document.streams),
         "mos": min(scores, default=None),
         "warnings": " ".join(sorted({warning.code for warning in document.warnings})),
+        "tags": " ".join(sorted(set(document.tags))),
+        "octets": None,
     }
 
 

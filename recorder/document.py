@@ -220,13 +220,16 @@ class CallDocument:
     metadata: MetadataEntry
     captures: tuple[CaptureEntry, ...]
     warnings: tuple[WarningEntry, ...]
+    tags: tuple[str, ...] = ()
+    """Given by the recording policy; absent where it gave none."""
 
     def to_bytes(self) -> bytes:
         """The bytes of call.json: UTF-8, members in the order of the schema, two spaces, newline at the end."""
         from pydantic_core import to_json
 
-        # The one name that is a Python keyword. Quotes within string values are escaped, so this hits no value.
-        return to_json(self, indent=2).replace(b'"from_": ', b'"from": ') + b"\n"
+        # One name is a Python keyword. Quotes and line ends in string values are escaped, so neither hits a value.
+        told = to_json(self, indent=2).replace(b'"from_": ', b'"from": ')
+        return (told if self.tags else told.replace(_NO_TAGS, b"")) + b"\n"
 
 
 def describe(
@@ -272,6 +275,7 @@ def describe(
             for i, (first, last) in sorted(call.captures.items())
         ),
         warnings=tuple(WarningEntry(w.code, clean(w.text)) for w in call.warnings),
+        tags=call.tags,
     )
 
 
@@ -304,6 +308,7 @@ def clean(text: str) -> str:
 
 
 _EPOCH = datetime(1970, 1, 1)
+_NO_TAGS = b',\n  "tags": []'
 _PARTICIPANT: dict[Side, Participant] = {Side.CALLER: "caller", Side.CALLEE: "callee"}
 _STATE: dict[CallState, State] = {
     CallState.COMPLETED: "completed",

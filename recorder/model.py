@@ -220,6 +220,8 @@ class Call:
     digits: list[Digit] = field(default_factory=list)
     holds: list[Hold] = field(default_factory=list)
     warnings: list[Warning_] = field(default_factory=list)
+    tags: tuple[str, ...] = ()
+    """Given by the recording policy, distinct and sorted."""
     trace: list[TraceEvent] = field(default_factory=list)
     captures: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Capture index -> first and last frame number of this call's signalling and media."""

@@ -1,6 +1,7 @@
 """Calls, streams and documents that tests of documents, store, catalogue and command line have in common."""
 
 import hashlib
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -158,3 +159,16 @@ def fake_engine(calls: list[Call], damage: tuple[str, ...] = ()) -> object:
         return ReplaySummary([replace(CAPTURE, damage=damage)], counts, damaged=bool(damage))
 
     return replay
+
+
+def as_version_1(catalogue: Path) -> None:
+    """Make a catalogue one that the first version wrote: without tags and sizes."""
+    connection = sqlite3.connect(catalogue)
+    for statement in (
+        *("DROP INDEX recordings_kept", "DROP INDEX traces_started"),
+        *("ALTER TABLE recordings DROP COLUMN tags", "ALTER TABLE recordings DROP COLUMN octets"),
+        "PRAGMA user_version = 1",
+    ):
+        connection.execute(statement)
+    connection.commit()
+    connection.close()

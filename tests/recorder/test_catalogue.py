@@ -8,7 +8,7 @@ import pytest
 
 from recorder.catalogue import FILE, Catalogue, CatalogueError, open_catalogue
 from recorder.catalogue_query import Filter, find, named, traced
-from tests.calls import answered_call, document, fill, stream
+from tests.calls import answered_call, as_version_1, document, fill, stream
 
 
 def put(out: Path, calls, directory: str = "day/{}") -> list[str]:
@@ -133,3 +133,23 @@ def test_a_database_of_another_kind_is_left_alone(tmp_path, version, says):
     connection.close()
     with pytest.raises(CatalogueError, match=says):
         Catalogue(tmp_path / FILE, tmp_path)
+
+
+def test_a_catalogue_of_the_first_version_is_read_as_it_stands(tmp_path):
+    fill(tmp_path, [answered_call(0), answered_call(1)])
+    as_version_1(tmp_path / FILE)
+    before = (tmp_path / FILE).read_bytes()
+    with open_catalogue(tmp_path / FILE) as catalogue:
+        rows = list(find(catalogue, Filter(numbers=("222",))))
+        assert [(row["caller_number"], row["tags"], row["octets"]) for row in rows] == [("+4930111", "", None)] * 2
+        assert traced(catalogue, "call-1@example.com")[0]["state"] == "completed"
+    assert (tmp_path / FILE).read_bytes() == before
+
+
+def test_what_a_catalogue_of_the_first_version_had_goes_into_the_next(tmp_path):
+    calls = [answered_call(index) for index in range(50)]
+    put(tmp_path / "old", calls[:30])
+    as_version_1(tmp_path / "old" / FILE)
+    put(tmp_path / "old", calls[20:])
+    put(tmp_path / "new", calls)
+    assert (tmp_path / "old" / FILE).read_bytes() == (tmp_path / "new" / FILE).read_bytes()

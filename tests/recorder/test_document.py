@@ -38,6 +38,16 @@ def test_members_are_those_of_the_contract_in_its_order():
     assert list(told["warnings"][0]) == ["code", "text"]
 
 
+def test_tags_are_told_last_and_only_where_there_are_any():
+    call = answered_call()
+    call.tags = ("sales", "vip")
+    told = document(call).to_bytes()
+    assert list(json.loads(told)) == [*CONTRACT, "tags"]
+    assert json.loads(told)["tags"] == ["sales", "vip"]
+    assert parse(told).tags == ("sales", "vip")
+    assert parse(document().to_bytes()).tags == ()
+
+
 def test_an_answered_call_is_told_with_its_figures():
     told = json.loads(document().to_bytes())
     assert told["schema"] == "spanrec/call/1"
