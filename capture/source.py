@@ -1,7 +1,7 @@
 """Capture files, directories and standard input as one capture in time order.
 
 In: paths as a user gives them. Out: `PacketBatch`es over all of them and one `CaptureFile` each. What is damaged or no
-capture is told there; nothing raises. Every batch stays valid until two more have been asked for, and its buffer is
+capture is told there; nothing raises. Every batch stays valid as long as it is referred to, and its buffer is
 read-only.
 """
 

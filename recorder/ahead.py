@@ -1,9 +1,10 @@
-"""Work that runs one step ahead in a thread of its own.
+"""Work that runs a few steps ahead in a thread of its own.
 
-In: a function and its inputs. Out: its results in order, the next one being made while this one is used. An error
-comes out where its result would have.
+In: a function and its inputs. Out: its results in order, the next ones being made while one is used. An error comes
+out where its result would have.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -11,9 +12,12 @@ from typing import TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
+DEPTH = 8
+"""Results that may wait: a window closes every few batches, and takes as long as preparing some."""
 
-def run_ahead(function: Callable[[In], Out], inputs: Iterable[In]) -> Iterator[Out]:
-    """`map(function, inputs)`, one step ahead. Inputs are drawn in the thread too."""
+
+def run_ahead(function: Callable[[In], Out], inputs: Iterable[In], depth: int = DEPTH) -> Iterator[Out]:
+    """`map(function, inputs)`, `depth` steps ahead. Inputs are drawn in the thread too."""
     iterator = iter(inputs)
 
     def step() -> tuple[bool, Out | None]:
@@ -21,11 +25,14 @@ def run_ahead(function: Callable[[In], Out], inputs: Iterable[In]) -> Iterator[O
             return True, function(item)
         return False, None
 
-    with ThreadPoolExecutor(1) as thread:
-        coming: Future[tuple[bool, Out | None]] = thread.submit(step)
+    thread = ThreadPoolExecutor(1)
+    try:
+        coming: deque[Future[tuple[bool, Out | None]]] = deque(thread.submit(step) for _ in range(depth))
         while True:
-            more, result = coming.result()
+            more, result = coming.popleft().result()
             if not more:
                 return
-            coming = thread.submit(step)
+            coming.append(thread.submit(step))
             yield result  # type: ignore[misc]
+    finally:
+        thread.shutdown(cancel_futures=True)
