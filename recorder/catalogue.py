@@ -73,7 +73,7 @@ class Catalogue:
         for table in ORDERED:
             self._flush(table)
         self.abandon()
-        with _database(self.path, "write"):
+        with telling(self.path, "write"):
             superseded = self._merge()
             _forget_version(self._fresh)
             self._fresh.replace(self.path)
@@ -95,7 +95,7 @@ class Catalogue:
     def _flush(self, table: Table) -> None:
         rows = self._rows[table]
         if rows and self._connection is not None:
-            with _database(self.path, "write"):
+            with telling(self.path, "write"):
                 places = ", ".join(f":{name}" for name in table.names)
                 self._connection.execute("BEGIN")
                 self._connection.executemany(f"INSERT OR REPLACE INTO {table.name} VALUES ({places})", rows)
@@ -108,7 +108,7 @@ class Catalogue:
         The order in which rows come decides the pages of a B-tree, so it must not depend on who came first.
         """
         superseded: list[str] = []
-        version = _version(self.path) if self.path.exists() else VERSION
+        version = version_of(self.path) if self.path.exists() else VERSION
         with closing(_create(self._fresh)) as connection:
             sql = connection.execute
             sql("ATTACH DATABASE ? AS staged", (str(self._staged),))
@@ -148,9 +148,9 @@ def open_catalogue(path: Path) -> "Connection":
 
 def _readable(path: Path) -> sqlite3.Connection:
     """The catalogue at `path`, read-only, its version checked. One of an older version shows the tables of today."""
-    version = _version(path)
-    with _database(path, "read"):
-        connection = _connect(path, "ro")
+    version = version_of(path)
+    with telling(path, "read"):
+        connection = connect(path, "ro")
         for table in ORDERED if version < VERSION else ():
             # A temporary view comes before the table of its name, and leaves the file as it is.
             columns = selected(table, version)
@@ -158,9 +158,9 @@ def _readable(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _version(path: Path) -> int:
+def version_of(path: Path) -> int:
     """Version of the tables of the catalogue at `path`. Raises CatalogueError where it is none that can be read."""
-    with _database(path, "read"), closing(_connect(path, "ro")) as connection:
+    with telling(path, "read"), closing(connect(path, "ro")) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
     if not 1 <= version <= VERSION:
         age = "a newer spanrec wrote it; update" if version > VERSION else "it is not of spanrec; move it away"
@@ -170,8 +170,8 @@ def _version(path: Path) -> int:
 
 def _create(path: Path) -> sqlite3.Connection:
     """A new database with empty tables. A crash loses it, so it needs neither a journal nor flushing."""
-    with _database(path, "write"):
-        connection = _connect(path, "rwc")
+    with telling(path, "write"):
+        connection = connect(path, "rwc")
         for setting in ("page_size = 4096", "journal_mode = OFF", "synchronous = OFF", f"user_version = {VERSION}"):
             connection.execute(f"PRAGMA {setting}")
         connection.execute("BEGIN")
@@ -182,7 +182,7 @@ def _create(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
+def connect(path: Path, mode: str) -> sqlite3.Connection:
     """A connection on which transactions are said explicitly: the driver's own guesses would vary with its version."""
     uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
     return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
@@ -196,7 +196,7 @@ def _forget_version(path: Path) -> None:
 
 
 @contextmanager
-def _database(path: Path, doing: str) -> Iterator[None]:
+def telling(path: Path, doing: str) -> Iterator[None]:
     """Turn errors of the database into a sentence that names the file."""
     try:
         yield

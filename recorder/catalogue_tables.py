@@ -89,7 +89,7 @@ traces = Table(
         ("recorded", "BOOLEAN NOT NULL"),
         ("trace", "TEXT NOT NULL"),
     ),
-    (("traces_call_id", "call_id"), ("traces_started", "started")),
+    (("traces_call_id", "call_id"), ("traces_unrecorded", "recorded, started")),
 )
 """One row a Call-ID seen, recorded or not: why it was recorded as it was, as JSON."""
 

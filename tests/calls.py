@@ -165,7 +165,7 @@ def as_version_1(catalogue: Path) -> None:
     """Make a catalogue one that the first version wrote: without tags and sizes."""
     connection = sqlite3.connect(catalogue)
     for statement in (
-        *("DROP INDEX recordings_kept", "DROP INDEX traces_started"),
+        *("DROP INDEX recordings_kept", "DROP INDEX traces_unrecorded"),
         *("ALTER TABLE recordings DROP COLUMN tags", "ALTER TABLE recordings DROP COLUMN octets"),
         "PRAGMA user_version = 1",
     ):
