@@ -18,7 +18,7 @@ from recorder.model import Side
 from recorder.renewal import formats_of
 from recorder.same_media import SameMedia
 from recorder.stream_index import StreamIndex
-from recorder.streams import CallMedia, MediaStream
+from recorder.streams import CallMedia, Listening, MediaStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,8 @@ class Binding:
         if stream.primary is None:
             self.same.yield_to_nearer(media, stream)
         self.index.add(media, stream)
+        if media.listening is Listening.PASSED_OVER:
+            self.index.ignore_where_nobody_listens(flow, stager.flows)
         media.call.see(int(window.capture[mine[0]]), int(window.number[mine[0]]))
         self.same.relate(media, stream)
         if audio and not encrypted:
@@ -145,7 +147,7 @@ class Binding:
             encrypted=encrypted,
             srtp=terms.srtp,
             fast_rate=_fast_rate(terms.formats) if terms.media == "audio" and not encrypted else 0,
-            muted=media.recording_session,
+            muted=media.recording_session or media.listening is not Listening.HEARD,
         )
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+from uuid import UUID
 
 import numpy as np
 
@@ -36,7 +37,8 @@ from recorder.messages import Found, Message, MessageReader, rows_of_interest
 from recorder.model import Call, GroupReason, StreamReport
 from recorder.reports import report_media
 from recorder.sightings import Observer, sightings
-from recorder.streams import CallMedia
+from recorder.streams import CallMedia, Listening
+from recorder.tracks import StoreError
 
 WINDOW = 2_000_000_000
 """ns of capture time that media waits to be seen together."""
@@ -97,6 +99,16 @@ class Engine:
     messages: MessageReader = field(default_factory=MessageReader)
     media: MediaEngine | None = None
     observers: tuple[Observer, ...] = ()
+    identify: Callable[[Call], UUID] | None = None
+    """Gives every call its identifier; None makes them from where the calls stand in the capture."""
+    begun: Callable[[Call], None] = lambda _: None
+    """Told of every call that begins, before it has any media."""
+    store_failed: Callable[[Call, StoreError], None] | None = None
+    """Told of a call whose audio cannot be written any more, so that the others go on; None lets the error out."""
+    listening: Callable[[Call], Listening] = lambda _: Listening.HEARD
+    """How much of a beginning call's media is wanted; asked after `begun`."""
+    headed: bool = False
+    """Whether audio in the making is a playable file at any moment."""
     now: int = 0
     _until: int = 0
     _started: dict[int, int] = field(default_factory=dict)
@@ -126,6 +138,17 @@ class Engine:
             if reason != STOP_END:
                 self._close(int(batch.time[min(row, len(batch) - 1)]), full=reason == STOP_FULL)
 
+    def tick(self, now: int) -> None:
+        """Capture time has come to `now` (ns), whether packets have or not: close a window that is due."""
+        if self.media is not None and now >= self._until:
+            self._close(now, full=False)
+
+    def take_up(self, epoch: int, first: int) -> MediaEngine:
+        """Begin without a packet, to go on with calls of before: time counts from `epoch`, calls from index `first`."""
+        media = self._begin_at(epoch)
+        self.tracker.count_from(first)
+        return media
+
     def finish(self) -> None:
         """The capture is over: finish what is in progress."""
         if self.media is None:
@@ -140,8 +163,10 @@ class Engine:
 
     def _begin(self, batch: PacketBatch) -> MediaEngine:
         """The first packet gives the time that everything is counted from."""
+        return self._begin_at(int(batch.time[0]))
+
+    def _begin_at(self, epoch: int) -> MediaEngine:
         flows = FlowTable()
-        epoch = int(batch.time[0])
         self.media = MediaEngine(
             registry=self.registry,
             stager=Stager(flows, Window.empty()),
@@ -152,6 +177,9 @@ class Engine:
             directory_of=self.directory_of,
             workers=self.workers,
             executor=self.executor,
+            store_failed=self.store_failed,
+            headed=self.headed,
+            listening=self.listening,
         )
         self._until = epoch + WINDOW
         return self.media
@@ -218,6 +246,7 @@ class Engine:
                     self.registry.release_endpoint(endpoint, at)
                 case CallStarted(call):
                     self._name(call)
+                    self.begun(call)
                     if self.media is not None:
                         self.media.start_call(call)
                 case CallEnded(call, at):
@@ -226,7 +255,10 @@ class Engine:
                     self._finish_call(call)
 
     def _name(self, call: Call) -> None:
-        """Identify a call by where it stands in its capture."""
+        """Identify a call, by where it stands in its capture unless others do it."""
+        if self.identify is not None:
+            call.id = self.identify(call)
+            return
         if call.call_id is None:
             # A packet of media may also be the one whose time ended the wait for a message, with which a call began.
             call.id = part_uuid(call_uuid(self._started.get(call.capture, 0), call.first_packet), "media", 0)
@@ -254,6 +286,7 @@ class Engine:
         call = self.tracker.media_only(time, packet, capture)
         call.caller.address, call.callee.address = source, destination
         self._name(call)
+        self.begun(call)
         return call
 
     def _same_media(self, one: int, other: int) -> None:

@@ -30,8 +30,8 @@ from recorder.renewal import Renewals
 from recorder.same_media import SameMedia
 from recorder.shard import Layout, Shard
 from recorder.stream_index import StreamIndex
-from recorder.streams import CallMedia
-from recorder.tracks import FilePool, files_allowed
+from recorder.streams import CallMedia, Listening
+from recorder.tracks import FilePool, StoreError, Track, files_allowed
 from recorder.unclaimed import UnclaimedFlows
 
 HOLD = 500_000_000
@@ -55,6 +55,12 @@ class MediaEngine:
     directory_of: Callable[[Call], Path]
     workers: int = 1
     executor: Executor | None = None
+    store_failed: Callable[[Call, StoreError], None] | None = None
+    """Told, by any thread, of a call whose audio cannot be written any more; without it, that is an error."""
+    headed: bool = False
+    """Tracks in the making are playable files."""
+    listening: Callable[[Call], Listening] = lambda _: Listening.HEARD
+    """How much of a beginning call's media is wanted."""
     table: StreamTable = field(default_factory=StreamTable)
     formats: FormatTable = field(default_factory=FormatTable)
     calls: dict[int, CallMedia] = field(default_factory=dict)
@@ -72,8 +78,10 @@ class MediaEngine:
     def __post_init__(self) -> None:
         registry, stager, table, formats = self.registry, self.stager, self.table, self.formats
         allowed = files_allowed(self.workers)
+        failed = self._track_failed if self.store_failed is not None else None
         self._shards = [
-            Shard(table, formats, self.directory_of, self.epoch, FilePool(allowed)) for _ in range(self.workers)
+            Shard(table, formats, self.directory_of, self.epoch, FilePool(allowed, headed=self.headed, failed=failed))
+            for _ in range(self.workers)
         ]
         self._renewals = Renewals(registry, table, formats)
         self._index = index = StreamIndex(self.workers)
@@ -173,7 +181,7 @@ class MediaEngine:
 
     def start_call(self, call: Call) -> CallMedia:
         """Media for this call may come."""
-        media = CallMedia(call)
+        media = CallMedia(call, listening=self.listening(call))
         self.calls[call.index] = media
         return media
 
@@ -192,11 +200,28 @@ class MediaEngine:
                 call.see(int(state[cols.LAST_CAPTURE]), int(state[cols.LAST_NUMBER]))
             if self._index.remove(media, stream):
                 self._identity.forget(stream.flow)
+                self.stager.flows.states[stream.flow] = 0  # the next call may want to hear it
                 self.unclaimed.spend(stream.flow)
         shard = self._shards[call.index % self.workers]
         for track in media.tracks:
             shard.pool.close(track)
         return media
+
+    def listen_less(self, call: Call, listening: Listening) -> None:
+        """Record no more audio of a call in progress: only count its packets, or pass them over."""
+        media = self.calls.get(call.index)
+        if media is None or listening >= media.listening:
+            return
+        media.listening = listening
+        for stream in media.streams:
+            stream.muted = True
+            self._index.ignore_where_nobody_listens(stream.flow, self.stager.flows)
+        self._index.refresh()
+
+    def _track_failed(self, track: Track, error: StoreError) -> None:
+        for media in list(self.calls.values()):
+            if track in media.tracks and self.store_failed is not None:
+                self.store_failed(media.call, error)
 
     def give_back_unclaimed(self) -> None:
         """The capture is over: count what nobody claimed."""

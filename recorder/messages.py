@@ -30,6 +30,8 @@ class Message(NamedTuple):
 
     parsed: SipMessage
     seen: Sighting
+    data: bytes = b""
+    """As it stood on the wire."""
 
 
 class Found(NamedTuple):
@@ -104,7 +106,7 @@ class MessageReader:
         if message is None:
             self.unsound += 1
             return None
-        return Message(message, found.seen)
+        return Message(message, found.seen, found.data)
 
     def _datagrams(self, datagrams: DatagramBatch, rows: Int64) -> Iterator[Found]:
         """Messages that came in one datagram each. Columns become numbers of Python's own all at once."""

@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from recorder.model import AudioReport
 from recorder.ogg import renumber
 from recorder.streams import CallMedia
-from recorder.tracks import FRAME, HEADER, StoreError, Track
+from recorder.tracks import FRAME, StoreError, Track
+from recorder.wav import HEADER, RIFF_LIMIT, wav_header
 
 BLOCK = 1 << 17
 """Frames handled at one time."""
-RIFF_LIMIT = 0xFFFFFFFF - HEADER
-"""Octets of samples that a RIFF header can state; longer audio is RF64 (EBU Tech 3306)."""
 _SUBTYPES = {"flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "OPUS"), "mp3": ("MP3", "MPEG_LAYER_III")}
 
 
@@ -61,13 +60,6 @@ def finish_audio(media: CallMedia, form: str = "wav", mono: bool = False) -> Aud
         )
     except OSError as error:
         raise StoreError(f"{media.directory}: the audio cannot be written: {error.strerror or error}") from error
-
-
-def wav_header(rate: int, channels: int, octets: int) -> bytes:
-    """The 44 octets in front of 16-bit PCM samples."""
-    align = 2 * channels
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, rate, rate * align, align, 16)
-    return struct.pack("<4sI4s", b"RIFF", 36 + octets, b"WAVE") + form + struct.pack("<4sI", b"data", octets)
 
 
 def digest_of(path: Path) -> str:

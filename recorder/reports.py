@@ -4,6 +4,7 @@ In: `CallMedia` and the receiver's state of its streams. Out: `StreamReport`s in
 best sighting of each stream; digits and warnings go to the call. Sightings of the same media are counted, not listed.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,23 +20,44 @@ from recorder.streams import CallMedia, MediaStream
 
 def report_media(media: CallMedia, table: StreamTable) -> list[StreamReport]:
     """Report the streams of a call that has ended, and add what they tell to the call."""
-    started = [s for s in media.streams if table.state[s.row, cols.STARTED]]
-    heads = sorted((s for s in started if s.primary is None and not s.alternate), key=_order)
-    sightings = [s for s in started if s.primary is not None or s.alternate]
-    reports: list[StreamReport] = []
-    for head in heads:
-        courses = _courses([head, *(s for s in sightings if s.primary is head)], table)
-        best = min(courses, key=lambda course: (course.lost, _order(course.parts[0])))
-        others = [s for s in sightings if s.primary is None and _shows(s, head, table)]
-        copies = len(courses) - 1 + len(others) + len(head.forks)
-        reports.append(_report(best, head, copies, str(len(reports) + 1), table))
+    reports = []
+    for head, best, report in _reported(media, table):
+        reports.append(report)
         _warn(media.call, head, best, table)
     if any(track.beyond for track in media.tracks):
         late = "Media that the capture's clock puts more than a week behind the rest is left out: the clock was set."
         media.call.warnings.append(Warning_("clock-set", late))
+    heads, sightings = _heads_and_sightings(media, table)
     _digits(media.call, heads)
     _trace(media.call, heads, sightings, table)
     return reports
+
+
+def streams_so_far(media: CallMedia, table: StreamTable) -> list[StreamReport]:
+    """The streams of a call in progress as they would be reported if it ended now; the call stays as it is."""
+    return [report for _, _, report in _reported(media, table)]
+
+
+def digits_so_far(media: CallMedia) -> list[Digit]:
+    """The key presses of RFC 4733 that a call in progress has had; the call stays as it is."""
+    pressed = ((stream, press) for stream in media.streams if stream.events for press in stream.events.digits())
+    return [Digit(press.time, s.speaker, press.digit, press.duration_ms, "rfc4733") for s, press in pressed]
+
+
+def _heads_and_sightings(media: CallMedia, table: StreamTable) -> tuple[list[MediaStream], list[MediaStream]]:
+    started = [s for s in media.streams if table.state[s.row, cols.STARTED]]
+    heads = sorted((s for s in started if s.primary is None and not s.alternate), key=_order)
+    return heads, [s for s in started if s.primary is not None or s.alternate]
+
+
+def _reported(media: CallMedia, table: StreamTable) -> Iterator[tuple[MediaStream, "_Course", StreamReport]]:
+    heads, sightings = _heads_and_sightings(media, table)
+    for number, head in enumerate(heads, 1):
+        courses = _courses([head, *(s for s in sightings if s.primary is head)], table)
+        best = min(courses, key=lambda course: (course.lost, _order(course.parts[0])))
+        others = [s for s in sightings if s.primary is None and _shows(s, head, table)]
+        copies = len(courses) - 1 + len(others) + len(head.forks)
+        yield head, best, _report(best, head, copies, str(number), table)
 
 
 def _order(stream: MediaStream) -> tuple[int, int, int]:

@@ -70,17 +70,17 @@ class RecordingStore:
         if work.parent == self.partial:
             shutil.rmtree(work, ignore_errors=True)
 
-    def publish(self, document: CallDocument) -> str:
+    def publish(self, document: CallDocument, work: Path | None = None) -> str:
         """Put the working directory of a call, all files in it written, under its final name.
 
-        Returns the directory relative to OUT. An older recording of the same call is replaced; where another call has
+        `work` is another directory below OUT that takes the place of the working directory. Returns the directory relative to OUT. An older recording of the same call is replaced; where another call has
         the name, all digits of the identifier are used.
         """
         identifier = UUID(document.id)
-        work = f"{self.partial}/{identifier.hex}"
+        origin = str(work or self.partial / identifier.hex)
         for digits in (8, 32):
             name = directory_name(document.started, document.caller.uri, document.callee.uri, identifier, digits)
-            if self._move(work, name, document.id):
+            if self._move(origin, name, document.id):
                 return name
         raise StoreError(f"{self.out / name}: stands there already and is no recording of this call; move it away")
 

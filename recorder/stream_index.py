@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from capture.address import Endpoint
+from decoders.rtp import IGNORED, FlowTable
 from recorder.shard import Layout, channels_of
-from recorder.streams import CallMedia, MediaStream
+from recorder.streams import CallMedia, Listening, MediaStream
 
 Member = tuple[CallMedia, MediaStream]
 """A stream with the media of its call."""
@@ -51,6 +52,11 @@ class StreamIndex:
             return False
         del self.by_flow[stream.flow]
         return True
+
+    def ignore_where_nobody_listens(self, flow: int, table: FlowTable) -> None:
+        """Pass over the packets of a flow that no call wants to hear or count."""
+        if all(media.listening is Listening.PASSED_OVER for media, _ in self.by_flow.get(flow, ())):
+            table.states[flow] = IGNORED
 
     def end_flow(self, stream: MediaStream) -> None:
         """Another call has the flow of a stream now; a flow always keeps one."""

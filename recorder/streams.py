@@ -5,6 +5,7 @@ that it is written to. Both belong to the thread that works on the call's window
 """
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 
 from capture.address import Endpoint
@@ -16,6 +17,16 @@ from decoders.srtp import SrtpStream
 from recorder.endpoints import Claim, Rule
 from recorder.model import Call, Side
 from recorder.tracks import Track
+
+
+class Listening(IntEnum):
+    """How much of a call's media is wanted."""
+
+    PASSED_OVER = 0
+    """Nothing: its packets are passed over as soon as their flow is known."""
+    COUNTED = 1
+    """Figures, no audio."""
+    HEARD = 2
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +56,7 @@ class MediaStream:
     alternate: bool = False
     """The same direction at a hop farther from the speaker: counted, not heard."""
     muted: bool = False
-    """Carried by a recording session: counted, never recorded."""
+    """Counted, never recorded: carried by a recording session, or no audio of its call is wanted."""
     forks: set[int] = field(default_factory=set)
     """Recording sessions (`Call.index`) that carry it too."""
     layer: int = 0
@@ -99,6 +110,7 @@ class CallMedia:
     tracks: list[Track] = field(default_factory=list)
     streams: list[MediaStream] = field(default_factory=list)
     last_media: int = 0
+    listening: Listening = Listening.HEARD
 
     @property
     def recording_session(self) -> bool:

@@ -8,6 +8,7 @@ pool, so that ten thousand calls at once need no more descriptors than a few hun
 import os
 import resource
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,9 +17,8 @@ from numpy.typing import NDArray
 
 from capture.errors import SpanrecError
 from decoders.timeline import TICKS
+from recorder.wav import HEADER, wav_header
 
-HEADER = 44
-"""Octets in front of the samples, kept free for the WAV header."""
 FRAME = 4
 """Octets of a stereo frame."""
 LONGEST_SILENCE = 7 * 86_400
@@ -41,9 +41,17 @@ class StoreError(SpanrecError):
 class FilePool:
     """A bounded number of open files; the one not used for longest is closed first."""
 
-    def __init__(self, limit: int = 256) -> None:
+    def __init__(
+        self, limit: int = 256, *, headed: bool = False, failed: Callable[["Track", StoreError], None] | None = None
+    ) -> None:
+        """`headed`: every write leaves a header that states what is there; else room is kept for one.
+
+        `failed` is told of a track that cannot be written and so gets nothing more; without it, that is an error.
+        """
         self._open: OrderedDict[Track, int] = OrderedDict()
         self._limit = limit
+        self.headed = headed
+        self.failed = failed
 
     def descriptor(self, track: "Track") -> int:
         """An open descriptor of the track's file, which is made if it is not there."""
@@ -85,6 +93,8 @@ class Track:
     channels_used: set[int] = field(default_factory=set)
     beyond: int = 0
     """Frames left out because they lie more than LONGEST_SILENCE behind the others."""
+    failed: bool = False
+    """It could not be written: what it has stands, nothing more is added."""
 
     @property
     def step(self) -> int:
@@ -107,16 +117,30 @@ class Track:
         if first - self.frames > LONGEST_SILENCE * self.rate:
             self.beyond += len(frames) // 2
             return
+        if self.failed:
+            return
+        try:
+            self._put(pool, first, frames)
+        except (OSError, StoreError) as error:
+            failure = error if isinstance(error, StoreError) else self._error(error)
+            if pool.failed is None:
+                raise failure from error
+            self.failed = True
+            pool.failed(self, failure)
+
+    def _put(self, pool: FilePool, first: int, frames: NDArray[np.int16]) -> None:
         view = frames.data.cast("B")
         at = HEADER + FRAME * first
-        try:
-            fd = pool.descriptor(self)
-            while len(view):
-                done = os.pwrite(fd, view, at)
-                view, at = view[done:], at + done
-        except OSError as error:
-            raise StoreError(f"{self.path}: cannot be written: {error.strerror}") from error
+        fd = pool.descriptor(self)
+        while len(view):
+            done = os.pwrite(fd, view, at)
+            view, at = view[done:], at + done
         self.frames = max(self.frames, first + len(frames) // 2)
+        if pool.headed:
+            os.pwrite(fd, wav_header(self.rate, FRAME // 2, FRAME * self.frames), 0)
+
+    def _error(self, error: OSError) -> StoreError:
+        return StoreError(f"{self.path}: cannot be written: {error.strerror}")
 
     def write_channel(self, pool: FilePool, channel: int, first: int, samples: NDArray[np.int16]) -> None:
         """Write one channel's samples from sample `first` on and leave the other channel as it is."""
