@@ -42,6 +42,36 @@ def test_the_environment_may_name_another_file(tmp_path):
         load(tmp_path, {"SPANREC_CONFIG": str(tmp_path / "none")})
 
 
+def test_the_tables_of_the_service_stand_beside_the_options(tmp_path):
+    (tmp_path / FILE).write_text(
+        'out = "calls"\n[capture]\nstop_at = "2%"\n[retention]\nkeep = "90d"\n[retention.tags.sales]\nkeep = "7y"\n'
+        '[policy]\nlocal = "10.0.0.0/8"\n[[rule]]\nnumber = "112"\naction = "skip"\n'
+    )
+    values = load(tmp_path, {})
+    found = defaults(values)
+    assert found["capture"] == {"out": "calls", "stop_at": "2%"}
+    assert found["replay"] == found["calls"]["expire"] == {"out": "calls"}
+    assert values["rule"][0]["number"] == "112"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("capture = 3", r"capture must be a table: write \[capture\]"),
+        ("[capture]\nstopp_at = '2%'", "unknown setting 'stopp_at'; known are resume_at, stop_at"),
+        ("[capture]\nstop_at = 2", "stop_at must be a string, not 2"),
+        ("[policy]\nlocal = 3", r"spanrec\.toml: \[policy\]: local"),
+        ("[[rule]]\naction = 'no'", r"spanrec\.toml: rule 1: action"),
+        ("[retention]\nkepp = '90d'", r"spanrec\.toml: retention: unknown setting 'kepp'"),
+        ("nothing = 1", r"known are .*workers, \[capture\], \[policy\], \[retention\], \[rule\]"),
+    ],
+)
+def test_the_tables_are_checked_as_soon_as_they_are_read(tmp_path, content, says):
+    (tmp_path / FILE).write_text(content)
+    with pytest.raises(SettingsError, match=says):
+        load(tmp_path, {})
+
+
 def test_every_setting_is_an_option():
     import inspect
 

@@ -1,0 +1,109 @@
+"""The recording policy: what is done with a call, decided once, as it begins.
+
+In: `CallFacts`. Out: a `Decision` by the first rule whose conditions all hold, else by the default. `PolicyHolder`
+keeps the rules in force and takes others from the settings while calls go on. Never changes a decision that was made.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from capture.errors import SpanrecError
+from recorder.call_facts import CallFacts
+from recorder.model import Call
+from recorder.policy_conditions import Condition
+from recorder.trace import note
+
+TRACE_CODE = "policy"
+
+
+class Action(StrEnum):
+    """What is done with a call."""
+
+    RECORD = "record"
+    METADATA = "metadata"
+    """Documents without audio."""
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is done with a call, and why."""
+
+    action: Action = Action.RECORD
+    keep_packets: bool = False
+    tags: tuple[str, ...] = ()
+    """Distinct and sorted."""
+    rule: str = "no rule"
+    """Number and name of the rule, or that there was none."""
+
+    def __str__(self) -> str:
+        """A sentence for the decision trace."""
+        parts = [f"{self.rule}: {self.action}"]
+        if self.keep_packets:
+            parts.append("keep packets")
+        if self.tags:
+            parts.append(f"tags {' '.join(self.tags)}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule, ready to be asked."""
+
+    conditions: tuple[Condition, ...]
+    decision: Decision
+
+    def holds(self, facts: CallFacts) -> bool:
+        """Whether every condition holds."""
+        return all(condition(facts) for condition in self.conditions)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Rules in order."""
+
+    rules: tuple[Rule, ...] = ()
+    otherwise: Decision = Decision()
+
+    def decide(self, facts: CallFacts) -> Decision:
+        """By the first rule that holds."""
+        for rule in self.rules:
+            if rule.holds(facts):
+                return rule.decision
+        return self.otherwise
+
+
+def note_decision(call: Call, decision: Decision) -> None:
+    """Put a decision into the call's trace, and its tags on the call."""
+    call.tags = decision.tags
+    note(call, call.started, call.first_packet, TRACE_CODE, str(decision))
+
+
+class PolicyHolder:
+    """The policy in force. `reload` may run in another thread than `decide`."""
+
+    def __init__(self, policy: Policy, say: Callable[[str], None]) -> None:
+        """`say` takes a sentence for the log."""
+        self.policy = policy
+        """Replaced as a whole: whoever decides meanwhile does so by the old rules or by the new."""
+        self._say = say
+
+    def decide(self, facts: CallFacts) -> Decision:
+        """By the rules in force."""
+        return self.policy.decide(facts)
+
+    def reload(self, path: Path) -> bool:
+        """Take the policy of the settings file at `path`. A bad one is refused, with a sentence; the old one stays."""
+        from recorder.policy_file import load_policy
+        from recorder.settings import read
+
+        try:
+            policy = load_policy(read(path), path)
+        except SpanrecError as error:
+            self._say(f"{error}; the recording policy stays as it was")
+            return False
+        self.policy = policy
+        self._say(f"{path}: {len(policy.rules)} rules are in force")
+        return True
