@@ -120,6 +120,9 @@ class _Frames:
 class HepSource:
     """A `LiveSource` of what agents send to one address and port, over UDP and TCP."""
 
+    stamped_here = False
+    ended = False
+
     def __init__(
         self,
         place: str = DEFAULT_PLACE,

@@ -37,6 +37,13 @@ class LiveSource(Protocol):
     """Packets as they come. Not to be polled by two threads at once; `counters` may be called from any."""
 
     name: str
+    stamped_here: bool
+    """Whether times are this machine's, so that they tell how far the reader is behind."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more can come, ever."""
+        ...
 
     def poll(self, timeout: float) -> PacketBatch | None:
         """The next packets, waiting at most `timeout` seconds for the first; None where nothing came.

@@ -39,6 +39,9 @@ _SLACK = 0.01
 class RingSource:
     """A `LiveSource` over the rings of some interfaces. Linux only."""
 
+    stamped_here = True
+    ended = False
+
     def __init__(self, interfaces: Sequence[str], options: RingOptions | None = None, *, capture: int = 0) -> None:
         """Open the interfaces (`any` is all of them). `capture` is the index that all batches carry.
 

@@ -122,10 +122,6 @@ class CallTracker:
                 self._schedule(progress)
         return events
 
-    def count_from(self, index: int) -> None:
-        """Calls that begin from now on have this index at least: those below are taken."""
-        self._next_index = max(self._next_index, index)
-
     def touch(self, index: int, time: int) -> None:
         """Media of a call was seen until capture time `time`."""
         call = self._calls.get(index)

@@ -48,7 +48,7 @@ class Catalogue:
         self._rows: dict[Table, list[dict[str, Any]]] = {table: [] for table in ORDERED}
         if path.exists():
             _readable(path).close()
-        self._connection: sqlite3.Connection | None = _create(self._staged)
+        self._connection: sqlite3.Connection | None = create(self._staged)
 
     def __enter__(self) -> "Catalogue":
         return self
@@ -109,7 +109,7 @@ class Catalogue:
         """
         superseded: list[str] = []
         version = version_of(self.path) if self.path.exists() else VERSION
-        with closing(_create(self._fresh)) as connection:
+        with closing(create(self._fresh)) as connection:
             sql = connection.execute
             sql("ATTACH DATABASE ? AS staged", (str(self._staged),))
             if self.path.exists():
@@ -168,7 +168,7 @@ def version_of(path: Path) -> int:
     return int(version)
 
 
-def _create(path: Path) -> sqlite3.Connection:
+def create(path: Path) -> sqlite3.Connection:
     """A new database with empty tables. A crash loses it, so it needs neither a journal nor flushing."""
     with telling(path, "write"):
         connection = connect(path, "rwc")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from recorder.cli_calls import calls
+from recorder.cli_capture import capture_command
 from recorder.cli_replay import replay_command
 from recorder.doctor import doctor_command
 
@@ -17,6 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("replay")(replay_command)
+app.command("capture")(capture_command)
 app.add_typer(calls, name="calls")
 app.command("doctor")(doctor_command)
 

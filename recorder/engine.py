@@ -115,6 +115,11 @@ class Engine:
     """Capture index -> time of its first packet."""
     _last_id: tuple[int, int, int] = (-1, -1, 0)
 
+    @property
+    def window_end(self) -> int:
+        """Capture time at which the window in progress is closed, ns."""
+        return self._until
+
     def ingest(self, prepared: Prepared) -> None:
         """Take a batch: stage its media up to the window's end, hear its signalling, close the window, go on."""
         datagrams, kinds, signalling = prepared
@@ -143,11 +148,14 @@ class Engine:
         if self.media is not None and now >= self._until:
             self._close(now, full=False)
 
-    def take_up(self, epoch: int, first: int) -> MediaEngine:
-        """Begin without a packet, to go on with calls of before: time counts from `epoch`, calls from index `first`."""
-        media = self._begin_at(epoch)
-        self.tracker.count_from(first)
-        return media
+    def take_up(self, epoch: int) -> None:
+        """Begin without a packet, to go on with calls of before: the timeline counts from capture time `epoch`."""
+        self._begin_at(epoch)
+        self.now = epoch
+
+    def hear_again(self, message: Message) -> None:
+        """A message of a call of before, in order of time."""
+        self._feed(message)
 
     def finish(self) -> None:
         """The capture is over: finish what is in progress."""

@@ -73,16 +73,19 @@ class RecordingStore:
     def publish(self, document: CallDocument, work: Path | None = None) -> str:
         """Put the working directory of a call, all files in it written, under its final name.
 
-        `work` is another directory below OUT that takes the place of the working directory. Returns the directory relative to OUT. An older recording of the same call is replaced; where another call has
-        the name, all digits of the identifier are used.
+        `work` is another directory below OUT that takes the place of the working directory. Returns the directory
+        relative to OUT. An older recording of the same call is replaced; where another call has the name, all digits
+        of the identifier are used.
         """
-        identifier = UUID(document.id)
-        origin = str(work or self.partial / identifier.hex)
-        for digits in (8, 32):
-            name = directory_name(document.started, document.caller.uri, document.callee.uri, identifier, digits)
+        origin = str(work or self.partial / UUID(document.id).hex)
+        for name in _names(document):
             if self._move(origin, name, document.id):
                 return name
         raise StoreError(f"{self.out / name}: stands there already and is no recording of this call; move it away")
+
+    def find(self, document: CallDocument) -> str | None:
+        """The directory in which the recording of a document stands, relative to OUT; None where it does not."""
+        return next((name for name in _names(document) if _identifier(self.out / name) == document.id), None)
 
     def remove(self, directory: str) -> None:
         """Remove a recording that another one has superseded, and the days that this leaves empty."""
@@ -164,6 +167,12 @@ class RecordingStore:
         except OSError as error:
             raise _sentence(final, "write", error) from error
         return True
+
+
+def _names(document: CallDocument) -> Iterator[str]:
+    """Names that a recording may have, the usual one first."""
+    for digits in (8, 32):
+        yield directory_name(document.started, document.caller.uri, document.callee.uri, UUID(document.id), digits)
 
 
 def recording_path(out: Path, directory: str) -> Path:

@@ -1,0 +1,70 @@
+"""Capture time of a live service: the kernel's stamps on a clock that nobody sets.
+
+In: the wall clock and the monotonic clock, now and then. Out: what to add to the kernel's stamps so that the steps of a
+clock that was set are taken out of them, and what to add to a call's times when it is written, so that they are the
+wall clock's. A recording has no hour of silence where the machine's clock was set, no call ends early for it, and the
+documents of every call that ends later are by the new clock. Pure: both clocks are arguments.
+"""
+
+from dataclasses import dataclass, replace
+
+from recorder.model import AudioReport, Call, StreamReport
+
+STEP = 500_000_000
+"""ns by which wall and monotonic clock may drift apart between two looks before it counts as a step."""
+
+
+@dataclass(slots=True)
+class CaptureClock:
+    """Looks at the clocks a few times a second."""
+
+    offset: int
+    """Wall clock less monotonic clock, ns, as last seen."""
+    correction: int = 0
+    """ns that are added to the kernel's stamps."""
+    steps: int = 0
+    last_step: int = 0
+    """ns by which the clock was set last."""
+
+    @classmethod
+    def begin(cls, wall: int, monotonic: int) -> "CaptureClock":
+        """A clock that agrees with the wall clock."""
+        return cls(wall - monotonic)
+
+    def look(self, wall: int, monotonic: int) -> bool:
+        """Compare the clocks; True where the wall clock was set since the last look."""
+        moved = wall - monotonic - self.offset
+        self.offset = wall - monotonic
+        if abs(moved) <= STEP:
+            return False
+        self.correction -= moved
+        self.steps += 1
+        self.last_step = moved
+        return True
+
+    def now(self, wall: int) -> int:
+        """Capture time at a wall time."""
+        return wall + self.correction
+
+
+def by_wall_clock(
+    call: Call, streams: list[StreamReport], audio: AudioReport | None, correction: int
+) -> tuple[list[StreamReport], AudioReport | None]:
+    """Put a call that is over on the wall clock: `correction` was added to its times. The call itself is changed."""
+    if correction == 0:
+        return streams, audio
+    call.started -= correction
+    call.last_seen -= correction
+    call.ringing, call.answered, call.ended = (
+        None if at is None else at - correction for at in (call.ringing, call.answered, call.ended)
+    )
+    for party in (call.caller, call.callee):
+        party.joined, party.left = (None if at is None else at - correction for at in (party.joined, party.left))
+    call.digits = [digit._replace(at=digit.at - correction) for digit in call.digits]
+    call.holds = [
+        hold._replace(begin=hold.begin - correction, end=None if hold.end is None else hold.end - correction)
+        for hold in call.holds
+    ]
+    call.trace = [event._replace(time=event.time - correction) for event in call.trace]
+    streams = [replace(s, started=s.started - correction, ended=s.ended - correction) for s in streams]
+    return streams, None if audio is None else replace(audio, started=audio.started - correction)

@@ -1,0 +1,169 @@
+"""What of a call's media must outlive a crash: where its audio stands in time, and the figures of its streams.
+
+In: the media of a call in progress. Out: `Checkpoint`, a value, as a small file beside the audio that is always whole;
+and from that file, the value again. The signalling is kept by `recorder/journal.py`. Reads no audio.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from capture.address import Endpoint
+from capture.errors import SpanrecError
+from decoders.timeline import StreamTable
+from recorder.model import Call, Digit, Side, StreamReport
+from recorder.reports import digits_so_far, streams_so_far
+from recorder.streams import CallMedia, Listening
+
+FILE = "checkpoint"
+VERSION = 1
+_REPORT = tuple(field.name for field in fields(StreamReport))
+
+
+class CheckpointError(SpanrecError):
+    """A checkpoint cannot be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackPlace:
+    """A file of samples and where it stands."""
+
+    file: str
+    rate: int
+    layer: int
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A call in progress, as far as its SIP messages do not tell it."""
+
+    id: UUID
+    call_id: str | None
+    call_started: int
+    """Capture time, ns."""
+    listening: Listening
+    tags: tuple[str, ...] = ()
+    audio_started: int | None = None
+    """Capture time of sample 0 of every track, ns; None where there is no audio yet."""
+    tracks: tuple[TrackPlace, ...] = ()
+    streams: tuple[StreamReport, ...] = ()
+    digits: tuple[Digit, ...] = ()
+    last_media: int = 0
+    caller: Endpoint | None = None
+    """Ends of media without signalling."""
+    callee: Endpoint | None = None
+    interruptions: tuple[tuple[int, int], ...] = ()
+    """From and until when, capture time in ns, nothing was recorded because the recorder did not run."""
+
+
+def checkpoint_of(
+    call: Call,
+    media: CallMedia,
+    table: StreamTable,
+    before: tuple[StreamReport, ...] = (),
+    interruptions: tuple[tuple[int, int], ...] = (),
+) -> Checkpoint:
+    """The state of a call. `before`: reports of its streams from earlier runs."""
+    assert call.id is not None
+    return Checkpoint(
+        id=call.id,
+        call_id=call.call_id,
+        call_started=call.started,
+        listening=media.listening,
+        tags=call.tags,
+        audio_started=media.started,
+        tracks=tuple(TrackPlace(t.path.name, t.rate, t.layer, tuple(sorted(t.channels_used))) for t in media.tracks),
+        streams=(*before, *streams_so_far(media, table)),
+        digits=tuple(digits_so_far(media)),
+        last_media=media.last_media,
+        caller=call.caller.address,
+        callee=call.callee.address,
+        interruptions=interruptions,
+    )
+
+
+def save(directory: Path, state: Checkpoint) -> None:
+    """Write the checkpoint into `directory`, in the place of the one before."""
+    data = json.dumps(_told(state), separators=(",", ":")).encode("utf-8", "surrogatepass")
+    path, fresh = f"{directory}/{FILE}", f"{directory}/{FILE}.new"
+    try:
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+        try:
+            written = os.write(descriptor, data)
+        finally:
+            os.close(descriptor)
+        if written < len(data):
+            raise CheckpointError(f"{path}: cannot be written: the disk is full")
+        os.rename(fresh, path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def load(directory: Path) -> Checkpoint | None:
+    """The checkpoint in `directory`, None where there is none that can be used."""
+    try:
+        value = json.loads((directory / FILE).read_bytes().decode("utf-8", "surrogatepass"))
+        return _heard(value) if value["version"] == VERSION else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _told(state: Checkpoint) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "id": state.id.hex,
+        "call_id": state.call_id,
+        "call_started": state.call_started,
+        "listening": int(state.listening),
+        "tags": state.tags,
+        "audio_started": state.audio_started,
+        "tracks": [(t.file, t.rate, t.layer, t.channels) for t in state.tracks],
+        "streams": [{name: getattr(stream, name) for name in _REPORT} for stream in state.streams],
+        "digits": state.digits,
+        "last_media": state.last_media,
+        "caller": state.caller,
+        "callee": state.callee,
+        "interruptions": state.interruptions,
+    }
+
+
+def _heard(value: Mapping[str, Any]) -> Checkpoint:
+    return Checkpoint(
+        id=UUID(hex=value["id"]),
+        call_id=value["call_id"],
+        call_started=int(value["call_started"]),
+        listening=Listening(value["listening"]),
+        tags=tuple(value["tags"]),
+        audio_started=value["audio_started"],
+        tracks=tuple(TrackPlace(_name(f), int(r), int(layer), tuple(c)) for f, r, layer, c in value["tracks"]),
+        streams=tuple(_report(stream) for stream in value["streams"]),
+        digits=tuple(Digit(at, Side(side), digit, ms, via) for at, side, digit, ms, via in value["digits"]),
+        last_media=int(value["last_media"]),
+        caller=_endpoint(value["caller"]),
+        callee=_endpoint(value["callee"]),
+        interruptions=tuple((int(begin), int(end)) for begin, end in value["interruptions"]),
+    )
+
+
+def _report(value: Mapping[str, Any]) -> StreamReport:
+    known = {name: value[name] for name in _REPORT}
+    known["side"] = None if known["side"] is None else Side(known["side"])
+    for end in ("source", "destination"):
+        known[end] = Endpoint(*known[end])
+    return StreamReport(**known)
+
+
+def _endpoint(value: list[int] | None) -> Endpoint | None:
+    return None if value is None else Endpoint(*value)
+
+
+def _name(file: str) -> str:
+    """A name that stays in its directory."""
+    if "/" in file or file.startswith("."):
+        raise ValueError(file)
+    return file

@@ -1,0 +1,64 @@
+"""The last steps of a recording, so that a kill between any two of them is made good by the next run.
+
+In: a working directory whose documents are whole, or what an earlier run left. Out: a mark beside the directory from
+that moment until the catalogue has the recording; and what is marked, published. A mark holds the document and the
+catalogue's row of the decision trace.
+"""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from recorder import checkpoint, journal
+from recorder.document import CallDocument, parse
+from recorder.live_catalogue import LiveCatalogue
+from recorder.store import RecordingStore
+
+_ENDING = ".whole"
+
+
+def mark_whole(work: Path, document: CallDocument, trace: dict[str, Any]) -> None:
+    """Say that the documents in a working directory are whole."""
+    fresh = work.with_suffix(".new")
+    fresh.write_text(json.dumps({"document": document.to_bytes().decode(), "trace": trace}))
+    fresh.rename(work.with_suffix(_ENDING))
+
+
+def unmark(work: Path) -> None:
+    """The catalogue has the recording."""
+    work.with_suffix(_ENDING).unlink(missing_ok=True)
+
+
+def clear_away(work: Path) -> None:
+    """Remove what a working directory holds beside its recording."""
+    for name in (journal.FILE, checkpoint.FILE, f"{checkpoint.FILE}.new", "audio.joined"):
+        with suppress(FileNotFoundError):
+            (work / name).unlink()
+
+
+def complete(working: Path, store: RecordingStore, catalogue: LiveCatalogue) -> list[str]:
+    """Publish what an earlier run had made whole. Returns the directories, relative to OUT."""
+    for unfinished in working.glob("*.new"):
+        unfinished.unlink()
+    directories = []
+    for mark in sorted(working.glob(f"*{_ENDING}")):
+        work = mark.with_suffix("")
+        try:
+            value = json.loads(mark.read_bytes())
+            document = parse(value["document"].encode())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            mark.unlink()
+            continue
+        if work.is_dir():
+            clear_away(work)
+            directory: str | None = store.publish(document, work)
+        else:
+            directory = store.find(document)
+        if directory is not None:
+            catalogue.add_recording(document, directory)
+            catalogue.add_trace_row(value["trace"])
+            catalogue.commit()
+            directories.append(directory)
+        mark.unlink()
+    return directories

@@ -1,0 +1,90 @@
+"""The state of the live service as values, made by its loop.
+
+In: the engine, the calls in progress, the sources' counters. Out: `Snapshot` and `LiveCall`s for the status board. It
+changes nothing, and is called about once a second.
+"""
+
+import time
+from collections.abc import Sequence
+
+from decoders import _stream_columns as cols
+from recorder.engine import Engine
+from recorder.live_calls import LiveCalls, LiveRecord
+from recorder.model import StreamReport
+from recorder.reports import streams_so_far
+from recorder.status import Action, LiveCall, LiveState, LiveStream, live_state
+from recorder.status_board import RateMeter
+from recorder.streams import CallMedia
+
+
+def count_states(live: LiveCalls) -> dict[LiveState, int]:
+    """Calls in progress by state."""
+    counts: dict[LiveState, int] = {}
+    for record in live.records.values():
+        state = live_state(record.call)
+        counts[state] = counts.get(state, 0) + 1
+    return counts
+
+
+class CallLister:
+    """Makes the list of calls in progress, for as long as somebody looks."""
+
+    def __init__(self, engine: Engine, live: LiveCalls) -> None:
+        self._engine = engine
+        self._live = live
+        self._rates = RateMeter()
+
+    def calls(self, now: int) -> list[LiveCall]:
+        """Calls in progress at capture time `now`, oldest first."""
+        media = self._engine.media.calls if self._engine.media is not None else {}
+        listed = [self._call(record, media.get(index), now) for index, record in self._live.records.items()]
+        self._rates.end_round()
+        return listed
+
+    def _call(self, record: LiveRecord, media: CallMedia | None, now: int) -> LiveCall:
+        call = record.call
+        ended = call.ended if call.ended is not None else now
+        return LiveCall(
+            id=str(call.id),
+            call_id=call.call_id,
+            state=live_state(call),
+            started=call.started,
+            answered=call.answered,
+            duration=max(ended - call.started, 0) / 1e9,
+            caller=call.caller.uri,
+            callee=call.callee.uri,
+            action=Action(record.decision.action.value),
+            streams=self._streams(media, now),
+            warnings=tuple(warning.code for warning in call.warnings),
+        )
+
+    def _streams(self, media: CallMedia | None, now: int) -> tuple[LiveStream, ...]:
+        engine = self._engine
+        if media is None or engine.media is None:
+            return ()
+        return tuple(self._stream(media, report, now) for report in streams_so_far(media, engine.media.table))
+
+    def _stream(self, media: CallMedia, report: StreamReport, now: int) -> LiveStream:
+        assert self._engine.media is not None
+        key = (media.call.index, report.ssrc, report.source, report.destination)
+        rows = [s.row for s in media.streams if s.ssrc == report.ssrc and s.source == report.source]
+        figures = self._engine.media.table.figures[rows[0]] if rows else None
+        jitter = float(figures[cols.JITTER]) * 1000 / report.clock_rate if figures is not None else None
+        return LiveStream(
+            side=report.side,
+            codec=report.codec,
+            source=str(report.source),
+            destination=str(report.destination),
+            packets=report.packets,
+            lost=report.lost,
+            jitter_ms=jitter,
+            mos=report.mos,
+            packets_per_second=self._rates.per_second(key, report.packets, time.monotonic()),
+            last_packet_age=max(now - report.ended, 0) / 1e9,
+        )
+
+
+def streams_in_progress(engine: Engine, live: Sequence[int]) -> int:
+    """RTP streams of calls in progress."""
+    media = engine.media.calls if engine.media is not None else {}
+    return sum(len(media[index].streams) for index in live if index in media)

@@ -1,0 +1,417 @@
+"""The live service: sources in, recordings out, day and night.
+
+In: open live sources, the recording policy, a store. Out: recordings as calls end, a status board, a log. One loop
+polls the sources and runs the same engine as replay; a thread publishes (`recorder/live_publish.py`). What it knows of
+calls in progress is on the disk within seconds, so that a kill costs what was not written yet and nothing else. Read
+`CaptureService.run` first.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from capture.batch import PacketBatch
+from capture.live import LiveSource
+from decoders.quality import Scale
+from recorder.alarms import Alarms
+from recorder.capture_clock import CaptureClock
+from recorder.collection import rare_collections
+from recorder.completion import complete
+from recorder.document import CallDocument
+from recorder.engine import WINDOW, Engine, FinishedCall, prepare
+from recorder.live_calls import LiveCalls, Refusal
+from recorder.live_catalogue import LiveCatalogue
+from recorder.live_publish import LivePublisher
+from recorder.live_status import CallLister, count_states, streams_in_progress
+from recorder.log import ServiceLog
+from recorder.model import Call, CallState
+from recorder.overload import Overload
+from recorder.policy import PolicyHolder
+from recorder.recovery import restore
+from recorder.status import Alarm, AlarmCode, DiskDelay, MosHistogram, Severity, Snapshot, SourceStatus, StoreSpace
+from recorder.status import Traffic as StatusTraffic
+from recorder.status_board import RateMeter, StatusBoard
+from recorder.store import RecordingStore
+from recorder.streams import Listening
+from recorder.trace import warn
+from recorder.tracks import StoreError
+
+WORKING = ".live"
+"""Below OUT: a working directory for each call in progress."""
+PATIENCE = 0.02
+"""s that the loop waits for packets at a time."""
+LATE = 300_000_000
+"""ns after the end of a window for which its packets may still be on their way through the kernel."""
+CHECKPOINT = 10_000_000_000
+"""ns of capture time between two checkpoints of a call."""
+MOST_CHECKPOINTS = 500
+"""Checkpoints written in one second."""
+SILENCE = 60.0
+"""s without a packet that are worth an alarm."""
+UPKEEP = 60.0
+"""s between two looks at what retention would delete."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """How the service records."""
+
+    out: Path
+    form: str = "wav"
+    mono: bool = False
+    workers: int = 1
+    disk_low: Callable[[int, int], bool] = lambda free, total: False
+    """(free, total) octets -> whether no audio may be begun."""
+    upkeep: Callable[[LiveCatalogue], None] | None = None
+    """Deletes what retention says; in the publisher's thread."""
+    settings: Path | None = None
+    """File that `reload` reads the policy from."""
+
+
+class CaptureService:
+    """One store, one engine, some sources."""
+
+    def __init__(self, options: ServiceOptions, policy: PolicyHolder, log: ServiceLog) -> None:
+        """Take the store. Raises SpanrecError where it cannot be had."""
+        self._options = options
+        self._policy = policy
+        self._log = log.logger
+        self._service_log = log
+        self.stopping = False
+        """Set by a signal handler: finish what is in flight."""
+        self.reload = False
+        """Set by a signal handler: read the settings again."""
+        self._started = time.time_ns()
+        self._clock = CaptureClock.begin(self._started, time.monotonic_ns())
+        self.board = StatusBoard(Snapshot(self._started, version("spanrec"), self._started))
+        self._store = RecordingStore(options.out)
+        self._working = options.out / WORKING
+        self._working.mkdir(exist_ok=True)
+        self._catalogue = LiveCatalogue(options.out, options.out / "catalogue.sqlite")
+        self._publisher = LivePublisher(
+            self._store,
+            self._catalogue,
+            self._working,
+            form=options.form,
+            mono=options.mono,
+            published=self._published,
+            trouble=self._disk_trouble,
+        )
+        self._live = LiveCalls(self._working, policy.decide, self._refusal, self._disk_trouble)
+        self._alarms = Alarms(self._say_alarm)
+        self._overload = Overload()
+        self._rates = RateMeter()
+        self._ended: dict[CallState, int] = {}
+        self._mos: dict[Scale, MosHistogram] = {}
+        self._failures: deque[tuple[Call, StoreError]] = deque()
+        self._troubles: deque[str | None] = deque()
+        self._delays: deque[tuple[float, float]] = deque()
+        self._dropped: dict[str, tuple[int, int]] = {}
+        self._last_packet: float | None = None
+        self._behind = 0.0
+        self._stamped_here = True
+        self._disk_full = False
+        self._next_upkeep = time.monotonic()
+
+    def run(self, sources: Sequence[LiveSource], ready: Callable[[], None], beat: Callable[[str], None]) -> None:
+        """Record until told to stop. `ready` when calls are being recorded, `beat` once a second with a sentence."""
+        with rare_collections(), ThreadPoolExecutor(self._options.workers) as executor:
+            self._begin(executor)
+            self._publisher.start()
+            ready()
+            due = time.monotonic()
+            self._stamped_here = any(source.stamped_here for source in sources)
+            while sources and not self.stopping:
+                self._turn(sources)
+                sources = [source for source in sources if not source.ended]
+                now = time.monotonic()
+                if now >= due:
+                    due = now + 1.0
+                    self._each_second(sources, now)
+                    beat(self._sentence())
+            self._finish(sources, beat)
+
+    def _begin(self, executor: ThreadPoolExecutor) -> None:
+        """Complete what an earlier run left, and go on with what it had in progress."""
+        for directory in complete(self._working, self._store, self._catalogue):
+            self._log.info("recording-completed", directory=directory)
+        self._engine = Engine(
+            directory_of=self._live.directory_of,
+            sink=self._over,
+            workers=self._options.workers,
+            executor=executor if self._options.workers > 1 else None,
+            observers=(self._live,),
+            identify=self._live.identify,
+            begun=self._live.begun,
+            listening=self._live.listening,
+            store_failed=lambda call, error: self._failures.append((call, error)),
+            headed=True,
+        )
+        self._lister = CallLister(self._engine, self._live)
+        taken_up = restore(self._engine, self._live, self._working, self._now())
+        if taken_up:
+            self._log.warning("calls-taken-up", count=taken_up, text="an earlier run was interrupted; its calls go on")
+
+    # The loop
+
+    def _turn(self, sources: Sequence[LiveSource]) -> None:
+        """Take what the sources have, and let time pass."""
+        idle = True
+        for place, source in enumerate(sources):
+            # Only the last one is waited for, and only where none had anything.
+            batch = source.poll(PATIENCE if idle and place == len(sources) - 1 else 0.0)
+            if batch is not None and len(batch):
+                idle = False
+                self._take(batch)
+                if source.stamped_here:
+                    self._behind = max((self._now() - int(batch.time[-1])) / 1e9, 0.0)
+        before = self._engine.window_end
+        self._engine.tick(self._now() - LATE)
+        self._note_delay(before)
+        self.board.answer(self._live.ladder)
+
+    def _take(self, batch: PacketBatch) -> None:
+        if self._clock.correction:
+            batch = replace(batch, time=batch.time + self._clock.correction)
+        before = self._engine.window_end
+        self._engine.ingest(prepare(batch))
+        self._last_packet = time.monotonic()
+        self._note_delay(before)
+
+    def _now(self) -> int:
+        """Capture time: this machine's, or where all stamps are another's, what that one must say by now."""
+        if self._stamped_here or self._last_packet is None:
+            return self._clock.now(time.time_ns())
+        return self._engine.now + int((time.monotonic() - self._last_packet) * 1e9)
+
+    def _note_delay(self, window_end: int) -> None:
+        """A window has been written: how old was its oldest packet?"""
+        if self._engine.window_end != window_end:
+            delay = max((self._now() - window_end + WINDOW) / 1e9, 0.0)
+            self._delays.append((time.monotonic(), delay))
+
+    def _each_second(self, sources: Sequence[LiveSource], now: float) -> None:
+        wall = time.time_ns()
+        if self._clock.look(wall, time.monotonic_ns()):
+            self._clock_was_set(wall, now)
+        if self.reload:
+            self.reload = False
+            self._reload(wall, now)
+        self._look_at_disk(wall)
+        dropped = self._look_at_sources(sources, wall, now)
+        self._shed(now, dropped)
+        self._checkpoint()
+        self._alarms.expire(wall, now)
+        while self._delays and now - self._delays[0][0] > 60:
+            self._delays.popleft()
+        if self._options.upkeep is not None and now >= self._next_upkeep:
+            self._next_upkeep = now + UPKEEP
+            upkeep = self._options.upkeep
+            self._publisher.call(lambda: upkeep(self._catalogue))
+        watched = self._lister.calls(self._now()) if self.board.watched else None
+        self.board.publish(self._snapshot(sources, wall), watched)
+        self._service_log.report_repeats()
+
+    def _finish(self, sources: Sequence[LiveSource], beat: Callable[[str], None]) -> None:
+        """Take what is in the rings, end every call, publish all."""
+        deadline = time.monotonic() + 2.0
+        for source in sources:
+            while time.monotonic() < deadline and (batch := source.poll(0.0)) is not None:
+                self._take(batch)
+            source.close()
+        for record in self._live.records.values():
+            if self.stopping and record.call.ended is None:
+                warn(record.call, "stopped", "The recorder was stopped while the call was in progress.")
+        self._engine.finish()
+        beat("finishing recordings")
+        left = self._publisher.close()
+        if left:
+            self._log.error("recordings-left", count=left, text="they are completed when the service starts again")
+        self._catalogue.close()
+        self._store.close()
+        self._service_log.report_repeats(all_of_them=True)
+
+    # What is looked at once a second
+
+    def _look_at_sources(self, sources: Sequence[LiveSource], wall: int, now: float) -> int:
+        """Packets that the kernel dropped since the last look; calls in progress are told of them."""
+        lost = 0
+        frozen = 0
+        down = []
+        for source in sources:
+            counters = source.counters()
+            dropped, stops = self._dropped.get(source.name, (0, 0))
+            lost += counters.dropped - dropped
+            frozen += counters.frozen - stops
+            self._dropped[source.name] = (counters.dropped, counters.frozen)
+            if not counters.up:
+                down.append(f"{source.name}: {counters.note or 'gives nothing'}")
+        self._alarms.set(AlarmCode.SOURCE_DOWN, "; ".join(down) or None, wall)
+        if lost:
+            text = f"The kernel dropped {lost} packets of all traffic; calls in progress may miss some."
+            self._alarms.happened(AlarmCode.KERNEL_DROPS, text, wall, now)
+            for record in self._live.records.values():
+                warn(record.call, "kernel-drops", "The kernel dropped packets while the call was in progress.")
+        if frozen:
+            text = "The ring was full; raise --ring-size or give the machine less to do."
+            self._alarms.happened(AlarmCode.RING_FROZEN, text, wall, now)
+        silent = self._last_packet is not None and now - self._last_packet > SILENCE and not down
+        self._alarms.set(AlarmCode.NO_PACKETS, f"No packet for {SILENCE:.0f} s." if silent else None, wall)
+        return lost
+
+    def _look_at_disk(self, wall: int) -> None:
+        while self._failures:
+            call, error = self._failures.popleft()
+            warn(call, "disk-failing", "The audio could not be written to its end: the disk refused.")
+            if self._engine.media is not None:
+                self._engine.media.listen_less(call, Listening.COUNTED)
+            self._troubles.append(str(error))
+        while self._troubles:
+            text = self._troubles.popleft()
+            if text is None:
+                self._alarms.set(AlarmCode.DISK_FAILING, None, wall)
+            else:
+                self._alarms.happened(AlarmCode.DISK_FAILING, text, wall, time.monotonic())
+        space = self._space()
+        self._disk_full = space is not None and self._options.disk_low(space.free, space.total)
+        sentence = f"{self._options.out}: too little space left; calls that begin are not recorded."
+        self._alarms.set(AlarmCode.DISK_FULL, sentence if self._disk_full else None, wall)
+
+    def _shed(self, now: float, dropped: int) -> None:
+        """Give up calls where there is more than can be recorded: whole ones, the newest first."""
+        heard = [record for record in self._live.records.values() if record.listening is Listening.HEARD]
+        count = self._overload.judge(now, self._behind, dropped, len(heard))
+        for record in sorted(heard, key=lambda each: each.call.index)[len(heard) - count :] if count else ():
+            record.listening = Listening.PASSED_OVER
+            warn(record.call, "shed", "Recording was given up: there was more traffic than could be recorded.")
+            if self._engine.media is not None:
+                self._engine.media.listen_less(record.call, Listening.PASSED_OVER)
+        text = f"More traffic than can be recorded, {self._behind:.1f} s behind; calls are given up."
+        self._alarms.set(AlarmCode.OVERLOAD, text if self._overload.active else None, time.time_ns())
+
+    def _checkpoint(self) -> None:
+        media = self._engine.media
+        if media is None:
+            return
+        now, written = self._engine.now, 0
+        for each in media.calls.values():
+            record = self._live.records.get(each.call.index)
+            if record is None or not each.streams:
+                continue
+            begun = each.started is not None and not record.placed
+            if (begun or now - record.saved >= CHECKPOINT) and written < MOST_CHECKPOINTS:
+                self._live.save(each, media.table, now)
+                written += 1
+
+    def _clock_was_set(self, wall: int, now: float) -> None:
+        text = f"The system clock was set by {self._clock.last_step / 1e9:+.1f} s."
+        self._alarms.happened(AlarmCode.CLOCK_STEPPED, text, wall, now)
+        for record in self._live.records.values():
+            warn(record.call, "clock-set", f"{text} The call's times are by the clock at its end.")
+
+    def _reload(self, wall: int, now: float) -> None:
+        settings = self._options.settings
+        if settings is not None and not self._policy.reload(settings):
+            text = f"{settings}: refused; the settings of before still hold."
+            self._alarms.happened(AlarmCode.SETTINGS_REFUSED, text, wall, now)
+
+    # What others tell
+
+    def _over(self, finished: FinishedCall) -> None:
+        """A call is over."""
+        call = finished.call
+        ended = self._live.end(finished, self._engine.tracker.group_identifier(call))
+        if ended is None:
+            return
+        self._ended[call.state] = self._ended.get(call.state, 0) + 1
+        for stream in finished.streams:
+            if stream.mos is not None and stream.mos_scale is not None:
+                scale = Scale(stream.mos_scale)
+                self._mos[scale] = self._mos.get(scale, MosHistogram()).with_value(stream.mos)
+        self._publisher.take(ended, self._clock.correction)
+
+    def _refusal(self) -> Refusal | None:
+        """Why no audio may be begun now."""
+        if self._disk_full:
+            return Refusal("disk-full", "No audio was recorded: there was too little space left on the disk.")
+        if self._overload.active:
+            self._overload.shed += 1
+            return Refusal("shed", "No audio was recorded: there was more traffic than could be recorded.")
+        return None
+
+    def _published(self, document: CallDocument, directory: str) -> None:
+        self._log.info(
+            "call-recorded", call=document.id, call_id=document.call_id, directory=directory, state=document.state
+        )
+
+    def _disk_trouble(self, text: str | None) -> None:
+        self._troubles.append(text)
+
+    def _say_alarm(self, alarm: Alarm, begins: bool) -> None:
+        if not begins:
+            self._log.info("alarm-over", code=alarm.code.value)
+        elif alarm.code.severity is Severity.CRITICAL:
+            self._log.error("alarm", code=alarm.code.value, text=alarm.text)
+        else:
+            self._log.warning("alarm", code=alarm.code.value, text=alarm.text)
+
+    # What is told
+
+    def _space(self) -> StoreSpace | None:
+        try:
+            status = os.statvfs(self._options.out)
+        except OSError:
+            return None
+        return StoreSpace(status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize)
+
+    def _snapshot(self, sources: Sequence[LiveSource], wall: int) -> Snapshot:
+        counts, now = self._engine.counts, time.monotonic()
+        delays = [delay for _, delay in self._delays]
+        shown = Snapshot(
+            time=wall,
+            version=version("spanrec"),
+            started=self._started,
+            sources=tuple(self._source(source, now) for source in sources),
+            calls=count_states(self._live),
+            ended=dict(self._ended),
+            streams=streams_in_progress(self._engine, tuple(self._live.records)),
+            traffic=StatusTraffic(
+                sip=counts.sip_messages,
+                sip_ignored=counts.sip_ignored,
+                sip_unsound=self._engine.messages.unsound,
+                rtp=counts.rtp,
+                rtcp=counts.rtcp,
+            ),
+            recordings=self._publisher.recordings,
+            shed=self._overload.shed,
+            delay=DiskDelay(delays[-1], max(delays)) if delays else None,
+            store=self._space(),
+            last_packet_age=None if self._last_packet is None else now - self._last_packet,
+            mos=dict(self._mos),
+            alarms=self._alarms.standing(),
+        )
+        self._rates.end_round()
+        return shown
+
+    def _source(self, source: LiveSource, now: float) -> SourceStatus:
+        counters = source.counters()
+        return SourceStatus(
+            name=source.name,
+            packets=counters.packets,
+            octets=counters.octets,
+            dropped=counters.dropped,
+            frozen=counters.frozen,
+            up=counters.up,
+            packets_per_second=self._rates.per_second(source.name, counters.packets, now),
+            note=counters.note,
+        )
+
+    def _sentence(self) -> str:
+        shown = self.board.snapshot()
+        alarms = f", {len(shown.alarms)} alarms" if shown.alarms else ""
+        return f"{shown.in_progress} calls, {shown.packets_per_second:.0f} packets/s{alarms}"
