@@ -1,7 +1,8 @@
 """The recording policy: what is done with a call, decided once, as it begins.
 
 In: `CallFacts`. Out: a `Decision` by the first rule whose conditions all hold, else by the default. `PolicyHolder`
-keeps the rules in force and takes others from the settings while calls go on. Never changes a decision that was made.
+keeps the rules in force, those of retention too, and takes others from the settings while calls go on. Never changes a
+decision that was made.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from capture.errors import SpanrecError
 from recorder.call_facts import CallFacts
 from recorder.model import Call
 from recorder.policy_conditions import Condition
+from recorder.retention_rules import Retention, load_retention
 from recorder.trace import note
 
 TRACE_CODE = "policy"
@@ -82,12 +84,13 @@ def note_decision(call: Call, decision: Decision) -> None:
 
 
 class PolicyHolder:
-    """The policy in force. `reload` may run in another thread than `decide`."""
+    """The policy and the retention in force. `reload` may run in another thread than those who ask."""
 
-    def __init__(self, policy: Policy, say: Callable[[str], None]) -> None:
+    def __init__(self, policy: Policy, say: Callable[[str], None], retention: Retention | None = None) -> None:
         """`say` takes a sentence for the log."""
         self.policy = policy
         """Replaced as a whole: whoever decides meanwhile does so by the old rules or by the new."""
+        self.retention = retention or Retention()
         self._say = say
 
     def decide(self, facts: CallFacts) -> Decision:
@@ -95,15 +98,17 @@ class PolicyHolder:
         return self.policy.decide(facts)
 
     def reload(self, path: Path) -> bool:
-        """Take the policy of the settings file at `path`. A bad one is refused, with a sentence; the old one stays."""
+        """Take policy and retention of the settings file at `path`. A bad one is refused, with a sentence; the old
+        ones stay."""
         from recorder.policy_file import load_policy
         from recorder.settings import read
 
         try:
-            policy = load_policy(read(path), path)
+            settings = read(path)
+            policy, retention = load_policy(settings, path), load_retention(settings, path)
         except SpanrecError as error:
             self._say(f"{error}; the recording policy stays as it was")
             return False
-        self.policy = policy
+        self.policy, self.retention = policy, retention
         self._say(f"{path}: {len(policy.rules)} rules are in force")
         return True

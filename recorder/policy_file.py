@@ -15,11 +15,11 @@ from recorder.policy import Action, Decision, Policy, Rule
 from recorder.policy_conditions import Condition, Direction, Local
 from recorder.policy_hours import parse_hours
 from recorder.settings import SettingsError
+from recorder.tags import tag
 
 MAX_VLAN = 4094
 MAX_VNI = (1 << 24) - 1
 
-_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _V4 = re.compile(r"[0-9./]+")
 _DOING = ("name", "action", "keep_packets", "tags")
 _POLICY = ("default", "keep_packets", "local", "tags")
@@ -37,13 +37,6 @@ def load_policy(settings: Mapping[str, Any], path: Path) -> Policy:
     if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
         raise SettingsError(f"{path}: rule must be tables: write [[rule]]")
     return Policy(tuple(_rule(path, number, rule, local) for number, rule in enumerate(rules, 1)), otherwise)
-
-
-def tag(text: object) -> str:
-    """A tag as it may be. Raises ValueError."""
-    if not isinstance(text, str) or not _TAG.fullmatch(text):
-        raise ValueError(f"{text!r} is no tag; a tag is up to 32 letters, digits and ._- and begins with none of these")
-    return text
 
 
 class _Place:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recorder.amounts import Age, Amount, parse_age, parse_amount
-from recorder.policy_file import tag
 from recorder.settings import SettingsError
+from recorder.tags import tag
 
 FOREVER = "forever"
 _TERMS = ("keep", "at_least", "max_size")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from capture.address import Endpoint
 from decoders.sip import parse_message
+from recorder.amounts import Age
 from recorder.call_events import CallStarted
 from recorder.call_facts import CallFacts, facts_of_call, facts_of_media, heard
 from recorder.calls import CallTracker
@@ -135,7 +136,7 @@ def test_media_alone_is_known_by_its_addresses():
 def test_a_refused_file_leaves_the_rules_as_they_were(tmp_path):
     path = tmp_path / "spanrec.toml"
     said: list[str] = []
-    path.write_text('[[rule]]\nnumber = "alice"\naction = "skip"\n')
+    path.write_text('[[rule]]\nnumber = "alice"\naction = "skip"\n[retention]\nkeep = "1y"\n')
     holder = PolicyHolder(Policy(), said.append)
     assert holder.reload(path)
     assert holder.decide(facts()).action is Action.SKIP
@@ -144,10 +145,12 @@ def test_a_refused_file_leaves_the_rules_as_they_were(tmp_path):
         '[[rule]]\nnumber = "alice"\naction = "forget"\n',
         '[[rule]]\ncolour = "red"\n',
         "x = 1\n",
+        "[retention]\nkeep = 1",
     ):
         path.write_text(bad)
         assert not holder.reload(path)
         assert holder.decide(facts()).action is Action.SKIP
+        assert holder.retention.terms.keep == Age(1, "y")
         assert said[-1].startswith(f"{path}: ")
         assert said[-1].endswith("; the recording policy stays as it was")
     path.unlink()
