@@ -24,11 +24,12 @@ from dataclasses import dataclass
 from capture.errors import SpanrecError
 from recorder import capabilities
 
-OPENING = ("net_raw",)
-"""Kept by `become` until `drop`. Packet sockets need it when they are made; their rings, filters, promiscuous mode and
-binding them anew need nothing. CAP_NET_ADMIN would only be for changing settings of the adapter, which is not our job.
+OPENING = ("net_raw", "net_admin")
+"""Kept by `become` until `drop`. Packet sockets need CAP_NET_RAW when they are made; their rings, filters, promiscuous
+mode and binding them anew need nothing. CAP_NET_ADMIN has the adapter stamp frames with its own clock, if it can.
 """
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+_KERNEL_CACHE = "NUMBA_CACHE_DIR"
 _ROOT = 0
 
 
@@ -128,9 +129,15 @@ def become(user: str) -> None:
             f"user {user} cannot read the Python that this is, {os.__file__}: install spanrec where everybody can"
             " read it (make install)"
         )
+    _adopt_environment(account)
+
+
+def _adopt_environment(account: pwd.struct_passwd) -> None:
     os.environ.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name)
     for variable in [name for name in os.environ if name.startswith(("XDG_", "SUDO_"))]:
         del os.environ[variable]
+    if not os.access(os.environ.get(_KERNEL_CACHE, ""), os.R_OK | os.W_OK | os.X_OK):
+        os.environ.pop(_KERNEL_CACHE, None)
 
 
 def drop(user: str | None = None) -> Dropped:

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -53,7 +54,8 @@ tell([os.getresuid(), os.getresgid(), os.getgroups(), held(), os.environ["HOME"]
 """,
         XDG_CACHE_HOME="/root/.cache",
     )
-    assert told == [[account.pw_uid] * 3, [account.pw_gid] * 3, [account.pw_gid], ["net_raw"], account.pw_dir, []]
+    kept = ["net_admin", "net_raw"]
+    assert told == [[account.pw_uid] * 3, [account.pw_gid] * 3, [account.pw_gid], kept, account.pw_dir, []]
 
 
 @needs_root
@@ -74,7 +76,19 @@ tell([held(), list(dropped.capabilities), fails(socket.socket, socket.AF_PACKET,
       fails(os.setuid, 0), fails(os.setgroups, [0]), privileges.current().no_new_privileges, dropped.bounding_emptied])
 """
     )
-    assert told == [[], ["net_raw"], 1, 1, 1, True, True]
+    assert told == [[], ["net_admin", "net_raw"], 1, 1, 1, True, True]
+
+
+@needs_root
+def test_caches_that_the_user_cannot_write_are_no_longer_named():
+    caches = "[os.environ.get(name) for name in ('NUMBA_CACHE_DIR', 'XDG_CACHE_HOME')]"
+    script = f"{HELD}privileges.become({USER!r})\ntell({caches})"
+    # pytest's own directories are root's alone.
+    with TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        assert run(script, NUMBA_CACHE_DIR=place, XDG_CACHE_HOME=place) == [None, None]
+        os.chown(place, pwd.getpwnam(USER).pw_uid, -1)
+        assert run(script, NUMBA_CACHE_DIR=place) == [place, None]
 
 
 @needs_root
@@ -83,6 +97,7 @@ def test_promiscuous_mode_needs_nothing_more():
         HELD
         + f"""
 import struct
+privileges.OPENING = ("net_raw",)
 privileges.become({USER!r})
 opened = {PACKET_SOCKET}
 opened.setsockopt(263, 1, struct.pack("iHH8s", socket.if_nametoindex("lo"), 1, 0, b""))
@@ -118,7 +133,7 @@ threading.Thread(target=threading.Event().wait, daemon=True).start()
 tell(refused())
 """
     )
-    assert "1 of 2 threads still hold net_raw" in told
+    assert "1 of 2 threads still hold net_admin, net_raw" in told
     assert "OPENBLAS_NUM_THREADS=1" in told
 
 
