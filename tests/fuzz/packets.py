@@ -5,6 +5,7 @@ import io
 import os
 import struct
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import zstandard
 
 from capture.batch import KIND_NONE
 from capture.damage import MOST_PLACES
-from capture.layers import decode_layers
+from capture.hep import MOST_PAYLOAD, Refusal, parse_hep, refusal_of
+from capture.hep_frames import HEADROOM, put_frame
+from capture.layers import decode_frame, decode_layers
 from capture.octets import RawOctets, unpacker
 from capture.reader import CaptureFile, FileReader
 from capture.tcpstreams import MAX_HELD_TOTAL
@@ -103,6 +106,37 @@ def run_messages(data: bytes) -> None:
         pass
 
 
+def run_hep(data: bytes) -> None:
+    """A HEP packet: refused, or a frame of no more than its octets in which the layers find its payload."""
+    packet = parse_hep(memoryview(data))
+    if isinstance(packet, Refusal):
+        return
+    refusal_of(packet)
+    assert 0 < len(packet.payload) <= MOST_PAYLOAD
+    room = bytearray(HEADROOM + len(packet.payload))
+    size, link_type = put_frame(memoryview(room), 0, packet)
+    found = decode_frame(bytes(room[:size]), link_type)
+    assert found.kind[0] != KIND_NONE
+    assert found.missing[0] == 0
+
+
+def hep() -> list[bytes]:
+    """HEP of every version, with every chunk that is read."""
+    from tests.hep_packets import chunk, hep2, hep3
+
+    six = {"source": "2001:db8::1", "destination": "2001:db8::2"}
+    more = chunk(17, b"a@b") + chunk(18, b"\0\x64") + chunk(99, b"?") + chunk(15, b"another's", vendor=3)
+    return [
+        hep3(),
+        hep3(**six, key=b"key", more=more),
+        hep3(packed=zlib.compress(bytes(40_000))),
+        hep3(seeds.rtcp_packets()[0], kind=5),
+        hep2(),
+        hep2(**six, order=">"),
+        hep2(version=1),
+    ]
+
+
 def captures() -> list[bytes]:
     """Small captures: the first 40 packets of pcaps/ as they are, and every form of the formats."""
     from tests import capture_files as made
@@ -162,6 +196,7 @@ def signalling() -> list[bytes]:
 TARGETS = {
     "capture": Target(run_capture, captures, limit=16_384, compiled=True, short=120),
     "packed": Target(run_packed, packed, short=150),
+    "hep": Target(run_hep, hep, limit=65_535, short=300),
     "layers": Target(run_layers, every_link, mutate_frames, 32_768, compiled=True, short=200),
     "messages": Target(run_messages, signalling, mutate_frames, 131_072, short=60),
 }
