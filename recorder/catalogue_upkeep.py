@@ -1,0 +1,108 @@
+"""Upkeep of a catalogue in place, for retention: sizes are entered, rows of what is gone are removed.
+
+In: the catalogue of a store that this process holds, and the store's files. Out: the same catalogue, by transactions
+that a crash undoes whole. Catalogues of older versions become ones of today. Never deletes a file.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+
+from recorder.catalogue import CatalogueError, connect, telling, version_of
+from recorder.catalogue_tables import ADDED, ORDERED, VERSION
+from recorder.store import StoreError, recording_path
+
+BATCH = 500
+"""Recordings measured, or rows removed, in one transaction."""
+_BLOCK = 512
+"""Octets of `st_blocks` (POSIX)."""
+_CLUSTER = 4096
+
+
+def open_for_upkeep(path: Path) -> sqlite3.Connection:
+    """The catalogue at `path`, to be changed in place. Raises CatalogueError."""
+    if not path.is_file():
+        raise CatalogueError(f"{path}: there is no catalogue; give the directory that recordings were written to")
+    version = version_of(path)
+    with telling(path, "write"):
+        connection = connect(path, "rw")
+        connection.execute("PRAGMA busy_timeout = 30000")
+        if version < VERSION:
+            _bring_up(connection, version)
+    return connection
+
+
+def measure(out: Path, catalogue: sqlite3.Connection) -> int:
+    """Enter the sizes of recordings that have none yet. Returns how many."""
+    found = 0
+    last = ("", "", "")
+    while rows := catalogue.execute(_UNMEASURED, (*last, BATCH)).fetchall():
+        last = rows[-1][:3]
+        sizes = [(octets_on_disk(out, directory), identifier) for _, _, identifier, directory in rows]
+        catalogue.execute("BEGIN IMMEDIATE")
+        catalogue.executemany("UPDATE recordings SET octets = ? WHERE id = ? AND octets IS NULL", sizes)
+        catalogue.execute("COMMIT")
+        found += len(rows)
+    return found
+
+
+def octets_on_disk(out: Path, directory: str) -> int:
+    """What the files of a recording take on the disk; 0 where it is gone."""
+    total = 0
+    try:
+        with os.scandir(recording_path(out, directory)) as entries:
+            for entry in entries:
+                status = entry.stat(follow_symlinks=False)
+                whole = -(-status.st_size // _CLUSTER) * _CLUSTER
+                # Long silence takes no blocks; but what was just written may have none yet on some file systems.
+                total += min(whole, status.st_blocks * _BLOCK) if status.st_blocks else whole
+    except (OSError, StoreError):
+        return total
+    return total
+
+
+def remove_rows(catalogue: sqlite3.Connection, rows: Iterable[tuple[str, str]]) -> None:
+    """Remove recordings, by id and directory, with their traces. One that stands elsewhere by now stays."""
+    chosen = list(rows)
+    catalogue.execute("BEGIN IMMEDIATE")
+    catalogue.executemany("DELETE FROM recordings WHERE id = ? AND directory = ?", chosen)
+    catalogue.executemany(
+        "DELETE FROM traces WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM recordings WHERE recordings.id = ?1)",
+        [(identifier,) for identifier, _ in chosen],
+    )
+    catalogue.execute("COMMIT")
+
+
+def remove_traces(catalogue: sqlite3.Connection, before: str) -> int:
+    """Remove the traces of calls that are not recorded and began before a time. Returns how many."""
+    removed = 0
+    while True:
+        catalogue.execute("BEGIN IMMEDIATE")
+        count = catalogue.execute(_OLD_TRACES, (before, BATCH)).rowcount
+        catalogue.execute("COMMIT")
+        removed += count
+        if count < BATCH:
+            return removed
+
+
+def _bring_up(connection: sqlite3.Connection, version: int) -> None:
+    """Make the tables those of today."""
+    connection.execute("BEGIN IMMEDIATE")
+    for table in ORDERED:
+        for name, kind in table.columns:
+            if ADDED.get((table.name, name), (1,))[0] > version:
+                connection.execute(f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}")
+        for index, of in table.indexes:
+            connection.execute(f"CREATE INDEX IF NOT EXISTS {index} ON {table.name} ({of})")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute("COMMIT")
+
+
+_UNMEASURED = """
+SELECT tags, started, id, directory FROM recordings
+WHERE (tags, started, id) > (?, ?, ?) AND octets IS NULL ORDER BY tags, started, id LIMIT ?
+"""
+_OLD_TRACES = """
+DELETE FROM traces WHERE id IN (SELECT id FROM traces WHERE recorded = 0 AND started < ? ORDER BY started LIMIT ?)
+"""
