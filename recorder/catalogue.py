@@ -47,7 +47,7 @@ class Catalogue:
         self._staged = scratch / f"staged-{FILE}"
         self._rows: dict[Table, list[dict[str, Any]]] = {table: [] for table in ORDERED}
         if path.exists():
-            _readable(path).close()
+            readable(path).close()
         self._connection: sqlite3.Connection | None = create(self._staged)
 
     def __enter__(self) -> "Catalogue":
@@ -140,13 +140,13 @@ def open_catalogue(path: Path) -> "Connection":
 
     if not path.is_file():
         raise CatalogueError(f"{path}: there is no catalogue; give the directory that a replay has written to")
-    _readable(path).close()
+    readable(path).close()
     # SQLAlchemy takes long to import, which is for questions only: what writes goes without it.
-    engine = create_engine("sqlite://", creator=lambda: _readable(path), poolclass=NullPool)
+    engine = create_engine("sqlite://", creator=lambda: readable(path), poolclass=NullPool)
     return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
-def _readable(path: Path) -> sqlite3.Connection:
+def readable(path: Path) -> sqlite3.Connection:
     """The catalogue at `path`, read-only, its version checked. One of an older version shows the tables of today."""
     version = version_of(path)
     with telling(path, "read"):

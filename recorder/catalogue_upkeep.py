@@ -6,10 +6,11 @@ that a crash undoes whole. Catalogues of older versions become ones of today. Ne
 
 import os
 import sqlite3
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from recorder.catalogue import CatalogueError, connect, telling, version_of
+from recorder.catalogue import CatalogueError, connect, readable, telling, version_of
 from recorder.catalogue_tables import ADDED, ORDERED, VERSION
 from recorder.store import StoreError, recording_path
 
@@ -33,11 +34,23 @@ def open_for_upkeep(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def measure(out: Path, catalogue: sqlite3.Connection) -> int:
-    """Enter the sizes of recordings that have none yet. Returns how many."""
+def open_to_rehearse(path: Path) -> sqlite3.Connection:
+    """The catalogue at `path` as retention needs it, in a copy that may be measured: the file stays as it is."""
+    connection = readable(path)
+    with telling(path, "read"):
+        connection.execute(f"CREATE TEMP TABLE rehearsed AS SELECT {_KEPT}, call_id, directory FROM recordings")
+        connection.execute("DROP VIEW IF EXISTS temp.recordings")
+        connection.execute("ALTER TABLE temp.rehearsed RENAME TO recordings")
+        connection.execute(f"CREATE INDEX temp.rehearsed_kept ON recordings ({_KEPT})")
+        connection.execute("CREATE UNIQUE INDEX temp.rehearsed_id ON recordings (id)")
+    return connection
+
+
+def measure(out: Path, catalogue: sqlite3.Connection, most: int = sys.maxsize) -> int:
+    """Enter the sizes of recordings that have none yet, of about `most` of them. Returns how many."""
     found = 0
     last = ("", "", "")
-    while rows := catalogue.execute(_UNMEASURED, (*last, BATCH)).fetchall():
+    while found < most and (rows := catalogue.execute(_UNMEASURED, (*last, BATCH)).fetchall()):
         last = rows[-1][:3]
         sizes = [(octets_on_disk(out, directory), identifier) for _, _, identifier, directory in rows]
         catalogue.execute("BEGIN IMMEDIATE")
@@ -99,6 +112,7 @@ def _bring_up(connection: sqlite3.Connection, version: int) -> None:
     connection.execute("COMMIT")
 
 
+_KEPT = "tags, started, id, octets"
 _UNMEASURED = """
 SELECT tags, started, id, directory FROM recordings
 WHERE (tags, started, id) > (?, ?, ?) AND octets IS NULL ORDER BY tags, started, id LIMIT ?

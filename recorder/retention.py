@@ -64,7 +64,7 @@ def plan(
 ) -> Plan:
     """What the terms delete at `now`, ns. Sizes must have been measured (`catalogue_upkeep.measure`).
 
-    `held` are ids that are not touched: on legal hold, or in use. Without `space`, free space is not looked at.
+    `held` are ids on legal hold, which are not touched. Without `space`, free space is not looked at.
     """
     planner = _Planner(retention, catalogue, held, now, most)
     planner.by_age()

@@ -42,7 +42,7 @@ class RecordingStore:
         self.notes: list[str] = []
         """Sentences for the user: what an interrupted run had left."""
         self._days: set[str] = set()
-        with _disk(out, "make the output directory"):
+        with telling_disk(out, "make the output directory"):
             out.mkdir(parents=True, exist_ok=True)
         self._lock = self._take()
 
@@ -92,7 +92,7 @@ class RecordingStore:
         path = recording_path(self.out, directory)
         if _identifier(path) is None:
             return
-        with _disk(path, "remove"):
+        with telling_disk(path, "remove"):
             shutil.rmtree(path)
         for day in path.relative_to(self.out).parents:
             if day == Path():
@@ -114,7 +114,7 @@ class RecordingStore:
     def _take(self) -> int:
         """Hold OUT/.partial, emptied. Returns the descriptor of its lock."""
         lock = self.partial / _LOCK
-        with _disk(self.partial, "use"):
+        with telling_disk(self.partial, "use"):
             try:
                 self.partial.mkdir()
             except FileExistsError:
@@ -195,7 +195,7 @@ def _identifier(recording: Path) -> str | None:
 
 
 @contextmanager
-def _disk(path: Path, doing: str) -> Iterator[None]:
+def telling_disk(path: Path, doing: str) -> Iterator[None]:
     """Turn errors of the file system into a sentence that names the path."""
     try:
         yield
