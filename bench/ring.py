@@ -81,7 +81,7 @@ def read(interface: str, sockets: int) -> None:
 
 def send(over: Wire, options: argparse.Namespace) -> dict[str, float]:
     """Send all calls; what the sender says."""
-    command = over.inside(sys.executable, "-m", "bench.wire", over.sender)
+    command = over.inside(sys.executable, "-m", "bench.wire", over.sender, "--realtime")
     command += ["--calls", str(options.calls), "--seconds", str(options.seconds)]
     said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=options.seconds + 120)
     time.sleep(SETTLE)

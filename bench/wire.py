@@ -180,8 +180,8 @@ def send(score: Score, to: Transmitter, calls: int, slot_ns: int) -> Sent:
 def starts_of(calls: int, seconds: float, hold: float | None, ramp: float) -> tuple[Int64, float]:
     """(when each call begins, seconds of its media).
 
-    Without `hold` all begin within `ramp` seconds and last. With it, calls of `hold` seconds follow one another, so that
-    after the first `hold` seconds `calls` are in progress at any time.
+    Without `hold` all begin within `ramp` seconds and last. With it, calls of `hold` seconds follow one another, so
+    that after the first `hold` seconds `calls` are in progress at any time.
     """
     if hold is None:
         return call_starts(calls, round(ramp * 1e9 / calls)), seconds
@@ -192,15 +192,14 @@ def starts_of(calls: int, seconds: float, hold: float | None, ramp: float) -> tu
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Send many G.711 calls over an interface in real time.")
     parser.add_argument("interface")
-    parser.add_argument("--calls", type=int, default=2000, help="in progress at once: 100 packets a second each (2000)")
-    parser.add_argument(
-        "--seconds", type=float, default=120.0, help="of media of each call, or of new calls with --hold"
-    )
+    parser.add_argument("--calls", type=int, default=2000, help="at once: 100 packets a second each (2000)")
+    parser.add_argument("--seconds", type=float, default=120.0, help="of media of each call; with --hold, of all (120)")
     parser.add_argument("--hold", type=float, help="calls end after so many seconds of media, and others begin")
     parser.add_argument("--ramp", type=float, default=3.0, help="seconds in which all calls begin, without --hold (3)")
     parser.add_argument("--codec", choices=["pcmu", "pcma"], default="pcmu")
     parser.add_argument("--slot", type=int, choices=[1, 2, 4, 5, 10], default=2, help="ms that are sent at a time (2)")
     parser.add_argument("--cpu", type=int, help="processor to stay on")
+    parser.add_argument("--realtime", action="store_true", help="go before all other programs, as a real wire does")
     parser.add_argument("--known", type=Path, metavar="JSON", help="also write what each call holds")
     parser.add_argument("--wait", action="store_true", help="say 'ready' and begin when a line comes in")
     return parser.parse_args()
@@ -216,6 +215,8 @@ def main() -> None:
     if options.known:
         plans = [asdict(plan(number, score.per_stream, codec)) for number in range(len(starts))]
         options.known.write_text(json.dumps(plans, indent=1) + "\n")
+    if options.realtime:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     to = score.transmitter(options.interface, options.slot * MS)
     if options.wait:
         print("ready", flush=True)
