@@ -61,7 +61,7 @@ class Retention:
         keeping = [each for each in named if each[1].keep or each[1].forever] or [("retention", self.terms)]
         expired, rule = min((_expired(terms, now), f"{where}.keep = {terms.keep}") for where, terms in keeping)
         least = [terms.at_least for _, terms in (*named, ("", self.terms)) if terms.at_least]
-        free = min((age.before(now) for age in least), default=now + 1)
+        free = min((age.before(now) for age in least), default=_END_OF_TIME)
         return Cutoffs(min(expired, free), free, rule)
 
 
@@ -117,5 +117,7 @@ def _expired(terms: Terms, now: int) -> int:
     return 0 if terms.keep is None else terms.keep.before(now)
 
 
+_END_OF_TIME = (1 << 63) - 1
+"""ns: before it lies all, even what was recorded before the clock was set back."""
 _SOME_DAY = 4_000_000_000_000_000_000
 """An instant, ns, far enough from 1970 to compare any sensible ages at."""
