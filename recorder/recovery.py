@@ -25,11 +25,14 @@ from recorder.tracks import FRAME, Track
 from recorder.wav import HEADER
 
 
-def restore(engine: Engine, live: LiveCalls, working: Path, now: int) -> int:
-    """Take up what is in `working` at capture time `now` (ns). Returns the number of calls."""
+def restore(engine: Engine, live: LiveCalls, working: Path, now: int | None) -> int:
+    """Take up what is in `working` at capture time `now` (ns), None where no clock tells it. Returns how many calls."""
     found = [left for path in sorted(working.iterdir()) if path.is_dir() and (left := _look(path)) is not None]
-    if found:
-        engine.take_up(now)
+    if not found:
+        return 0
+    if now is None:
+        now = max(max(left.state.last_media, left.state.call_started) for left in found)
+    engine.take_up(now)
     heard: list[tuple[Sighting, bytes]] = []
     for left in sorted(found, key=lambda left: left.state.call_started):
         messages = list(journal.read(left.directory))
@@ -60,20 +63,23 @@ def restore(engine: Engine, live: LiveCalls, working: Path, now: int) -> int:
 def _look(directory: Path) -> Interrupted | None:
     """What is there of a call; what is no call's is removed."""
     state = checkpoint.load(directory)
-    if state is None:
-        audio = directory / "audio.wav"
-        try:
-            identifier = UUID(hex=directory.name)
-            status = audio.stat()
-        except (ValueError, OSError):
+    try:
+        status = (directory / "audio.wav").stat()
+        identifier = UUID(hex=directory.name)
+    except (ValueError, OSError):
+        if state is None:
             shutil.rmtree(directory, ignore_errors=True)
             return None
-        # A kill in the first second of the audio: its end is known from the file.
-        frames = max(status.st_size - HEADER, 0) // FRAME
-        started = status.st_mtime_ns - frames * 1_000_000_000 // 8000
-        place = checkpoint.TrackPlace("audio.wav", 8000, 0, (0, 1))
+        return Interrupted(directory, state)
+    if state is None:
         call_id = next((m.call_id for _, data in journal.read(directory) if (m := parse_message(data))), None)
-        state = Checkpoint(identifier, call_id, started, Listening.HEARD, (), started, (place,))
+        state = Checkpoint(identifier, call_id, status.st_mtime_ns, Listening.HEARD)
+    if state.audio_started is None:
+        # Killed between the first samples and the checkpoint that says when they were: the file tells when it ended.
+        frames = max(status.st_size - HEADER, 0) // FRAME
+        started = max(status.st_mtime_ns - frames * 1_000_000_000 // 8000, state.call_started)
+        place = checkpoint.TrackPlace("audio.wav", 8000, 0, (0, 1))
+        state = replace(state, audio_started=started, tracks=(place,))
     return Interrupted(directory, state)
 
 

@@ -121,11 +121,11 @@ class CaptureService:
     def run(self, sources: Sequence[LiveSource], ready: Callable[[], None], beat: Callable[[str], None]) -> None:
         """Record until told to stop. `ready` when calls are being recorded, `beat` once a second with a sentence."""
         with rare_collections(), ThreadPoolExecutor(self._options.workers) as executor:
+            self._stamped_here = any(source.stamped_here for source in sources)
             self._begin(executor)
             self._publisher.start()
             ready()
             due = time.monotonic()
-            self._stamped_here = any(source.stamped_here for source in sources)
             while sources and not self.stopping:
                 self._turn(sources)
                 sources = [source for source in sources if not source.ended]
@@ -153,7 +153,8 @@ class CaptureService:
             headed=True,
         )
         self._lister = CallLister(self._engine, self._live)
-        taken_up = restore(self._engine, self._live, self._working, self._now())
+        taken_up = restore(self._engine, self._live, self._working, self._now() if self._stamped_here else None)
+        self._look_at_disk(time.time_ns())
         if taken_up:
             self._log.warning("calls-taken-up", count=taken_up, text="an earlier run was interrupted; its calls go on")
 
@@ -172,7 +173,7 @@ class CaptureService:
                     self._behind = max((self._now() - int(batch.time[-1])) / 1e9, 0.0)
         before = self._engine.window_end
         self._engine.tick(self._now() - LATE)
-        self._note_delay(before)
+        self._note_window(before)
         self.board.answer(self._live.ladder)
 
     def _take(self, batch: PacketBatch) -> None:
@@ -181,19 +182,22 @@ class CaptureService:
         before = self._engine.window_end
         self._engine.ingest(prepare(batch))
         self._last_packet = time.monotonic()
-        self._note_delay(before)
+        self._note_window(before)
 
     def _now(self) -> int:
         """Capture time: this machine's, or where all stamps are another's, what that one must say by now."""
-        if self._stamped_here or self._last_packet is None:
+        if self._stamped_here:
             return self._clock.now(time.time_ns())
+        if self._last_packet is None:
+            return self._engine.now
         return self._engine.now + int((time.monotonic() - self._last_packet) * 1e9)
 
-    def _note_delay(self, window_end: int) -> None:
-        """A window has been written: how old was its oldest packet?"""
-        if self._engine.window_end != window_end:
-            delay = max((self._now() - window_end + WINDOW) / 1e9, 0.0)
+    def _note_window(self, before: int) -> None:
+        """Where the window that ended at `before` has been written: how old was its oldest packet?"""
+        if before and self._engine.window_end != before:
+            delay = max((self._now() - before + WINDOW) / 1e9, 0.0)
             self._delays.append((time.monotonic(), delay))
+            self._checkpoint(only_new=True)
 
     def _each_second(self, sources: Sequence[LiveSource], now: float) -> None:
         wall = time.time_ns()
@@ -205,7 +209,7 @@ class CaptureService:
         self._look_at_disk(wall)
         dropped = self._look_at_sources(sources, wall, now)
         self._shed(now, dropped)
-        self._checkpoint()
+        self._checkpoint(only_new=False)
         self._alarms.expire(wall, now)
         while self._delays and now - self._delays[0][0] > 60:
             self._delays.popleft()
@@ -267,7 +271,6 @@ class CaptureService:
     def _look_at_disk(self, wall: int) -> None:
         while self._failures:
             call, error = self._failures.popleft()
-            warn(call, "disk-failing", "The audio could not be written to its end: the disk refused.")
             if self._engine.media is not None:
                 self._engine.media.listen_less(call, Listening.COUNTED)
             self._troubles.append(str(error))
@@ -294,7 +297,8 @@ class CaptureService:
         text = f"More traffic than can be recorded, {self._behind:.1f} s behind; calls are given up."
         self._alarms.set(AlarmCode.OVERLOAD, text if self._overload.active else None, time.time_ns())
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, *, only_new: bool) -> None:
+        """Keep where audio stands that has just begun; else also what is due again."""
         media = self._engine.media
         if media is None:
             return
@@ -304,7 +308,8 @@ class CaptureService:
             if record is None or not each.streams:
                 continue
             begun = each.started is not None and not record.placed
-            if (begun or now - record.saved >= CHECKPOINT) and written < MOST_CHECKPOINTS:
+            due = begun or (not only_new and written < MOST_CHECKPOINTS and now - record.saved >= CHECKPOINT)
+            if due:
                 self._live.save(each, media.table, now)
                 written += 1
 
@@ -328,6 +333,8 @@ class CaptureService:
         ended = self._live.end(finished, self._engine.tracker.group_identifier(call))
         if ended is None:
             return
+        if finished.media is not None and any(track.failed for track in finished.media.tracks):
+            warn(call, "disk-failing", "The audio could not be written to its end: the disk refused.")
         self._ended[call.state] = self._ended.get(call.state, 0) + 1
         for stream in finished.streams:
             if stream.mos is not None and stream.mos_scale is not None:
