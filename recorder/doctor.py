@@ -1,6 +1,7 @@
 """`spanrec doctor`: what of the parts that spanrec can do without is present, and what each is for.
 
-In: this machine. Out: findings, as a table or JSON. Changes nothing; asks other programs for their version only.
+In: this machine. Out: findings, as a table or JSON. Changes nothing; asks other programs for their version only. What
+it says of an interface is in `recorder.doctor_interface`.
 """
 
 import importlib
@@ -34,6 +35,8 @@ CODECS = {
 }
 """Decoders of libavcodec by name."""
 _SECONDS = 10
+NEEDS_ATTENTION = 3
+"""Exit status where an interface has findings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,20 @@ class Finding:
 
 def doctor_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    interface: Annotated[
+        str | None, typer.Option("-i", "--interface", metavar="NAME", help="Tell what spoils this mirror port instead.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0, max=3600, metavar="N", help="Watch the interface so long; 0: its settings only.")
+    ] = 5.0,
 ) -> None:
-    """Tell which optional parts are present on this machine."""
+    """Tell which optional parts are present on this machine, or what is wrong with a mirror port."""
+    if interface is not None:
+        from recorder.doctor_interface import examine_interface
+
+        if examine_interface(interface, seconds, as_json):
+            raise typer.Exit(NEEDS_ATTENTION)
+        return
     findings = list(examine())
     if as_json:
         print(json.dumps({"version": version("spanrec"), "findings": [asdict(f) for f in findings]}, indent=2))
