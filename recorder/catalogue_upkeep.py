@@ -75,6 +75,12 @@ def octets_on_disk(out: Path, directory: str) -> int:
     return total
 
 
+def has_row(catalogue: sqlite3.Connection, identifier: str, directory: str) -> bool:
+    """Whether the catalogue has the recording in this directory."""
+    found = catalogue.execute("SELECT 1 FROM recordings WHERE id = ? AND directory = ?", (identifier, directory))
+    return found.fetchone() is not None
+
+
 def remove_rows(catalogue: sqlite3.Connection, rows: Iterable[tuple[str, str]]) -> None:
     """Remove recordings, by id and directory, with their traces. One that stands elsewhere by now stays."""
     chosen = list(rows)

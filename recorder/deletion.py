@@ -17,7 +17,7 @@ from sqlite3 import Connection
 from typing import Any
 from uuid import UUID
 
-from recorder.catalogue_upkeep import remove_rows
+from recorder.catalogue_upkeep import has_row, remove_rows
 from recorder.document import format_time
 from recorder.legal_hold import frozen
 from recorder.retention import Deletion
@@ -78,7 +78,11 @@ def carry_out(
     count = 0
     for first in range(0, len(deletions), BATCH):
         with frozen(out) as held:
-            chosen = [deletion for deletion in deletions[first : first + BATCH] if deletion.id not in held]
+            chosen = [
+                deletion
+                for deletion in deletions[first : first + BATCH]
+                if deletion.id not in held and has_row(catalogue, deletion.id, deletion.directory)
+            ]
             intended = list(_intended(out, chosen, format_time(now), note))
             if not intended:
                 continue
