@@ -296,8 +296,13 @@ def format_time(nanoseconds: int) -> Time:
 
     Document, metadata and trace of a call name the same few instants again and again: those are remembered.
     """
-    moment = _EPOCH + timedelta(microseconds=nanoseconds // 1000)
-    return moment.isoformat(timespec="microseconds") + "Z"
+    seconds, micros = divmod(nanoseconds // 1000, 1_000_000)
+    return f"{_second(seconds)}.{micros:06d}Z"
+
+
+@lru_cache(maxsize=256)
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()
 
 
 def clean(text: str) -> str:

@@ -10,6 +10,9 @@ from uuid import UUID
 
 NAMESPACE = UUID("6f0a3f4e-5b0c-5c1e-9d6b-2a7e8f1c4d35")
 """Namespace of every identifier that spanrec makes from a capture. Part of the format: never changes."""
+_FIXED = 0xF << 76 | 0x3 << 62
+"""The bits of a UUID that tell version and variant (RFC 9562, section 4)."""
+_VERSION_5 = 0x5 << 76 | 0x2 << 62
 
 
 def call_uuid(capture_started_ns: int, packet: int, ordinal: int = 0) -> UUID:
@@ -32,4 +35,4 @@ def part_uuid(call: UUID, kind: str, ordinal: int) -> UUID:
 def _uuid5(namespace: UUID, name: str) -> UUID:
     """RFC 9562, section 5.5. The digest identifies, it protects nothing (FIPS builds refuse SHA-1 otherwise)."""
     digest = sha1(namespace.bytes + name.encode(), usedforsecurity=False).digest()
-    return UUID(bytes=digest[:16], version=5)
+    return UUID(int=int.from_bytes(digest[:16], "big") & ~_FIXED | _VERSION_5)

@@ -20,10 +20,14 @@ from recorder.document import format_time
 from recorder.metadata_ids import Identifiers, Texts, id_text
 from recorder.metadata_text import ANONYMOUS, aor_uri, xml_text
 from recorder.model import AudioReport, Call, CallState, CaptureReport, IdentityOrigin, Party, Side, StreamReport
-from recorder.xml_element import Element
+from recorder.xml_element import DECLARATION, content, document, leaf, nested
 
 NAMESPACE = "urn:ietf:params:xml:ns:recording:1"
 
+_HEAD = f"""{DECLARATION}\
+<recording xmlns="{NAMESPACE}" xmlns:{extension.PREFIX}="{extension.NAMESPACE}">
+  <datamode>complete</datamode>
+"""
 _SHORT = range(-0x8000, 0x8000)
 """xs:short, the type of a reason's cause."""
 _OPEN_ENDED = (CallState.ACTIVE, CallState.INCOMPLETE, CallState.MEDIA_ONLY)
@@ -51,25 +55,24 @@ def build_metadata(
         group_id: Of its conversation, as in call.json: the identifier of the first call, its own where alone.
         version: Of the program; that of the installed distribution where not given.
     """
-    recording = Element("recording", {"xmlns": NAMESPACE, f"xmlns:{extension.PREFIX}": extension.NAMESPACE})
-    _add(recording, "datamode", "complete")
     texts = ids.texts(group_id)
-    stream_ids = _stream_ids(streams, ids)
-    _add_group(recording, call, texts, group_id)
-    _add_session(recording, call, texts)
-    for party in (call.caller, call.callee):
-        _add_participant(recording, party, texts)
-    for stream, stream_id in zip(streams, stream_ids, strict=True):
-        element = _add(recording, "stream", stream_id=stream_id, session_id=texts.session)
-        _add(element, "label", stream.label)
-        extension.add_media(element, stream)
-    _add_session_recording(recording, call, streams, texts)
-    for party in (call.caller, call.callee):
-        _add_participant_session(recording, call, party, texts)
-    for side in Side:
-        _add_participant_streams(recording, side, streams, stream_ids, texts)
-    extension.add_provenance(recording, call, audio, captures, version or _version())
-    return recording.document()
+    placed = list(zip(streams, _stream_ids(streams, ids), strict=True))
+    parts = [
+        _HEAD,
+        _group(call, texts, group_id),
+        _session(call, texts),
+        _participant(call.caller, texts),
+        _participant(call.callee, texts),
+        *(_stream(stream, stream_id, texts) for stream, stream_id in placed),
+        _session_recording(call, streams, texts),
+        _participant_session(call, call.caller, texts),
+        _participant_session(call, call.callee, texts),
+        _participant_streams(Side.CALLER, placed, texts),
+        _participant_streams(Side.CALLEE, placed, texts),
+        extension.provenance(call, audio, captures, version or _version()),
+        "</recording>\n",
+    ]
+    return document("".join(parts))
 
 
 @cache
@@ -80,20 +83,12 @@ def _version() -> str | None:
         return None
 
 
-def _add(parent: Element, name: str, text: str | None = None, **attributes: str) -> Element:
-    return parent.add(name, attributes, text)
-
-
-def _add_times(parent: Element, begin: int | None, end: int | None, names: tuple[str, str]) -> None:
+def _times(begin: int | None, end: int | None, first: str = "associate-time", last: str = "disassociate-time") -> str:
     """Begin and end as far as known; an end never lies before its begin (captures of two clocks can say so)."""
-    if begin is not None:
-        _add(parent, names[0], format_time(begin))
-    if end is not None:
-        _add(parent, names[1], format_time(end if begin is None else max(begin, end)))
-
-
-_ASSOCIATION = ("associate-time", "disassociate-time")
-_SESSION = ("start-time", "stop-time")
+    lines = "" if begin is None else f"    <{first}>{format_time(begin)}</{first}>\n"
+    if end is None:
+        return lines
+    return f"{lines}    <{last}>{format_time(end if begin is None else max(begin, end))}</{last}>\n"
 
 
 def _stream_ids(streams: Sequence[StreamReport], ids: Identifiers) -> list[str]:
@@ -111,36 +106,38 @@ def _stop(call: Call) -> int | None:
     return None if call.state in _OPEN_ENDED else call.ended
 
 
-def _add_group(recording: Element, call: Call, texts: Texts, group_id: UUID) -> None:
+def _group(call: Call, texts: Texts, group_id: UUID) -> str:
     """RFC 7865, section 6.2. When a group of several calls ended is not one call's to tell."""
     alone = call.group is None and group_id == call.id
-    element = _add(recording, "group", group_id=texts.group)
-    _add_times(element, call.started, _stop(call) if alone else None, _ASSOCIATION)
-    extension.add_conversation(element, call, group_id)
+    times = _times(call.started, _stop(call) if alone else None)
+    return f'  <group group_id="{texts.group}">\n{times}{extension.conversation(call, group_id)}  </group>\n'
 
 
-def _add_session(recording: Element, call: Call, texts: Texts) -> None:
+def _session(call: Call, texts: Texts) -> str:
     """RFC 7865, section 6.3."""
-    element = _add(recording, "session", session_id=texts.session)
-    for session_id in dict.fromkeys(call.session_ids):
-        _add(element, "sipSessionID", session_id)
+    known = [leaf("    ", "sipSessionID", {}, session_id) for session_id in dict.fromkeys(call.session_ids)]
     for protocol, cause, text in call.reason_headers:
         if cause in _SHORT:  # what the schema cannot hold is in the extension
-            _add(element, "reason", text or None, cause=str(cause), protocol=protocol)
-    _add(element, "group-ref", texts.group)
+            known.append(leaf("    ", "reason", {"cause": cause, "protocol": protocol}, text or None))
     start = None if call.state is CallState.MEDIA_ONLY else call.started
-    _add_times(element, start, _stop(call), _SESSION)
-    extension.add_call(element, call)
+    return (
+        f'  <session session_id="{texts.session}">\n{"".join(known)}'
+        f"    <group-ref>{texts.group}</group-ref>\n"
+        f"{_times(start, _stop(call), 'start-time', 'stop-time')}{extension.call_facts(call)}  </session>\n"
+    )
 
 
-def _add_participant(recording: Element, party: Party, texts: Texts) -> None:
+def _participant(party: Party, texts: Texts) -> str:
     """RFC 7865, section 6.5."""
-    element = _add(recording, "participant", participant_id=texts.participants[party.side])
-    for aor, name in _name_ids(party):
-        identity = _add(element, "nameID", aor=aor)
-        if name:
-            _add(identity, "name", name)
-    extension.add_party(element, party)
+    names = [
+        nested("    ", "nameID", {"aor": aor}, leaf("      ", "name", {}, name) if name else "")
+        for aor, name in _name_ids(party)
+    ]
+    identifier = texts.participants[party.side]
+    return (
+        f'  <participant participant_id="{identifier}">\n{"".join(names)}{extension.party_facts(party)}'
+        "  </participant>\n"
+    )
 
 
 def _name_ids(party: Party) -> list[tuple[str, str | None]]:
@@ -162,40 +159,46 @@ def _name_ids(party: Party) -> list[tuple[str, str | None]]:
     return found or [(ANONYMOUS, None)]
 
 
-def _add_session_recording(recording: Element, call: Call, streams: Sequence[StreamReport], texts: Texts) -> None:
+def _stream(stream: StreamReport, stream_id: str, texts: Texts) -> str:
+    """RFC 7865, section 6.7."""
+    return (
+        f'  <stream stream_id="{stream_id}" session_id="{texts.session}">\n'
+        f"    <label>{content(stream.label)}</label>\n{extension.media_facts(stream)}  </stream>\n"
+    )
+
+
+def _session_recording(call: Call, streams: Sequence[StreamReport], texts: Texts) -> str:
     """RFC 7865, section 6.4: the call was recorded from its first packet seen to its last."""
-    element = _add(recording, "sessionrecordingassoc", session_id=texts.session)
     begin = min([call.started, *(s.started for s in streams)])
     end = max([call.last_seen, call.ended or 0, *(s.ended for s in streams)])
-    _add_times(element, begin, end, _ASSOCIATION)
+    return f'  <sessionrecordingassoc session_id="{texts.session}">\n{_times(begin, end)}  </sessionrecordingassoc>\n'
 
 
-def _add_participant_session(recording: Element, call: Call, party: Party, texts: Texts) -> None:
+def _participant_session(call: Call, party: Party, texts: Texts) -> str:
     """RFC 7865, section 6.6; the parameters are the capabilities of the participant's Contact (RFC 3840)."""
-    element = _add(
-        recording,
-        "participantsessionassoc",
-        participant_id=texts.participants[party.side],
-        session_id=texts.session,
-    )
     answered = call.answered if party.side is Side.CALLEE else None
     joined = next(time for time in (party.joined, answered, call.started) if time is not None)
-    _add_times(element, joined, party.left if party.left is not None else _stop(call), _ASSOCIATION)
-    for name, value in party.contact_params:
-        _add(element, "param", pname=name, pval=value)
+    times = _times(joined, party.left if party.left is not None else _stop(call))
+    params = [leaf("    ", "param", {"pname": name, "pval": value}) for name, value in party.contact_params]
+    return (
+        f'  <participantsessionassoc participant_id="{texts.participants[party.side]}" session_id="{texts.session}">\n'
+        f"{times}{''.join(params)}  </participantsessionassoc>\n"
+    )
 
 
-def _add_participant_streams(
-    recording: Element, side: Side, streams: Sequence[StreamReport], stream_ids: Iterable[str], texts: Texts
-) -> None:
+def _participant_streams(side: Side, streams: Iterable[tuple[StreamReport, str]], texts: Texts) -> str:
     """RFC 7865, section 6.8: each participant sends its own streams and receives the other's."""
-    placed = [(stream, stream_id) for stream, stream_id in zip(streams, stream_ids, strict=True) if stream.side]
+    placed = [(stream, stream_id) for stream, stream_id in streams if stream.side]
     if not placed:
-        return
-    element = _add(recording, "participantstreamassoc", participant_id=texts.participants[side])
-    for name, owner in (("send", side), ("recv", side.other)):
-        for stream, stream_id in placed:
-            if stream.side is owner:
-                _add(element, name, stream_id)
-    begin, end = min(s.started for s, _ in placed), max(s.ended for s, _ in placed)
-    _add_times(element, begin, end, _ASSOCIATION)
+        return ""
+    lines = [
+        f"    <{name}>{stream_id}</{name}>\n"
+        for name, owner in (("send", side), ("recv", side.other))
+        for stream, stream_id in placed
+        if stream.side is owner
+    ]
+    times = _times(min(s.started for s, _ in placed), max(s.ended for s, _ in placed))
+    return (
+        f'  <participantstreamassoc participant_id="{texts.participants[side]}">\n{"".join(lines)}{times}'
+        "  </participantstreamassoc>\n"
+    )

@@ -4,7 +4,6 @@ In: strings from untrusted messages. Out: strings that XML 1.0 and xs:anyURI all
 """
 
 import re
-from functools import lru_cache
 from urllib.parse import quote
 
 ANONYMOUS = "sip:anonymous@anonymous.invalid"
@@ -14,6 +13,8 @@ _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _BARE_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 _UNDECODABLE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_USUAL = re.compile(r"(?:sips?|tel):[A-Za-z0-9+._~:;=@-]+").fullmatch
+"""Nearly all addresses: nothing in them needs care."""
 _URI_CHARACTERS = "%:/?@!$&'()*+,;="
 """What RFC 3986 lets stand besides letters, digits and -._~ outside of an authority; a # would begin a fragment."""
 
@@ -25,13 +26,14 @@ def xml_text(text: str) -> str:
     return _NOT_XML.sub("\ufffd", text)
 
 
-@lru_cache(maxsize=4096)
 def aor_uri(heard: str) -> str:
     """A valid xs:anyURI for an address of record as heard.
 
     What a URI cannot hold is percent-encoded: blanks, letters beyond ASCII, the # of service codes, the brackets of an
     IPv6 host (which XML Schema allows after // only). A number or host without a scheme gets `sip:`.
     """
+    if _USUAL(heard):
+        return heard
     text = heard.strip().removeprefix("<").removesuffix(">").strip()
     if not text:
         return ANONYMOUS
