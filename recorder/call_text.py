@@ -9,6 +9,7 @@ from typing import Any
 
 from recorder.console import duration, printable
 from recorder.document import CallDocument, PartyEntry, StreamEntry
+from recorder.legal_hold import Hold
 
 
 def describe_call(document: CallDocument, directory: str) -> Iterator[str]:
@@ -21,6 +22,11 @@ def explain_call(trace: Mapping[str, Any]) -> Iterator[str]:
     """A trace as `catalogue_query.traced` gives it."""
     for line in _explained(trace):
         yield printable(line)
+
+
+def describe_hold(hold: Hold) -> str:
+    """A legal hold."""
+    return printable(f"  held       since {hold.at} by {hold.by}: {hold.reason}")
 
 
 def _described(document: CallDocument, directory: str) -> Iterator[str]:
@@ -54,6 +60,8 @@ def _described(document: CallDocument, directory: str) -> Iterator[str]:
         yield f"  capture    {capture.file}, frames {capture.first_packet} to {capture.last_packet}"
     for warning in document.warnings:
         yield f"  warning    {warning.code}: {warning.text}"
+    if document.tags:
+        yield f"  tags       {' '.join(document.tags)}"
     yield f"  directory  {directory}"
 
 

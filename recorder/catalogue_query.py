@@ -20,7 +20,10 @@ from sqlalchemy import (
     TableClause,
     Text,
     column,
+    delete,
     func,
+    insert,
+    literal,
     or_,
     select,
     table,
@@ -41,6 +44,7 @@ def _queried(described: tables.Table) -> TableClause:
 
 
 recordings, traces = _queried(tables.recordings), _queried(tables.traces)
+_held = table("held", column("id", Text()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +61,16 @@ class Filter:
     shortest: float | None = None
     """Seconds of duration."""
     longest: float | None = None
+    tags: tuple[str, ...] = ()
+    """Has any of these."""
+    held: frozenset[str] | None = None
+    """Is one of these, by id: those on legal hold."""
 
 
 def find(connection: Connection, wanted: Filter) -> Iterator[RowMapping]:
     """Rows of `recordings`, by start, then id. Bounded memory."""
+    if wanted.held is not None:
+        _enter_held(connection, wanted.held)
     return _stream(connection, select(recordings).where(*_conditions(wanted)).order_by("started", "id"))
 
 
@@ -100,6 +110,24 @@ def _conditions(wanted: Filter) -> Iterator[ColumnElement[bool]]:
         yield recordings.c.duration_s >= wanted.shortest
     if wanted.longest is not None:
         yield recordings.c.duration_s <= wanted.longest
+    if wanted.tags:
+        spaced = literal(" ") + recordings.c.tags + literal(" ")
+        yield or_(*(spaced.contains(f" {tag} ", autoescape=True) for tag in wanted.tags))
+    if wanted.held is not None:
+        yield recordings.c.id.in_(select(_held.c.id))
+
+
+def any_tags(connection: Connection) -> bool:
+    """Whether any recording has a tag."""
+    return connection.execute(select(recordings.c.id).where(recordings.c.tags > "").limit(1)).first() is not None
+
+
+def _enter_held(connection: Connection, identifiers: frozenset[str]) -> None:
+    """Put ids into a table of this connection alone: they may be more than a statement can name."""
+    connection.exec_driver_sql("CREATE TEMPORARY TABLE IF NOT EXISTS held (id TEXT PRIMARY KEY)")
+    connection.execute(delete(_held))
+    if identifiers:
+        connection.execute(insert(_held), [{"id": identifier} for identifier in sorted(identifiers)])
 
 
 def _number(number: str) -> ColumnElement[bool]:

@@ -23,8 +23,7 @@ _CLUSTER = 4096
 
 def open_for_upkeep(path: Path) -> sqlite3.Connection:
     """The catalogue at `path`, to be changed in place. Raises CatalogueError."""
-    if not path.is_file():
-        raise CatalogueError(f"{path}: there is no catalogue; give the directory that recordings were written to")
+    require(path)
     version = version_of(path)
     with telling(path, "write"):
         connection = connect(path, "rw")
@@ -36,6 +35,7 @@ def open_for_upkeep(path: Path) -> sqlite3.Connection:
 
 def open_to_rehearse(path: Path) -> sqlite3.Connection:
     """The catalogue at `path` as retention needs it, in a copy that may be measured: the file stays as it is."""
+    require(path)
     connection = readable(path)
     with telling(path, "read"):
         connection.execute(f"CREATE TEMP TABLE rehearsed AS SELECT {_KEPT}, call_id, directory FROM recordings")
@@ -53,7 +53,7 @@ def measure(out: Path, catalogue: sqlite3.Connection, most: int = sys.maxsize) -
     while found < most and (rows := catalogue.execute(_UNMEASURED, (*last, BATCH)).fetchall()):
         last = rows[-1][:3]
         sizes = [(octets_on_disk(out, directory), identifier) for _, _, identifier, directory in rows]
-        catalogue.execute("BEGIN IMMEDIATE")
+        catalogue.execute("BEGIN")
         catalogue.executemany("UPDATE recordings SET octets = ? WHERE id = ? AND octets IS NULL", sizes)
         catalogue.execute("COMMIT")
         found += len(rows)
@@ -103,6 +103,12 @@ def remove_traces(catalogue: sqlite3.Connection, before: str) -> int:
         removed += count
         if count < BATCH:
             return removed
+
+
+def require(path: Path) -> None:
+    """Raises CatalogueError where there is no catalogue at `path`."""
+    if not path.is_file():
+        raise CatalogueError(f"{path}: there is no catalogue; give the directory that recordings stand in")
 
 
 def _bring_up(connection: sqlite3.Connection, version: int) -> None:

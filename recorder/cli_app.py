@@ -8,6 +8,7 @@ import typer
 from recorder.cli_calls import calls
 from recorder.cli_capture import capture_command
 from recorder.cli_replay import replay_command
+from recorder.cli_retention import expire_command, hold_command, release_command
 from recorder.doctor import doctor_command
 
 app = typer.Typer(
@@ -19,6 +20,9 @@ app = typer.Typer(
 )
 app.command("replay")(replay_command)
 app.command("capture")(capture_command)
+calls.command("hold")(hold_command)
+calls.command("release")(release_command)
+calls.command("expire")(expire_command)
 app.add_typer(calls, name="calls")
 app.command("doctor")(doctor_command)
 

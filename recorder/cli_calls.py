@@ -1,13 +1,15 @@
 """`spanrec calls`: what a store holds.
 
-In: a store and what is asked of it. Out: tables and documents on stdout, copies of recordings. Never changes the store.
+In: a store and what is asked of it. Out: tables and documents on stdout, copies of recordings. Never changes the store;
+the commands that do stand in `cli_retention`.
 """
 
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -20,8 +22,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from recorder.catalogue_query import Filter
+    from recorder.console import TableColumn
 
-calls = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look into a store: list, show, export, explain.")
+calls = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Look into a store: list, show, export, explain. Keep its recordings: hold, release, expire.",
+)
 
 Store = Annotated[
     Path,
@@ -44,6 +51,8 @@ Shortest = Annotated[
     float | None, typer.Option("--min-duration", metavar="SECONDS", help="At least this many seconds.")
 ]
 Longest = Annotated[float | None, typer.Option("--max-duration", metavar="SECONDS", help="At most this many seconds.")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="Tagged so by the recording policy.")]
+Held = Annotated[bool, typer.Option("--held", help="On legal hold.")]
 
 
 @calls.command("list")
@@ -55,20 +64,23 @@ def list_command(
     state: States = None,
     shortest: Shortest = None,
     longest: Longest = None,
+    tag: Tags = None,
+    held: Held = False,
     as_json: AsJson = False,
 ) -> None:
     """List recordings, oldest first."""
     from recorder.catalogue_query import find
     from recorder.console import print_table
+    from recorder.legal_hold import holds
     from recorder.reporting import write_documents
 
-    wanted = filters(number, since, until, state, shortest, longest)
+    wanted = filters(number, since, until, state, shortest, longest, tag, holds(out) if held else None)
     with opened(out) as catalogue:
         if as_json:
             write_documents(_documents(out, find(catalogue, wanted)), {})
         else:
             colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-            print_table(lambda: find(catalogue, wanted), colour=colour)
+            print_table(lambda: find(catalogue, wanted), _columns(out, catalogue), colour)
 
 
 @calls.command("show")
@@ -78,18 +90,23 @@ def show_command(
     as_json: AsJson = False,
 ) -> None:
     """Show all that is known of a call."""
-    from recorder.call_text import describe_call
+    from recorder.call_text import describe_call, describe_hold
     from recorder.document import parse
+    from recorder.legal_hold import holds
     from recorder.reporting import write_documents
 
     with opened(out) as catalogue:
-        rows = _named(catalogue, name)
+        rows = named_rows(catalogue, name)
+    standing = holds(out)
+    held = [standing[row["id"]] for row in rows if row["id"] in standing]
     if as_json:
-        write_documents(_documents(out, rows), {})
+        write_documents(_documents(out, rows), {"holds": [asdict(hold) for hold in held]} if held else {})
         return
     for row, path in zip(rows, _documents(out, rows), strict=True):
         for line in describe_call(parse(path.read_bytes()), row["directory"]):
             print(line)
+        if row["id"] in standing:
+            print(describe_hold(standing[row["id"]]))
 
 
 @calls.command("export")
@@ -108,17 +125,23 @@ def export_command(
     state: States = None,
     shortest: Shortest = None,
     longest: Longest = None,
+    tag: Tags = None,
+    held: Held = False,
 ) -> None:
     """Copy recordings with their SHA-256 digests, which `sha256sum -c SHA256SUMS` checks."""
     from recorder.catalogue_query import find
     from recorder.console import note
     from recorder.export import export
+    from recorder.legal_hold import holds
 
     with opened(out) as catalogue:
         rows = (
-            [row for name in names for row in _named(catalogue, name)]
+            [row for name in names for row in named_rows(catalogue, name)]
             if names
-            else find(catalogue, filters(number, since, until, state, shortest, longest))
+            else find(
+                catalogue,
+                filters(number, since, until, state, shortest, longest, tag, holds(out) if held else None),
+            )
         )
         report = export(out, (row["directory"] for row in rows), destination)
     for sentence in report.altered:
@@ -169,6 +192,8 @@ def filters(
     states: Sequence[str] | None,
     shortest: float | None,
     longest: float | None,
+    tags: Sequence[str] | None = None,
+    held: Collection[str] | None = None,
 ) -> "Filter":
     """Criteria as given, checked."""
     from recorder.catalogue_query import Filter
@@ -184,10 +209,13 @@ def filters(
         until=None if until is None else format_time(parse_time(until, "--to")),
         shortest=shortest,
         longest=longest,
+        tags=tuple(tags or ()),
+        held=None if held is None else frozenset(held),
     )
 
 
-def _named(catalogue: "Connection", name: str) -> Sequence[Mapping[Any, Any]]:
+def named_rows(catalogue: "Connection", name: str) -> Sequence[Mapping[Any, Any]]:
+    """The recordings that `name` means. Raises SpanrecError where there is none."""
     from recorder.catalogue_query import named, traced
 
     rows = named(catalogue, name)
@@ -196,6 +224,19 @@ def _named(catalogue: "Connection", name: str) -> Sequence[Mapping[Any, Any]]:
     if traced(catalogue, name):
         raise SpanrecError(f"{name}: was seen, but not recorded; `spanrec calls explain` tells why")
     raise SpanrecError(f"{name}: no recording has this Call-ID or id")
+
+
+def _columns(out: Path, catalogue: "Connection") -> "tuple[TableColumn, ...]":
+    """Columns of the table; those of tags and holds only in a store that has any."""
+    from recorder.catalogue_query import any_tags
+    from recorder.console import CALLS, TableColumn
+    from recorder.legal_hold import holds
+
+    standing = holds(out)
+    more = [TableColumn("tags", lambda row: row["tags"])] if any_tags(catalogue) else []
+    if standing:
+        more.append(TableColumn("held", lambda row: "held" if row["id"] in standing else ""))
+    return (*CALLS[:-1], *more, CALLS[-1])
 
 
 def _documents(out: Path, rows: Iterator[Any] | Sequence[Any]) -> Iterator[Path]:
