@@ -12,7 +12,7 @@ WORKERS ?= 2
 FUZZ_SECONDS ?= 60
 PACKAGES := capture decoders recorder
 
-.PHONY: help setup system demo test lint fuzz bench schema clean
+.PHONY: help setup system demo test lint fuzz bench schema install clean
 
 help: ## Say what there is to make
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -52,6 +52,9 @@ bench: $(READY) ## Measure against other programs
 
 schema: $(READY) ## Write docs/call.schema.json anew
 	$(BIN)/python -c 'import json; from recorder.document import schema; print(json.dumps(schema(), indent=2))' > docs/call.schema.json
+
+install: ## Install the live service as root; PREFIX, DESTDIR, PYTHON
+	PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" PYTHON="$(if $(filter-out file,$(origin PYTHON)),$(PYTHON))" packaging/install
 
 clean: ## Remove what was made
 	rm -rf build dist out $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
