@@ -7,7 +7,9 @@ that a crash undoes whole. Catalogues of older versions become ones of today. Ne
 import os
 import sqlite3
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from recorder.catalogue import CatalogueError, connect, readable, telling, version_of
@@ -19,6 +21,7 @@ BATCH = 500
 _BLOCK = 512
 """Octets of `st_blocks` (POSIX)."""
 _CLUSTER = 4096
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def open_for_upkeep(path: Path) -> sqlite3.Connection:
@@ -31,6 +34,15 @@ def open_for_upkeep(path: Path) -> sqlite3.Connection:
         if version < VERSION:
             _bring_up(connection, version)
     return connection
+
+
+def newest_recording(path: Path) -> int | None:
+    """When the newest recording of the catalogue at `path` began, ns; None where there is none."""
+    if not path.is_file():
+        return None
+    with closing(readable(path)) as connection:
+        (started,) = connection.execute("SELECT max(started) FROM recordings").fetchone()
+    return None if started is None else (datetime.fromisoformat(started) - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
 def open_to_rehearse(path: Path) -> sqlite3.Connection:
@@ -53,9 +65,8 @@ def measure(out: Path, catalogue: sqlite3.Connection, most: int = sys.maxsize) -
     while found < most and (rows := catalogue.execute(_UNMEASURED, (*last, BATCH)).fetchall()):
         last = rows[-1][:3]
         sizes = [(octets_on_disk(out, directory), identifier) for _, _, identifier, directory in rows]
-        catalogue.execute("BEGIN")
-        catalogue.executemany("UPDATE recordings SET octets = ? WHERE id = ? AND octets IS NULL", sizes)
-        catalogue.execute("COMMIT")
+        with transaction(catalogue):
+            catalogue.executemany("UPDATE recordings SET octets = ? WHERE id = ? AND octets IS NULL", sizes)
         found += len(rows)
     return found
 
@@ -75,6 +86,19 @@ def octets_on_disk(out: Path, directory: str) -> int:
     return total
 
 
+@contextmanager
+def transaction(catalogue: sqlite3.Connection) -> Iterator[None]:
+    """All of what is done within, or nothing."""
+    catalogue.execute("BEGIN")
+    try:
+        yield
+        catalogue.execute("COMMIT")
+    except BaseException:
+        if catalogue.in_transaction:
+            catalogue.execute("ROLLBACK")
+        raise
+
+
 def has_row(catalogue: sqlite3.Connection, identifier: str, directory: str) -> bool:
     """Whether the catalogue has the recording in this directory."""
     found = catalogue.execute("SELECT 1 FROM recordings WHERE id = ? AND directory = ?", (identifier, directory))
@@ -84,22 +108,20 @@ def has_row(catalogue: sqlite3.Connection, identifier: str, directory: str) -> b
 def remove_rows(catalogue: sqlite3.Connection, rows: Iterable[tuple[str, str]]) -> None:
     """Remove recordings, by id and directory, with their traces. One that stands elsewhere by now stays."""
     chosen = list(rows)
-    catalogue.execute("BEGIN IMMEDIATE")
-    catalogue.executemany("DELETE FROM recordings WHERE id = ? AND directory = ?", chosen)
-    catalogue.executemany(
-        "DELETE FROM traces WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM recordings WHERE recordings.id = ?1)",
-        [(identifier,) for identifier, _ in chosen],
-    )
-    catalogue.execute("COMMIT")
+    with transaction(catalogue):
+        catalogue.executemany("DELETE FROM recordings WHERE id = ? AND directory = ?", chosen)
+        catalogue.executemany(
+            "DELETE FROM traces WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM recordings WHERE recordings.id = ?1)",
+            [(identifier,) for identifier, _ in chosen],
+        )
 
 
 def remove_traces(catalogue: sqlite3.Connection, before: str) -> int:
     """Remove the traces of calls that are not recorded and began before a time. Returns how many."""
     removed = 0
     while True:
-        catalogue.execute("BEGIN IMMEDIATE")
-        count = catalogue.execute(_OLD_TRACES, (before, BATCH)).rowcount
-        catalogue.execute("COMMIT")
+        with transaction(catalogue):
+            count = catalogue.execute(_OLD_TRACES, (before, BATCH)).rowcount
         removed += count
         if count < BATCH:
             return removed
@@ -113,15 +135,14 @@ def require(path: Path) -> None:
 
 def _bring_up(connection: sqlite3.Connection, version: int) -> None:
     """Make the tables those of today."""
-    connection.execute("BEGIN IMMEDIATE")
-    for table in ORDERED:
-        for name, kind in table.columns:
-            if ADDED.get((table.name, name), (1,))[0] > version:
-                connection.execute(f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}")
-        for index, of in table.indexes:
-            connection.execute(f"CREATE INDEX IF NOT EXISTS {index} ON {table.name} ({of})")
-    connection.execute(f"PRAGMA user_version = {VERSION}")
-    connection.execute("COMMIT")
+    with transaction(connection):
+        for table in ORDERED:
+            for name, kind in table.columns:
+                if ADDED.get((table.name, name), (1,))[0] > version:
+                    connection.execute(f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}")
+            for index, of in table.indexes:
+                connection.execute(f"CREATE INDEX IF NOT EXISTS {index} ON {table.name} ({of})")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 _KEPT = "tags, started, id, octets"

@@ -8,6 +8,7 @@ policy again on SIGHUP, and has given up its privileges before it looks at a pac
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,7 @@ from recorder.replay_types import AudioFormat
 
 if TYPE_CHECKING:
     from capture.live import LiveSource
+    from recorder.live_catalogue import LiveCatalogue
     from recorder.log import ServiceLog
     from recorder.service import CaptureService
 
@@ -149,24 +151,48 @@ def _service(
     marks: tuple[str, str],
     log: "ServiceLog",
 ) -> "CaptureService":
-    """The service, with the policy of the settings file where there is one."""
+    """The service, with policy and retention of the settings file where there is one."""
     from recorder import settings
+    from recorder.catalogue import FILE
+    from recorder.catalogue_upkeep import newest_recording
+    from recorder.cautious_clock import CautiousClock
     from recorder.disk_guard import DiskGuard
-    from recorder.policy import Policy, PolicyHolder
+    from recorder.policy import PolicyHolder
     from recorder.policy_file import load_policy
+    from recorder.retention_rules import load_retention
+    from recorder.retention_run import RetentionRun
     from recorder.service import CaptureService, ServiceOptions
 
     path = settings.file_of(Path.cwd(), os.environ)
-    policy = load_policy(settings.read(path), path) if path.exists() else Policy()
+    found = settings.load(Path.cwd(), os.environ)
+    holder = PolicyHolder(
+        load_policy(found, path), lambda text: log.logger.warning("settings", text=text), load_retention(found, path)
+    )
+
+    def note(text: str) -> None:
+        log.logger.warning("retention", text=text)
+
+    clock = CautiousClock(newest_recording(out / FILE), note)
+    retention = RetentionRun(
+        out=out,
+        retention=lambda: holder.retention,
+        clock=lambda: clock.read(time.time_ns(), time.monotonic_ns()),
+        announce=lambda deleted: log.logger.info("recording-deleted", **deleted.fields()),
+        note=note,
+    )
+
+    def upkeep(catalogue: "LiveCatalogue") -> None:
+        retention(catalogue.connection)
+
     options = ServiceOptions(
         out=out,
         form=audio_format.value,
         mono=mono,
         workers=workers or len(os.sched_getaffinity(0)),
         disk_low=DiskGuard(*marks).low,
+        upkeep=upkeep,
         settings=path,
     )
-    holder = PolicyHolder(policy, lambda text: log.logger.warning("settings", text=text))
     return CaptureService(options, holder, log)
 
 

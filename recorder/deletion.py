@@ -52,6 +52,16 @@ class Deleted:
     found: bool
     """False where the recording was gone already, and only its row was left."""
 
+    def fields(self) -> dict[str, object]:
+        """The same for a log of events, with the names that it uses."""
+        return {
+            "call": self.id,
+            "call_id": self.call_id,
+            "started": self.started,
+            "octets": self.octets,
+            "text": f"{self.rule}: {self.reason}",
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class _Intended:

@@ -9,8 +9,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from sqlite3 import Connection
+from sqlite3 import Connection, Error
 
+from recorder.catalogue import FILE, CatalogueError
 from recorder.catalogue_upkeep import measure, remove_traces
 from recorder.deletion import Deleted, carry_out, complete
 from recorder.document import format_time
@@ -40,7 +41,7 @@ class RetentionRun:
     retention: Callable[[], Retention]
     """The terms in force."""
     clock: Callable[[], int]
-    """Now, ns since the epoch."""
+    """Now, ns since the epoch: for a service, `CautiousClock.read`."""
     announce: Callable[[Deleted], None]
     """Told of each recording that was deleted."""
     note: Callable[[str], None]
@@ -48,7 +49,13 @@ class RetentionRun:
     _said: frozenset[str] = frozenset()
 
     def __call__(self, catalogue: Connection) -> int:
-        """Do a piece of work. Returns how many recordings were deleted. Raises SpanrecError."""
+        """Do a piece of work. Returns how many recordings were deleted. Raises SpanrecError, OSError."""
+        try:
+            return self._work(catalogue)
+        except Error as error:
+            raise CatalogueError(f"{self.out / FILE}: cannot write the catalogue: {error}") from error
+
+    def _work(self, catalogue: Connection) -> int:
         self._make_way()
         retention, now = self.retention(), self.clock()
         complete(self.out, catalogue, self.announce)

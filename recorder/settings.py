@@ -29,8 +29,28 @@ _REPLAY: dict[str, type] = {
 }
 KEYS: dict[str, type] = {"out": str, **_REPLAY}
 """Every setting and its kind. Each is an option of `spanrec replay`; `out` is the store of `spanrec calls` too."""
-CAPTURE: dict[str, type] = {"stop_at": str, "resume_at": str}
+CAPTURE: dict[str, type] = {
+    "interface": list,
+    "hep": str,
+    "hep_key_file": str,
+    "filter": str,
+    "promiscuous": bool,
+    "ring_size": int,
+    "sockets": int,
+    "format": str,
+    "mono": bool,
+    "workers": int,
+    "stop_at": str,
+    "resume_at": str,
+    "listen": str,
+    "token_file": str,
+    "socket": str,
+    "user": str,
+    "sandbox": bool,
+}
 """Settings of the table `[capture]`, likewise. Each is an option of `spanrec capture`."""
+_PARAMETERS = {"format": "audio_format", "filter": "filter_"}
+"""Options whose names in Python are others."""
 TABLES = ("capture", "policy", "retention", "rule")
 CALLS = ("list", "show", "export", "explain", "hold", "release", "expire")
 
@@ -75,10 +95,8 @@ def read(path: Path) -> dict[str, Any]:
 def defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as the default values of each command's options."""
     out = {"out": values["out"]} if "out" in values else {}
-    replay = {key: value for key, value in values.items() if key in KEYS}
-    if "format" in replay:
-        replay["audio_format"] = replay.pop("format")
-    capture = {**out, **values.get("capture", {})}
+    replay = {_PARAMETERS.get(key, key): value for key, value in values.items() if key in KEYS}
+    capture = {_PARAMETERS.get(key, key): value for key, value in {**out, **values.get("capture", {})}.items()}
     return {"replay": replay, "capture": capture, "calls": dict.fromkeys(CALLS, out)}
 
 

@@ -9,6 +9,7 @@ from recorder.catalogue import FILE, CatalogueError, open_catalogue
 from recorder.catalogue_query import Filter, find
 from recorder.catalogue_upkeep import (
     measure,
+    newest_recording,
     octets_on_disk,
     open_for_upkeep,
     open_to_rehearse,
@@ -101,6 +102,13 @@ def test_a_rehearsal_leaves_the_catalogue_as_it_is(out):
         assert rehearsed.execute("SELECT min(octets) FROM recordings").fetchone()[0] > 0
         rehearsed.close()
         assert (out / FILE).read_bytes() == before
+
+
+def test_the_newest_recording_is_known_by_its_start(out, tmp_path):
+    assert newest_recording(out / FILE) == (START + 4 * SECOND) // 1000 * 1000
+    assert newest_recording(tmp_path / "none") is None
+    fill(tmp_path / "empty", [])
+    assert newest_recording(tmp_path / "empty" / FILE) is None
 
 
 def test_what_is_no_catalogue_is_said(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recorder.amounts import Age, Amount
-from recorder.catalogue import FILE
+from recorder.catalogue import FILE, CatalogueError
 from recorder.catalogue_upkeep import open_for_upkeep
 from recorder.deletion import LOG
 from recorder.legal_hold import HoldError
@@ -100,6 +100,18 @@ def test_where_the_holds_cannot_be_read_nothing_is_deleted(out):
     with pytest.raises(HoldError, match="until then nothing is deleted"):
         service.upkeep()
     assert service.rows("recordings") == 5
+
+
+def test_a_catalogue_that_refuses_is_left_as_it_was(out):
+    service = Service(out, Retention(Terms(max_size=0)))
+    catalogue = open_for_upkeep(out / FILE)
+    catalogue.execute("PRAGMA query_only = ON")
+    with pytest.raises(CatalogueError, match="cannot write the catalogue"):
+        service.run(catalogue)
+    assert not catalogue.in_transaction
+    catalogue.close()
+    assert service.rows("recordings") == 5
+    assert service.upkeep() == 5
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from recorder.settings import FILE, KEYS, SettingsError, defaults, load
+from recorder.settings import CAPTURE, FILE, KEYS, SettingsError, defaults, load
 
 
 def test_without_a_file_there_are_no_settings(tmp_path):
@@ -44,12 +44,13 @@ def test_the_environment_may_name_another_file(tmp_path):
 
 def test_the_tables_of_the_service_stand_beside_the_options(tmp_path):
     (tmp_path / FILE).write_text(
-        'out = "calls"\n[capture]\nstop_at = "2%"\n[retention]\nkeep = "90d"\n[retention.tags.sales]\nkeep = "7y"\n'
+        'out = "calls"\n[capture]\ninterface = ["eth1"]\nfilter = "udp"\n'
+        '[retention]\nkeep = "90d"\n[retention.tags.sales]\nkeep = "7y"\n'
         '[policy]\nlocal = "10.0.0.0/8"\n[[rule]]\nnumber = "112"\naction = "skip"\n'
     )
     values = load(tmp_path, {})
     found = defaults(values)
-    assert found["capture"] == {"out": "calls", "stop_at": "2%"}
+    assert found["capture"] == {"out": "calls", "interface": ["eth1"], "filter_": "udp"}
     assert found["replay"] == found["calls"]["expire"] == {"out": "calls"}
     assert values["rule"][0]["number"] == "112"
 
@@ -58,8 +59,10 @@ def test_the_tables_of_the_service_stand_beside_the_options(tmp_path):
     ("content", "says"),
     [
         ("capture = 3", r"capture must be a table: write \[capture\]"),
-        ("[capture]\nstopp_at = '2%'", "unknown setting 'stopp_at'; known are resume_at, stop_at"),
+        ("[capture]\nstopp_at = '2%'", "unknown setting 'stopp_at'; known are filter, .*stop_at"),
         ("[capture]\nstop_at = 2", "stop_at must be a string, not 2"),
+        ("[capture]\ninterface = 'eth1'", "interface must be a list of strings, not 'eth1'"),
+        ("[capture]\ninterface = [1]", "interface must be a list of strings"),
         ("[policy]\nlocal = 3", r"spanrec\.toml: \[policy\]: local"),
         ("[[rule]]\naction = 'no'", r"spanrec\.toml: rule 1: action"),
         ("[retention]\nkepp = '90d'", r"spanrec\.toml: retention: unknown setting 'kepp'"),
@@ -75,8 +78,10 @@ def test_the_tables_are_checked_as_soon_as_they_are_read(tmp_path, content, says
 def test_every_setting_is_an_option():
     import inspect
 
+    from recorder.cli_capture import capture_command
     from recorder.cli_replay import replay_command
 
-    options = set(inspect.signature(replay_command).parameters)
-    assert set(KEYS) - {"format"} <= options
-    assert "audio_format" in options
+    replay = set(inspect.signature(replay_command).parameters)
+    assert set(defaults(dict.fromkeys(KEYS))["replay"]) <= replay
+    capture = set(inspect.signature(capture_command).parameters)
+    assert set(defaults({"capture": dict.fromkeys(CAPTURE)})["capture"]) <= capture
