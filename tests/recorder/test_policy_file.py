@@ -1,5 +1,6 @@
 """The recording policy in the settings."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import pytest
 
 from recorder.call_facts import CallFacts, heard
 from recorder.policy import Action, Policy
-from recorder.policy_file import load_policy
-from recorder.settings import SettingsError
+from recorder.policy_file import _CONDITIONS, _DOING, _POLICY, load_policy
+from recorder.retention_rules import _TERMS, load_retention
+from recorder.settings import SettingsError, read
 from tests.calls import START, endpoint
 
 PATH = Path("/etc/spanrec.toml")
@@ -120,3 +122,21 @@ def test_nothing_said_is_record_everything():
 def test_what_is_wrong_names_file_rule_and_key(text, says):
     with pytest.raises(SettingsError, match=says):
         load(text)
+
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "policy.md"
+
+
+def test_the_example_of_the_document_is_a_policy(tmp_path):
+    (example,) = re.findall(r"```toml\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    path = tmp_path / "spanrec.toml"
+    path.write_text(example)
+    found = load_policy(read(path), path)
+    assert [rule.decision.rule for rule in found.rules][1] == "rule 2 (works council)"
+    assert load_retention(read(path), path).tags.keys() == {"emergency", "sample"}
+
+
+def test_the_document_tells_of_every_key():
+    text = DOCUMENT.read_text()
+    for key in (*_CONDITIONS, *_DOING, *_POLICY, *_TERMS, "min_free"):
+        assert f"`{key}`" in text, key
