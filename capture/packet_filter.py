@@ -14,6 +14,7 @@ import re
 import socket
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from capture.interface import LINK_ETHERNET, LINK_SLL2
@@ -76,7 +77,8 @@ def attach(to: socket.socket, instructions: Sequence[Instruction]) -> None:
 
 def detach(from_: socket.socket) -> None:
     """Let everything pass from now on."""
-    from_.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+    with suppress(FileNotFoundError):  # there was none
+        from_.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 
 def default_expression(without_tcp: Sequence[int] = ()) -> str:

@@ -32,6 +32,7 @@ __all__ = ["RingOptions", "RingSource"]
 
 _LOOK = 1.0
 """Seconds between two looks at the interfaces and at the kernel's counters."""
+_LARGEST_RING = (1 << 32) - (1 << 24)
 _SLACK = 0.01
 """Seconds that a block's timer may be late."""
 
@@ -235,6 +236,8 @@ def _check(interfaces: Sequence[str], options: RingOptions) -> None:
     size = options.block_size
     if size < mmap.PAGESIZE or size & (size - 1):
         raise LiveCaptureError(f"A block of {size} octets: it must be a power of two and at least {mmap.PAGESIZE}.")
+    if options.ring_size // max(options.sockets, 1) > _LARGEST_RING:
+        raise LiveCaptureError(f"A ring of {options.ring_size >> 20} MiB: the kernel makes none above 4 GiB.")
     if options.sockets < 1 or options.batch_rows < size // SMALLEST_FRAME:
         raise LiveCaptureError(
             f"A batch must have room for a block: at least {size // SMALLEST_FRAME} rows, and an interface one socket."

@@ -162,7 +162,7 @@ class RingPort:
         for each in self.sockets:
             if self.is_loopback or not self._options.outgoing:
                 each.ignore_outgoing()
-            each.bind("" if self.name == ANY else self.name)
+            each.bind(index)
             if len(self.sockets) > 1:
                 group = each.join(group)
         for each in self.sockets:

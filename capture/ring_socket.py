@@ -5,7 +5,9 @@ Only making one needs a capability (CAP_NET_RAW): binding it, again and to anoth
 filter and the counts do not. A socket that is bound stays so when its interface goes down and comes up again.
 """
 
+import ctypes
 import errno
+import os
 import socket
 import struct
 from collections.abc import Sequence
@@ -89,12 +91,16 @@ class RingSocket:
         """The descriptor: readable when a block is ready."""
         return self.socket.fileno()
 
-    def bind(self, name: str) -> None:
-        """Listen to an interface, to all where `name` is empty. May be called again, unless the socket joined others.
+    def bind(self, index: int) -> None:
+        """Listen to an interface, to all where `index` is 0. May be called again, unless the socket joined others.
 
         Raises OSError. An interface that is down is bound to all the same, and gives packets once it is up.
         """
-        self.socket.bind((name, _EVERY_PROTOCOL))
+        # Python's own bind looks a name up, and there is none for all.
+        address = struct.pack("=HHiHBB8s", socket.AF_PACKET, socket.htons(_EVERY_PROTOCOL), index, 0, 0, 0, b"")
+        if ctypes.CDLL(None, use_errno=True).bind(self.fileno(), address, len(address)) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
 
     def let_through(self, instructions: Sequence[Instruction]) -> None:
         """Let frames in that the filter takes; all where there are no instructions."""
