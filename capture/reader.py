@@ -44,14 +44,22 @@ class CaptureFile:
 class FileReader:
     """Reads one capture, of which it keeps the account in `file`."""
 
-    def __init__(self, file: CaptureFile, path: Path | None, *, hashed: bool, peeking: bool = False) -> None:
-        """`peeking` readers want the first packets only and so read little ahead."""
+    def __init__(
+        self,
+        file: CaptureFile,
+        path: Path | None,
+        *,
+        hashed: bool,
+        peeking: bool = False,
+        source: Input | None = None,
+    ) -> None:
+        """`peeking` readers want the first packets only and so read little ahead; `source` takes the path's place."""
         self.file = file
         self._path = path
         self._hashed = hashed
         self._peeking = peeking
         self._log = DamageLog()
-        self._input: Input | None = None
+        self._input = source
         self._records: RecordReader | None = None
         self._done = False
 
@@ -67,6 +75,8 @@ class FileReader:
 
     def open(self, crowded: bool = False) -> None:
         """Open the file; `crowded` where very many are open at once, which costs speed and saves descriptors."""
+        if self._input is not None:
+            return
         chunk = SMALL_CHUNK if crowded or self._peeking else CHUNK
         try:
             self._input = open_input(self._path, hashed=self._hashed, mapped=not crowded, chunk=chunk)
@@ -75,15 +85,19 @@ class FileReader:
             self._done = True
 
     def read(self, limit: int, span: int = BATCH_SPAN) -> PacketBatch | None:
-        """Next packets, at least one and at most `limit`; None when there are no more."""
+        """Next packets, at least one and at most `limit`; None when there are no more, or none yet where it grows."""
         while not self._done:
             assert self._input is not None
             batch = self._read_window(self._input, limit, span)
             if batch is None:
-                if self._input.window.final:
+                window = self._input.window
+                if window.final:
                     self.close()
-                else:
-                    self._input.extend()
+                    continue
+                before = window.base + window.end
+                self._input.extend()
+                if window.base + window.end == before and not window.final:
+                    return None
                 continue
             self._input.advance()
             if len(batch):
