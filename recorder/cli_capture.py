@@ -166,7 +166,10 @@ def _service(
     path = settings.file_of(Path.cwd(), os.environ)
     found = settings.load(Path.cwd(), os.environ)
     holder = PolicyHolder(
-        load_policy(found, path), lambda text: log.logger.warning("settings", text=text), load_retention(found, path)
+        load_policy(found, path),
+        lambda text: log.logger.warning("settings-refused", text=text),
+        load_retention(found, path),
+        lambda text: log.logger.info("settings-taken", text=text),
     )
 
     def note(text: str) -> None:

@@ -86,12 +86,18 @@ def note_decision(call: Call, decision: Decision) -> None:
 class PolicyHolder:
     """The policy and the retention in force. `reload` may run in another thread than those who ask."""
 
-    def __init__(self, policy: Policy, say: Callable[[str], None], retention: Retention | None = None) -> None:
-        """`say` takes a sentence for the log."""
+    def __init__(
+        self,
+        policy: Policy,
+        refused: Callable[[str], None],
+        retention: Retention | None = None,
+        taken: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`refused` and `taken` are told, in a sentence, of settings that were read again."""
         self.policy = policy
         """Replaced as a whole: whoever decides meanwhile does so by the old rules or by the new."""
         self.retention = retention or Retention()
-        self._say = say
+        self._refused, self._taken = refused, taken
 
     def decide(self, facts: CallFacts) -> Decision:
         """By the rules in force."""
@@ -107,8 +113,8 @@ class PolicyHolder:
             settings = read(path)
             policy, retention = load_policy(settings, path), load_retention(settings, path)
         except SpanrecError as error:
-            self._say(f"{error}; the recording policy stays as it was")
+            self._refused(f"{error}; the recording policy stays as it was")
             return False
         self.policy, self.retention = policy, retention
-        self._say(f"{path}: {len(policy.rules)} rules are in force")
+        self._taken(f"{path}: {len(policy.rules)} rules are in force")
         return True

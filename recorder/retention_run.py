@@ -59,6 +59,9 @@ class RetentionRun:
         self._make_way()
         retention, now = self.retention(), self.clock()
         complete(self.out, catalogue, self.announce)
+        if retention == Retention():
+            self._said = frozenset()
+            return 0
         measure(self.out, catalogue, MOST_MEASURED)
         planned = plan(retention, catalogue, holds(self.out), now, space_of(self.out), MOST_DELETED)
         self._say(planned)

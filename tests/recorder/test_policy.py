@@ -137,7 +137,7 @@ def test_a_refused_file_leaves_the_rules_as_they_were(tmp_path):
     path = tmp_path / "spanrec.toml"
     said: list[str] = []
     path.write_text('[[rule]]\nnumber = "alice"\naction = "skip"\n[retention]\nkeep = "1y"\n')
-    holder = PolicyHolder(Policy(), said.append)
+    holder = PolicyHolder(Policy(), said.append, taken=said.append)
     assert holder.reload(path)
     assert holder.decide(facts()).action is Action.SKIP
     for bad in (

@@ -72,6 +72,7 @@ def test_time_deletes_and_takes_traces_of_unrecorded_calls_along(out):
 def test_the_terms_in_force_count(out):
     service = Service(out, Retention())
     assert service.upkeep() == 0
+    assert not (out / RESERVE).exists()
     service.retention = Retention(Terms(max_size=0))
     assert service.upkeep() == 5
 
