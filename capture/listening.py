@@ -54,8 +54,10 @@ def format_place(address: Address, port: int) -> str:
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 
-def open_socket(address: Address, kind: socket.SocketKind, port: int, protocol: int = 0) -> socket.socket:
-    """A bound socket that never blocks; `protocol` is for raw ones. Streams listen.
+def open_socket(
+    address: Address, kind: socket.SocketKind, port: int, protocol: int = 0, buffer: int = RECEIVE_BUFFER
+) -> socket.socket:
+    """A bound socket that never blocks: raw with `protocol`, of datagrams with `buffer` octets, or a listening stream.
 
     Raises:
         LiveCaptureError: it cannot be had; the text says why and what to do.
@@ -67,12 +69,12 @@ def open_socket(address: Address, kind: socket.SocketKind, port: int, protocol: 
     except OSError as error:
         raise LiveCaptureError(_explain(place, error)) from error
     try:
-        if family == socket.AF_INET6:
+        if family == socket.AF_INET6 and kind != socket.SOCK_RAW:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         else:
-            _enlarge(opened)
+            _enlarge(opened, buffer)
         opened.setblocking(False)
         opened.bind((str(address), port))
         if kind == socket.SOCK_STREAM:
@@ -92,11 +94,11 @@ def kernel_drops(opened: socket.socket) -> int:
     return int(struct.unpack_from("=I", facts, 4 * _DROPS)[0]) if len(facts) > 4 * _DROPS else 0
 
 
-def _enlarge(opened: socket.socket) -> None:
+def _enlarge(opened: socket.socket, octets: int) -> None:
     try:
-        opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, octets)
     except OSError:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, octets)
 
 
 def _explain(place: str, error: OSError) -> str:

@@ -88,9 +88,14 @@ def default_expression(without_tcp: Sequence[int] = ()) -> str:
     return "udp or (tcp and not (" + " or ".join(f"port {port:d}" for port in without_tcp) + "))"
 
 
-def compile_filter(expression: str, link_type: int) -> Filter:
-    """Widen an expression and compile it. Raises `LiveCaptureError` where it cannot be used, with the reason."""
+def compile_filter(expression: str, link_type: int, excluded: str = "") -> Filter:
+    """Widen an expression and compile it. Raises `LiveCaptureError` where it cannot be used, with the reason.
+
+    `excluded` tells the frames that are not to pass whatever else holds, because another source takes them.
+    """
     widened = protect(expression, link_type)
+    if excluded:
+        widened = f"not ({excluded}) and ({widened})"
     instructions = compile_expression(widened, link_type)
     if link_type == LINK_SLL2:
         instructions = tuple(_without_link_header(each) for each in instructions)

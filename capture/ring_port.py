@@ -16,6 +16,9 @@ from capture.nic_clock import FAR_NS, NicClock, open_nic_clock
 from capture.packet_filter import compile_filter, default_expression
 from capture.ring_socket import RingShape, RingSocket
 
+_EVERYTHING = "greater 0"
+"""A tcpdump expression that holds for every frame."""
+
 
 @dataclass(frozen=True, slots=True)
 class RingOptions:
@@ -23,6 +26,8 @@ class RingOptions:
 
     expression: str | None = None
     """A tcpdump expression for the kernel; None: all that may carry SIP or RTP; "": everything."""
+    excluded: str = ""
+    """A tcpdump expression of what never comes, whatever else holds, because another source takes it."""
     promiscuous: bool = False
     """Frames for others too: what a mirror port sends."""
     outgoing: bool = True
@@ -134,12 +139,12 @@ class RingPort:
 
     def _compile_filter(self) -> None:
         """A filter that was asked for must be had; the one by default is left out where there is no libpcap."""
-        expression = self._options.expression
-        if expression is None and library() is None:
+        expression, excluded = self._options.expression, self._options.excluded
+        if expression is None and not excluded and library() is None:
             self._note = "There is no libpcap, so nothing is filtered in the kernel."
-        elif expression is None or expression.strip():
-            asked = default_expression() if expression is None else expression
-            self._filter = compile_filter(asked, self.framing.link_type).instructions
+        elif expression is None or expression.strip() or excluded:
+            asked = default_expression() if expression is None else expression.strip() or _EVERYTHING
+            self._filter = compile_filter(asked, self.framing.link_type, excluded).instructions
 
     def _make_sockets(self, count: int) -> list[RingSocket]:
         """Sockets with rings; none is left open where one fails."""
