@@ -104,11 +104,19 @@ def capture_command(
         sources += _open_others(hep, hep_key_file, stdin, len(sources))
         for source in sources:
             stack.callback(source.close)
+        log.logger.info("rehearsed", seconds=round(_rehearse(), 1))
         service = _service(out, audio_format, mono, workers, (stop_at, resume_at), log)
         _serve_status(service, listen, token_file, socket, stack, log)
         if sandbox:
             _enter_sandbox(log)
         _run(service, sources, log)
+
+
+def _rehearse() -> float:
+    """Before READY, so that no call waits for the compiler."""
+    from recorder.rehearsal import rehearse
+
+    return rehearse()
 
 
 def _open_ring(
