@@ -1,4 +1,4 @@
-"""What the layer kernels share: the cursor's slots, the names of the layers, and readers of network byte order.
+"""What the layer kernels share: the cursor's slots, the names of the layers, and what they all do.
 
 A cursor is an int64 array of `SLOTS` elements that stands before the next header of one frame. Each layer kernel takes
 (buffer, cursor), checks its header against `END`, moves `AT` behind it and returns the layer that comes next, or
@@ -9,9 +9,9 @@ The kernels are few and take no constants as arguments because every kernel, onc
 0.1 s when it is first compiled.
 """
 
-import numpy as np
 from numba import njit
 
+from capture._octets_at import be16, octet
 from capture.batch import Bytes, Int64
 
 AT = 0
@@ -63,30 +63,6 @@ PROTOCOL_IPV4 = 4
 PROTOCOL_TCP = 6
 PROTOCOL_UDP = 17
 PROTOCOL_IPV6 = 41
-
-
-@njit(cache=True, nogil=True)
-def octet(buffer: Bytes, at: int) -> int:
-    """One octet, wide enough to calculate with."""
-    return np.int64(buffer[at])  # type: ignore[return-value]  # a kernel's int is an int64
-
-
-@njit(cache=True, nogil=True)
-def be16(buffer: Bytes, at: int) -> int:
-    """Two octets as an unsigned number."""
-    return octet(buffer, at) << 8 | octet(buffer, at + 1)
-
-
-@njit(cache=True, nogil=True)
-def be32(buffer: Bytes, at: int) -> int:
-    """Four octets as an unsigned number."""
-    return be16(buffer, at) << 16 | be16(buffer, at + 2)
-
-
-@njit(cache=True, nogil=True)
-def be64(buffer: Bytes, at: int) -> np.uint64:
-    """Eight octets as an unsigned number."""
-    return np.uint64(be32(buffer, at)) << np.uint64(32) | np.uint64(be32(buffer, at + 4))
 
 
 @njit(cache=True, nogil=True)

@@ -44,14 +44,12 @@ from capture._layer_cursor import (
     REALM,
     SLOTS,
     VERSION,
-    be16,
-    be32,
-    be64,
     found,
-    octet,
     trim,
 )
 from capture._link_kernels import ethertype_at, link, mpls, ppp, pppoe
+from capture._octets_at import be16, be32, be64, octet
+from capture._prefetch import prefetch
 from capture._tunnel_kernels import esp, gre, is_tunnel_port, udp_tunnel
 from capture.batch import (
     KIND_FRAGMENT,
@@ -69,6 +67,10 @@ from capture.batch import (
 )
 
 LINKTYPE_ETHERNET = 1
+AHEAD = 12
+"""Frames for which the processor is asked to fetch ahead."""
+PLAIN = 42
+"""Octets of the headers of Ethernet, IPv4 without options and UDP."""
 V4_MAPPED_PREFIX = 0xFFFF << 32
 """Low half of an IPv4-mapped address without its IPv4 bits."""
 
@@ -238,31 +240,6 @@ def walk(buffer: Bytes, cursor: Int64, link_type: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def is_plain(buffer: Bytes, cursor: Int64) -> bool:
-    """Whether a frame is the common case, which needs no walk: the cursor then tells its datagram.
-
-    That is whole Ethernet, IPv4 without options or fragments, UDP, and no tunnel's port.
-    """
-    at = cursor[AT]
-    size = cursor[END] - at
-    if at < 0 or size < 42 or be32(buffer, at + 12) >> 8 != 0x080045 or buffer[at + 23] != PROTOCOL_UDP:
-        return False
-    total = be16(buffer, at + 16)
-    if be16(buffer, at + 20) & 0x3FFF != 0 or total < 28 or total > size - 14 or be16(buffer, at + 38) != total - 20:
-        return False
-    if is_tunnel_port(be16(buffer, at + 34), be16(buffer, at + 36)):
-        return False
-    cursor[KIND] = KIND_UDP
-    cursor[NETWORK] = at + 14
-    cursor[VERSION] = 4
-    cursor[PAYLOAD] = at + 42
-    cursor[PAYLOAD_END] = at + 14 + total
-    cursor[PAYLOAD_PROMISED] = at + 14 + total
-    cursor[PAYLOAD_REALM] = cursor[REALM]
-    return True
-
-
-@njit(cache=True, nogil=True)
 def decode(
     buffer: Bytes,
     offset: Int64,
@@ -287,15 +264,43 @@ def decode(
     cursor = np.zeros(SLOTS, np.int64)
     for i in range(offset.shape[0]):
         at = offset[i]
-        size = np.int64(captured[i])
-        if size > buffer.shape[0] - at:
-            size = buffer.shape[0] - at
+        if i + AHEAD < offset.shape[0]:
+            prefetch(buffer, offset[i + AHEAD])
+            prefetch(buffer, offset[i + AHEAD] + PLAIN)
+        size = min(np.int64(captured[i]), buffer.shape[0] - at)
+        if (
+            link_type[i] == LINKTYPE_ETHERNET
+            and at >= 0
+            and size >= PLAIN
+            and be32(buffer, at + 12) >> 8 == 0x080045
+            and octet(buffer, at + 23) == PROTOCOL_UDP
+            and be16(buffer, at + 20) & 0x3FFF == 0
+        ):
+            # The common case, which needs no walk: whole Ethernet, IPv4 without options or fragments, UDP, no tunnel.
+            total = be16(buffer, at + 16)
+            source = be16(buffer, at + 34)
+            destination = be16(buffer, at + 36)
+            if (
+                28 <= total <= size - 14
+                and be16(buffer, at + 38) == total - 20
+                and not is_tunnel_port(source, destination)
+            ):
+                kind[i] = KIND_UDP
+                payload[i] = at + PLAIN
+                length[i] = total - 28
+                missing[i] = 0
+                realm[i] = realm_of_frames
+                ports[0, i] = source
+                ports[1, i] = destination
+                addresses[1, i] = np.uint64(V4_MAPPED_PREFIX | be32(buffer, at + 26))
+                addresses[3, i] = np.uint64(V4_MAPPED_PREFIX | be32(buffer, at + 30))
+                ip_id[i] = be16(buffer, at + 18)
+                continue
         cursor[AT] = at
         cursor[END] = at + size
-        cursor[PROMISED] = at + (size if size > wire[i] else wire[i])
+        cursor[PROMISED] = at + max(size, np.int64(wire[i]))
         cursor[REALM] = realm_of_frames
-        if link_type[i] != LINKTYPE_ETHERNET or not is_plain(buffer, cursor):
-            walk(buffer, cursor, np.int64(link_type[i]))
+        walk(buffer, cursor, np.int64(link_type[i]))
         begin = cursor[PAYLOAD]
         kind[i] = cursor[KIND]
         payload[i] = begin

@@ -20,13 +20,11 @@ from capture._layer_cursor import (
     LAYER_PPPOE,
     LAYER_STOP,
     PROMISED,
-    be16,
-    be32,
     enter_realm,
     is_ip,
-    octet,
     trim,
 )
+from capture._octets_at import be16, be32, octet
 from capture.batch import Bytes, Int64
 
 REALM_VLAN = 1 << 24

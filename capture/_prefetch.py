@@ -24,9 +24,9 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        address = builder.gep(data, [arguments[1]])
         word = ir.IntType(32)
         pointer = ir.IntType(8).as_pointer()
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), pointer)
         kind = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
         hint = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
         builder.call(hint, [address, word(_READ), word(_KEEP_IN_L2), word(_DATA)])

@@ -7,7 +7,7 @@ The set is open addressing over plain arrays: `keys` (capacity, 5) uint64 (addre
 import numpy as np
 from numba import njit
 
-from capture._layer_cursor import be32, octet
+from capture._octets_at import be32, octet
 from capture.batch import Bytes, Int32, Int64, UInt8, UInt16, UInt32, UInt64
 
 EMPTY = 0

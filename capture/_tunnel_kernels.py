@@ -28,14 +28,12 @@ from capture._layer_cursor import (
     PROTOCOL_TCP,
     PROTOCOL_UDP,
     REALM,
-    be16,
-    be32,
     enter_realm,
     is_ip,
-    octet,
     trim,
 )
 from capture._link_kernels import ETHERTYPE_BRIDGED, is_ethernet, layer_of_ethertype
+from capture._octets_at import be16, be32, octet
 from capture.batch import Bytes, Int64
 
 REALM_VNI = 2 << 24

@@ -4,14 +4,19 @@ Calls are at most two deep and each helper has one caller where it can: a compil
 caller, and the first run waits for it.
 """
 
+import numpy as np
 from numba import njit
 
+from capture._octets_at import be16
+from capture._prefetch import prefetch
 from capture.batch import KIND_UDP, Bytes, Int32, Int64, UInt8, UInt16
 
 OTHER, SIP, SIP_IGNORED, RTP, RTCP = 0, 1, 2, 3, 4
 
 MAX_JUNK = 64
 MAX_LINE = 8192
+AHEAD = 16
+"""Rows for which the processor is asked to fetch ahead."""
 DNS_PORT, NETBIOS_NAME_PORT = 53, 137
 """One identifier in four makes a message of these look like RTP."""
 
@@ -53,19 +58,24 @@ def classify_rows(
 ) -> None:
     """Class of each row into `out`; all columns have the same length, `buffer` is what `payload` points into."""
     for row in range(len(kind)):
+        if row + AHEAD < len(kind):
+            prefetch(buffer, payload[row + AHEAD])
         out[row] = OTHER
-        if kind[row] != KIND_UDP:
+        size = np.int64(length[row])
+        if kind[row] != KIND_UDP or size < 4:
             continue
         at = payload[row]
-        size = int(length[row])
-        if size < 4:
-            continue
-        if buffer[at] >> 6 == 2:
-            media = _media(buffer, at, size, size + missing[row])
-            if media == RTP:
+        head = be16(buffer, at)
+        if head >> 14 == 2:
+            total = size + missing[row]
+            second = head & 0xFF
+            if second < 192 or second > 223:
+                media = _rtp(buffer, at, head, size, total)
                 for port in (source_port[row], destination_port[row]):
                     if port in (DNS_PORT, NETBIOS_NAME_PORT):
                         media = OTHER
+            else:
+                media = _rtcp(buffer, at, size, total)
             if media != OTHER:
                 out[row] = media
                 continue
@@ -74,28 +84,30 @@ def classify_rows(
 
 
 @njit(nogil=True)
-def _media(buffer: Bytes, at: int, size: int, total: int) -> int:
-    """RTP or RTCP by its header (RFC 5761, section 4; RFC 3550, appendices A.1 and A.2); version 2 is known.
+def _rtp(buffer: Bytes, at: int, head: int, size: int, total: int) -> int:
+    """RTP by its header (RFC 5761, section 4; RFC 3550, appendix A.1), whose first two octets are `head`.
 
-    `size` octets are present of `total` on the wire. The count of padding is not looked into: SRTP encrypts it, and
-    what follows the first packet of an SRTCP datagram.
+    `size` octets are present of `total` on the wire. The count of padding is not looked into: SRTP encrypts it.
     """
+    if size < 12 or 72 <= head & 0xFF <= 76:
+        return OTHER
+    header = 12 + 4 * (head >> 8 & 15)
+    if head & 0x1000:
+        if header + 4 <= size:
+            header += 4 * be16(buffer, at + header + 2)
+        header += 4
+    return RTP if header + (head >> 13 & 1) <= total else OTHER
+
+
+@njit(nogil=True)
+def _rtcp(buffer: Bytes, at: int, size: int, total: int) -> int:
+    """RTCP by its header (RFC 3550, appendix A.2); what follows the first packet of an SRTCP datagram is encrypted."""
     second = buffer[at + 1]
-    if second < 192 or second > 223:
-        if size < 12 or 72 <= second <= 76:
-            return OTHER
-        first = buffer[at]
-        header = 12 + 4 * (first & 15)
-        if first & 16:
-            if header + 4 <= size:
-                header += 4 * (int(buffer[at + header + 2]) << 8 | int(buffer[at + header + 3]))
-            header += 4
-        return RTP if header + (first >> 5 & 1) <= total else OTHER
     done = 0
     while done + 4 <= size:
         if buffer[at + done] >> 6 != 2 or buffer[at + done + 1] < 192 or buffer[at + done + 1] > 223:
             break
-        one = 4 * (1 + (int(buffer[at + done + 2]) << 8 | int(buffer[at + done + 3])))
+        one = 4 * (1 + be16(buffer, at + done + 2))
         if done + one > total:
             break
         done += one

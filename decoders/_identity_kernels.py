@@ -4,6 +4,7 @@ import numpy as np
 from numba import njit
 
 from capture.batch import Bytes, Int32, Int64, UInt64
+from decoders._rtp_kernels import Packets
 
 SHORTEST = 16
 """Octets; shorter payloads (events, comfort noise) say too little."""
@@ -18,10 +19,7 @@ def mark_payloads(
     flows: Int32,
     starts: Int64,
     order: Int32,
-    time: Int64,
-    offset: Int64,
-    header: Int32,
-    size: Int32,
+    packets: Packets,
     arena: Bytes,
     until: Int64,
     looked_at: Int32,
@@ -41,17 +39,17 @@ def mark_payloads(
         f = flows[x]
         before = until[f]
         for i in range(starts[f], starts[f + 1]):
-            p = order[i]
-            if time[p] <= before:
+            packet = packets[order[i]]
+            if packet["time"] <= before:
                 continue
             if looked_at[f] >= most or count == out_mark.shape[0]:
                 break
             looked_at[f] += 1
-            until[f] = time[p]
-            length = np.int64(size[p])
+            until[f] = packet["time"]
+            length = np.int64(packet["size"])
             if length < SHORTEST:
                 continue
-            begin = offset[p] + header[p]
+            begin = packet["offset"] + packet["header"]
             step = STRIDE if length >= SHORTEST * STRIDE else 1
             mark = np.uint64(0xCBF29CE484222325)
             changes = 0
@@ -65,6 +63,6 @@ def mark_payloads(
                 continue
             out_flow[count] = f
             out_mark[count] = mark
-            out_time[count] = time[p]
+            out_time[count] = packet["time"]
             count += 1
     return count

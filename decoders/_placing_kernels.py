@@ -5,6 +5,7 @@ from numba import njit
 
 from capture._prefetch import LINE, prefetch
 from capture.batch import Bytes, Int32, Int64, UInt8, UInt16, UInt32
+from decoders._rtp_kernels import Packets
 from decoders._stream_columns import (
     JOB_FIRST,
     JOB_FRAMES,
@@ -31,14 +32,7 @@ def gather(
     begins: Int64,
     bounds: Int64,
     by_flow: Int32,
-    w_time: Int64,
-    w_stamp: UInt32,
-    w_sequence: UInt16,
-    w_type: UInt8,
-    w_offset: Int64,
-    w_header: Int32,
-    w_size: Int32,
-    w_missing: Int32,
+    packets: Packets,
     order: Int32,
     time: Int64,
     stamp: UInt32,
@@ -52,16 +46,19 @@ def gather(
     for x in range(begins.shape[0]):
         begin = begins[x]
         for i in range(bounds[x], bounds[x + 1]):
+            if begin + AHEAD < by_flow.shape[0]:
+                prefetch(packets, by_flow[begin + AHEAD])
             p = by_flow[begin]
             begin += 1
+            packet = packets[p]
             order[i] = p
-            time[i] = w_time[p]
-            stamp[i] = w_stamp[p]
-            sequence[i] = w_sequence[p]
-            kind[i] = w_type[p]
-            source[i] = w_offset[p] + w_header[p]
-            size[i] = w_size[p]
-            missing[i] = w_missing[p]
+            time[i] = packet["time"]
+            stamp[i] = packet["stamp"]
+            sequence[i] = packet["sequence"]
+            kind[i] = packet["type"]
+            source[i] = packet["offset"] + packet["header"]
+            size[i] = packet["size"]
+            missing[i] = packet["missing"]
 
 
 @njit(cache=True, nogil=True)

@@ -4,6 +4,7 @@ import numpy as np
 from numba import njit
 
 from capture.batch import Int32, Int64, UInt8, UInt16, UInt32
+from decoders._rtp_kernels import Packets
 from decoders._stream_columns import (
     AFTER_EVENT,
     AUDIO,
@@ -209,8 +210,7 @@ def _receive_stream(
     types: UInt8,
     sizes: Int32,
     missing: Int32,
-    w_number: Int64,
-    w_capture: Int32,
+    packets: Packets,
     kinds: UInt8,
     clocks: Int32,
     epoch: int,
@@ -238,7 +238,7 @@ def _receive_stream(
         if not state[STARTED]:
             state[STARTED] = 1
             state[FIRST_TIME] = times[i]
-            state[FIRST_NUMBER] = w_number[order[i]]
+            state[FIRST_NUMBER] = packets[order[i]]["number"]
             state[FIRST_STAMP] = stamp
             state[UTS] = uts[i]
         state[LAST_TIME] = max(state[LAST_TIME], times[i])
@@ -286,8 +286,8 @@ def _receive_stream(
         if position[i] > state[LAST_END] and kind != KIND_EVENT and kind != KIND_UNKNOWN:
             state[LAST_END] = position[i]
     if done > first:
-        state[LAST_NUMBER] = w_number[order[done - 1]]
-        state[LAST_CAPTURE] = w_capture[order[done - 1]]
+        state[LAST_NUMBER] = packets[order[done - 1]]["number"]
+        state[LAST_CAPTURE] = packets[order[done - 1]]["capture"]
     return done
 
 
@@ -305,8 +305,7 @@ def receive(
     types: UInt8,
     sizes: Int32,
     missing: Int32,
-    w_number: Int64,
-    w_capture: Int32,
+    packets: Packets,
     kinds: UInt8,
     clocks: Int32,
     epoch: int,
@@ -342,6 +341,6 @@ def receive(
         )  # fmt: skip
         settled = _receive_stream(
             table, state, figures, first, settled, last, hold == 0, order, times, stamps, sequences, types, sizes,
-            missing, w_number, w_capture, kinds, clocks, epoch, uts, position, out_kind,
+            missing, packets, kinds, clocks, epoch, uts, position, out_kind,
         )  # fmt: skip
         taken[x] = settled - first

@@ -4,11 +4,33 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from capture._octets_at import be16, be32, copy, octet
+from capture._prefetch import LINE, prefetch
 from capture.batch import Bytes, Int32, Int64, UInt8, UInt16, UInt32, UInt64
 from decoders._demux_kernels import RTP
 
 Int8 = NDArray[np.int8]
 Flags = NDArray[np.bool_]
+Packets = NDArray[np.void]
+
+PACKET = np.dtype(
+    [
+        ("time", np.int64),
+        ("offset", np.int64),
+        ("number", np.int64),
+        ("stamp", np.uint32),
+        ("header", np.int32),
+        ("size", np.int32),
+        ("whole", np.int32),
+        ("missing", np.int32),
+        ("capture", np.int32),
+        ("sequence", np.uint16),
+        ("type", np.uint8),
+        ("unused", np.uint8, 13),
+    ]
+)
+"""A staged packet, see `decoders.rtp.Window`. It fills one line of the processor's cache: packets are written in order
+of arrival and read by flow, and every column of its own would be one more line to fetch."""
 
 STOP_END = 0
 """Every row was taken."""
@@ -29,13 +51,19 @@ IGNORED = -1
 """Flow state: what comes is not staged."""
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _hash(a: int, b: int, c: int, d: int, ports: UInt32, ssrc: int, realm: int) -> int:
+SOURCE_HIGH, SOURCE_LOW, DESTINATION_HIGH, DESTINATION_LOW, PORTS_SSRC, REALM, LAST, PACKETS, FLOW = range(9)
+"""Columns of a flow, which together fill one line of the processor's cache; FLOW is their number."""
+AHEAD = 12
+"""Rows for which the processor is asked to fetch ahead."""
+
+
+@njit(nogil=True, inline="always")
+def _hash(a: int, b: int, c: int, d: int, ports_ssrc: int, realm: int) -> int:
     """Mix of a flow's key, well spread in the low bits."""
     h = (a ^ (b * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xBF58476D1CE4E5B9)
     h ^= (c ^ (d * np.uint64(0xC2B2AE3D27D4EB4F))) * np.uint64(0x94D049BB133111EB)
-    h ^= ((np.uint64(ports) << np.uint64(32)) | np.uint64(ssrc)) * np.uint64(0xD6E8FEB86659FD93)
-    h += np.uint64(realm) * np.uint64(0xA0761D6478BD642F)
+    h ^= ports_ssrc * np.uint64(0xD6E8FEB86659FD93)
+    h += realm * np.uint64(0xA0761D6478BD642F)
     h ^= h >> np.uint64(32)
     h *= np.uint64(0xE7037ED1A0B428DB)
     return h ^ (h >> np.uint64(29))
@@ -61,27 +89,12 @@ def stage(
     numbers: Int64,
     captures: Int32,
     slots: Int32,
-    addresses: UInt64,
-    ports: UInt32,
-    ssrcs: UInt32,
-    flow_realms: UInt32,
+    flows: UInt64,
     states: Int8,
     firsts: Int64,
-    lasts: Int64,
-    packets: Int64,
     free: Int32,
     w_flow: Int32,
-    w_time: Int64,
-    w_stamp: UInt32,
-    w_sequence: UInt16,
-    w_type: UInt8,
-    w_offset: Int64,
-    w_header: Int32,
-    w_size: Int32,
-    w_whole: Int32,
-    w_missing: Int32,
-    w_number: Int64,
-    w_capture: Int32,
+    packets: Packets,
     arena: Bytes,
     counts: Int64,
 ) -> tuple[int, int]:
@@ -93,6 +106,9 @@ def stage(
     room = arena.shape[0] - 65536
     stop = STOP_END
     while row < kinds.shape[0]:
+        if row + AHEAD < kinds.shape[0]:
+            for line in range(3):
+                prefetch(buffer, payloads[row + AHEAD] + LINE * line)
         if times[row] >= until:
             stop = STOP_TIME
             break
@@ -104,40 +120,34 @@ def stage(
             break
         p = payloads[row]
         size = np.int64(lengths[row])
-        first = buffer[p]
-        header = np.int64(12 + 4 * (first & 15))
+        first = octet(buffer, p)
+        header = 12 + 4 * (first & 15)
         if first & 0x10:
-            header += 4 + 4 * (np.int64(buffer[p + header + 2]) << 8 | np.int64(buffer[p + header + 3]))
+            header += 4 + (4 * be16(buffer, p + header + 2) if header + 4 <= size else 0)
         body = size - header
         if first & 0x20 and missing[row] == 0:
-            body -= np.int64(buffer[p + size - 1])
-        ssrc = (
-            np.uint32(buffer[p + 8]) << 24
-            | np.uint32(buffer[p + 9]) << 16
-            | np.uint32(buffer[p + 10]) << 8
-            | np.uint32(buffer[p + 11])
-        )
+            body -= octet(buffer, p + size - 1)
         a = source_high[row]
         b = source_low[row]
         c = destination_high[row]
         d = destination_low[row]
-        both = np.uint32(source_port[row]) << 16 | np.uint32(destination_port[row])
-        realm = realms[row]
-        j = _hash(a, b, c, d, both, ssrc, realm) & mask
+        both = np.uint64(source_port[row]) << np.uint64(48) | np.uint64(destination_port[row]) << np.uint64(32)
+        both |= np.uint64(be32(buffer, p + 8))
+        realm = np.uint64(realms[row])
+        j = _hash(a, b, c, d, both, realm) & mask
         flow = np.int32(-1)
         while True:
             flow = slots[j]
             if flow == -1:
                 break
+            f = np.uint64(flow)
             if (
-                flow >= 0
-                and ssrcs[flow] == ssrc
-                and ports[flow] == both
-                and addresses[flow, 1] == b
-                and addresses[flow, 3] == d
-                and addresses[flow, 0] == a
-                and addresses[flow, 2] == c
-                and flow_realms[flow] == realm
+                flows[f, PORTS_SSRC] == both
+                and flows[f, SOURCE_LOW] == b
+                and flows[f, DESTINATION_LOW] == d
+                and flows[f, SOURCE_HIGH] == a
+                and flows[f, DESTINATION_HIGH] == c
+                and flows[f, REALM] == realm
             ):
                 break
             j = (j + np.uint64(1)) & mask
@@ -152,44 +162,36 @@ def stage(
             counts[COUNT_FREE] -= 1
             flow = free[counts[COUNT_FREE]]
             slots[j] = flow
-            addresses[flow, 0] = a
-            addresses[flow, 1] = b
-            addresses[flow, 2] = c
-            addresses[flow, 3] = d
-            ports[flow] = both
-            ssrcs[flow] = ssrc
-            flow_realms[flow] = realm
+            flows[flow, SOURCE_HIGH] = a
+            flows[flow, SOURCE_LOW] = b
+            flows[flow, DESTINATION_HIGH] = c
+            flows[flow, DESTINATION_LOW] = d
+            flows[flow, PORTS_SSRC] = both
+            flows[flow, REALM] = realm
+            flows[flow, PACKETS] = 0
             states[flow] = 0
             firsts[flow] = times[row]
-            packets[flow] = 0
             counts[COUNT_FLOWS] += 1
-        lasts[flow] = times[row]
-        packets[flow] += 1
-        if states[flow] == IGNORED:
+        f = np.uint64(flow)
+        flows[f, LAST] = np.uint64(times[row])
+        flows[f, PACKETS] += np.uint64(1)
+        if states[f] == IGNORED:
             row += 1
             continue
         w_flow[n] = flow
-        w_time[n] = times[row]
-        w_sequence[n] = np.uint16(buffer[p + 2]) << 8 | np.uint16(buffer[p + 3])
-        w_stamp[n] = (
-            np.uint32(buffer[p + 4]) << 24
-            | np.uint32(buffer[p + 5]) << 16
-            | np.uint32(buffer[p + 6]) << 8
-            | np.uint32(buffer[p + 7])
-        )
-        w_type[n] = buffer[p + 1]
-        w_offset[n] = used
-        w_header[n] = header
-        w_size[n] = max(body, 0)
-        w_whole[n] = size
-        w_missing[n] = missing[row]
-        w_number[n] = numbers[row]
-        w_capture[n] = captures[row]
-        # Through views: an index that counts from 0 lets the copy be vectorised.
-        target = arena[used : used + size]
-        origin = buffer[p : p + size]
-        for k in range(size):
-            target[k] = origin[k]
+        packet = packets[n]
+        packet["time"] = times[row]
+        packet["offset"] = used
+        packet["number"] = numbers[row]
+        packet["stamp"] = be32(buffer, p + 4)
+        packet["header"] = header
+        packet["size"] = max(body, 0)
+        packet["whole"] = size
+        packet["missing"] = missing[row]
+        packet["capture"] = captures[row]
+        packet["sequence"] = be16(buffer, p + 2)
+        packet["type"] = octet(buffer, p + 1)
+        copy(arena, used, buffer, p, size)
         used += size
         n += 1
         row += 1
@@ -213,13 +215,16 @@ def group_by_flow(w_flow: Int32, n: int, starts: Int64, order: Int32) -> None:
 
 
 @njit(cache=True, nogil=True)
-def rebuild(slots: Int32, addresses: UInt64, ports: UInt32, ssrcs: UInt32, realms: UInt32, live: Flags) -> None:
+def rebuild(slots: Int32, flows: UInt64, live: Flags) -> None:
     """Enter every live flow into an emptied slot table."""
     mask = np.uint64(slots.shape[0] - 1)
     slots[:] = -1
     for f in range(live.shape[0]):
         if live[f]:
-            j = _hash(addresses[f, 0], addresses[f, 1], addresses[f, 2], addresses[f, 3], ports[f], ssrcs[f], realms[f])
+            j = _hash(
+                flows[f, SOURCE_HIGH], flows[f, SOURCE_LOW], flows[f, DESTINATION_HIGH], flows[f, DESTINATION_LOW],
+                flows[f, PORTS_SSRC], flows[f, REALM],
+            )  # fmt: skip
             j &= mask
             while slots[j] != -1:
                 j = (j + np.uint64(1)) & mask
@@ -231,17 +236,7 @@ def carry(
     keep: Flags,
     n: int,
     w_flow: Int32,
-    w_time: Int64,
-    w_stamp: UInt32,
-    w_sequence: UInt16,
-    w_type: UInt8,
-    w_offset: Int64,
-    w_header: Int32,
-    w_size: Int32,
-    w_whole: Int32,
-    w_missing: Int32,
-    w_number: Int64,
-    w_capture: Int32,
+    packets: Packets,
     arena: Bytes,
 ) -> tuple[int, int]:
     """Move the staged packets marked in `keep` to the front of the window; gives (packets, octets) there."""
@@ -250,20 +245,11 @@ def carry(
     for i in range(n):
         if not keep[i]:
             continue
-        begin = w_offset[i]
-        size = w_whole[i]
+        begin = packets[i]["offset"]
+        size = np.int64(packets[i]["whole"])
         w_flow[m] = w_flow[i]
-        w_time[m] = w_time[i]
-        w_stamp[m] = w_stamp[i]
-        w_sequence[m] = w_sequence[i]
-        w_type[m] = w_type[i]
-        w_offset[m] = used
-        w_header[m] = w_header[i]
-        w_size[m] = w_size[i]
-        w_whole[m] = size
-        w_missing[m] = w_missing[i]
-        w_number[m] = w_number[i]
-        w_capture[m] = w_capture[i]
+        packets[m] = packets[i]
+        packets[m]["offset"] = used
         if begin != used:
             target = arena[used : used + size]
             origin = arena[begin : begin + size]

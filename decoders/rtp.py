@@ -4,8 +4,6 @@ In: a batch's transport payloads and what `demux` made of them. Out: columns of 
 (source, destination, SSRC, realm) that it belongs to. Which call a flow is of is not known here, nor asked.
 """
 
-from dataclasses import dataclass, field
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,39 +22,29 @@ FLOWS = 1 << 16
 """Flows at one time."""
 
 
-@dataclass(slots=True)
 class FlowTable:
     """Flows of RTP by (source, destination, SSRC, realm) in an open-addressed table of fixed size."""
 
-    capacity: int = FLOWS
-    slots: Int32 = field(init=False)
-    addresses: UInt64 = field(init=False)
-    """Shape (capacity, 4): source high, low, destination high, low."""
-    ports: UInt32 = field(init=False)
-    """Source port << 16 | destination port."""
-    ssrcs: UInt32 = field(init=False)
-    realms: UInt32 = field(init=False)
-    states: NDArray[np.int8] = field(init=False)
-    """IGNORED: packets of the flow are counted and not staged."""
-    first: Int64 = field(init=False)
-    last: Int64 = field(init=False)
-    packets: Int64 = field(init=False)
-    free: Int32 = field(init=False)
-    live: NDArray[np.bool_] = field(init=False)
-
-    def __post_init__(self) -> None:
-        n = self.capacity
-        self.slots = np.full(4 * n, -1, np.int32)
-        self.addresses = np.zeros((n, 4), np.uint64)
-        self.ports = np.zeros(n, np.uint32)
-        self.ssrcs = np.zeros(n, np.uint32)
-        self.realms = np.zeros(n, np.uint32)
-        self.states = np.zeros(n, np.int8)
-        self.first = np.zeros(n, np.int64)
-        self.last = np.zeros(n, np.int64)
-        self.packets = np.zeros(n, np.int64)
-        self.free = np.arange(n, dtype=np.int32)[::-1].copy()
-        self.live = np.zeros(n, np.bool_)
+    def __init__(self, capacity: int = FLOWS) -> None:
+        n = self.capacity = capacity
+        self.slots: Int32 = np.full(4 * n, -1, np.int32)
+        self.rows: UInt64 = _lines(n)
+        """A flow's key and counts, a line of the processor's cache each. The next columns are views of it."""
+        self.addresses: UInt64 = self.rows[:, : kernels.PORTS_SSRC]
+        """Shape (capacity, 4): source high, low, destination high, low."""
+        halves = self.rows.view(np.uint32)
+        self.ssrcs: UInt32 = halves[:, 2 * kernels.PORTS_SSRC]
+        self.ports: UInt32 = halves[:, 2 * kernels.PORTS_SSRC + 1]
+        """Source port << 16 | destination port."""
+        self.realms: UInt32 = halves[:, 2 * kernels.REALM]
+        self.last: Int64 = self.rows.view(np.int64)[:, kernels.LAST]
+        """Capture time of its last packet, ns."""
+        self.packets: Int64 = self.rows.view(np.int64)[:, kernels.PACKETS]
+        self.first: Int64 = np.zeros(n, np.int64)
+        self.states: NDArray[np.int8] = np.zeros(n, np.int8)
+        """IGNORED: packets of the flow are counted and not staged."""
+        self.free: Int32 = np.arange(n, dtype=np.int32)[::-1].copy()
+        self.live: NDArray[np.bool_] = np.zeros(n, np.bool_)
 
     def source(self, flow: int) -> Endpoint:
         """Where the flow comes from."""
@@ -69,51 +57,39 @@ class FlowTable:
         return Endpoint(high, low, int(self.ports[flow]) & 0xFFFF)
 
 
-@dataclass(slots=True)
 class Window:
-    """Staged packets in order of arrival: columns of shape (WINDOW_PACKETS,), of which the first `count` are in use."""
+    """Staged packets in order of arrival, of which the first `count` rows are in use."""
 
-    flow: Int32
-    time: Int64
-    stamp: UInt32
-    """RTP timestamp."""
-    sequence: UInt16
-    type: UInt8
-    """Marker bit and payload type, as on the wire."""
-    offset: Int64
-    """Of the RTP header in `arena`."""
-    header: Int32
-    """Octets of header, CSRC list and extension."""
-    size: Int32
-    """Octets of payload, padding taken off."""
-    whole: Int32
-    """Octets of the RTP packet."""
-    missing: Int32
-    """Octets that a snap length cut off."""
-    number: Int64
-    capture: Int32
-    arena: Bytes
-    count: int = 0
-    octets: int = 0
+    def __init__(self, packets: int, octets: int) -> None:
+        self.flow: Int32 = np.empty(packets, np.int32)
+        self.packets: kernels.Packets = _lines(packets).view(kernels.PACKET).reshape(packets)
+        """Shape (packets,); the next columns are views of it."""
+        self.time: Int64 = self.packets["time"]
+        self.stamp: UInt32 = self.packets["stamp"]
+        """RTP timestamp."""
+        self.sequence: UInt16 = self.packets["sequence"]
+        self.type: UInt8 = self.packets["type"]
+        """Marker bit and payload type, as on the wire."""
+        self.offset: Int64 = self.packets["offset"]
+        """Of the RTP header in `arena`."""
+        self.header: Int32 = self.packets["header"]
+        """Octets of header, CSRC list and extension."""
+        self.size: Int32 = self.packets["size"]
+        """Octets of payload, padding taken off."""
+        self.whole: Int32 = self.packets["whole"]
+        """Octets of the RTP packet."""
+        self.missing: Int32 = self.packets["missing"]
+        """Octets that a snap length cut off."""
+        self.number: Int64 = self.packets["number"]
+        self.capture: Int32 = self.packets["capture"]
+        self.arena: Bytes = np.empty(octets + 65536, np.uint8)
+        self.count = 0
+        self.octets = 0
 
     @classmethod
     def empty(cls, packets: int = WINDOW_PACKETS, octets: int = WINDOW_OCTETS) -> "Window":
         """A window with room for so much."""
-        return cls(
-            flow=np.empty(packets, np.int32),
-            time=np.empty(packets, np.int64),
-            stamp=np.empty(packets, np.uint32),
-            sequence=np.empty(packets, np.uint16),
-            type=np.empty(packets, np.uint8),
-            offset=np.empty(packets, np.int64),
-            header=np.empty(packets, np.int32),
-            size=np.empty(packets, np.int32),
-            whole=np.empty(packets, np.int32),
-            missing=np.empty(packets, np.int32),
-            number=np.empty(packets, np.int64),
-            capture=np.empty(packets, np.int32),
-            arena=np.empty(octets + 65536, np.uint8),
-        )
+        return cls(packets, octets)
 
     def payload(self, index: int) -> bytes:
         """Payload octets of one staged packet."""
@@ -171,10 +147,8 @@ class Stager:
             batch.buffer, row, until, kinds, batch.time, datagrams.payload, datagrams.length, datagrams.missing,
             datagrams.source_high, datagrams.source_low, datagrams.destination_high, datagrams.destination_low,
             datagrams.source_port, datagrams.destination_port, datagrams.realm, batch.number, batch.capture,
-            flows.slots, flows.addresses, flows.ports, flows.ssrcs, flows.realms, flows.states, flows.first, flows.last,
-            flows.packets, flows.free, window.flow, window.time, window.stamp, window.sequence, window.type,
-            window.offset, window.header, window.size, window.whole, window.missing, window.number, window.capture,
-            window.arena, self._counts,
+            flows.slots, flows.rows, flows.states, flows.first, flows.free, window.flow, window.packets, window.arena,
+            self._counts,
         )  # fmt: skip
         window.count = int(self._counts[kernels.COUNT_STAGED])
         window.octets = int(self._counts[kernels.COUNT_ARENA])
@@ -189,10 +163,7 @@ class Stager:
     def carry(self, keep: NDArray[np.bool_]) -> None:
         """Begin the next window with the packets marked in `keep` (shape (count,)) and drop the others."""
         w = self.window
-        count, octets = kernels.carry(
-            keep, w.count, w.flow, w.time, w.stamp, w.sequence, w.type, w.offset, w.header, w.size, w.whole, w.missing,
-            w.number, w.capture, w.arena,
-        )  # fmt: skip
+        count, octets = kernels.carry(keep, w.count, w.flow, w.packets, w.arena)
         w.count, w.octets = int(count), int(octets)
         self._counts[kernels.COUNT_STAGED] = w.count
         self._counts[kernels.COUNT_ARENA] = w.octets
@@ -208,4 +179,11 @@ class Stager:
         table.live[flows] = False
         table.free[free : free + len(flows)] = flows[::-1]
         self._counts[kernels.COUNT_FREE] = free + len(flows)
-        kernels.rebuild(table.slots, table.addresses, table.ports, table.ssrcs, table.realms, table.live)
+        kernels.rebuild(table.slots, table.rows, table.live)
+
+
+def _lines(count: int) -> UInt64:
+    """Zeros of shape (count, 8), each row a line of the processor's cache."""
+    room = np.zeros(8 * count + 8, np.uint64)
+    begin = -(room.ctypes.data // 8) % 8
+    return room[begin : begin + 8 * count].reshape(count, 8)

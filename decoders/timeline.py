@@ -150,7 +150,7 @@ class Entries:
         receiver_kernels.receive(
             table.state, table.figures, self.streams[first:last], self.bounds[first : last + 1],
             self.taken[first:last], self.order, self.time, self.stamp, self.sequence, self.type, self.size,
-            self.missing, window.number, window.capture, formats.kinds, formats.clocks, epoch, now, hold, self.uts,
+            self.missing, window.packets, formats.kinds, formats.clocks, epoch, now, hold, self.uts,
             self.position, self.delay, self.kind,
         )  # fmt: skip
 
@@ -183,8 +183,7 @@ class EntrySpace:
         entries = Entries(streams=streams, bounds=bounds, taken=np.zeros(len(streams), np.int64), **columns)
         entries.kind[:] = cols.DROPPED
         placing_kernels.gather(
-            begins, bounds, by_flow, window.time, window.stamp, window.sequence, window.type, window.offset,
-            window.header, window.size, window.missing, entries.order, entries.time, entries.stamp,
+            begins, bounds, by_flow, window.packets, entries.order, entries.time, entries.stamp,
             entries.sequence, entries.type, entries.source, entries.size, entries.missing,
         )  # fmt: skip
         return entries

@@ -94,7 +94,7 @@ class MediaIdentity:
         window = stager.window
         flows = np.array(list(self._open), np.int32)
         count = kernels.mark_payloads(
-            flows, stager.starts, stager.order, window.time, window.offset, window.header, window.size, window.arena,
+            flows, stager.starts, stager.order, window.packets, window.arena,
             self._until, self._looked_at, MOST_PACKETS, self._flow, self._mark, self._time,
         )  # fmt: skip
         columns = self._flow[:count].tolist(), self._mark[:count].tolist(), self._time[:count].tolist()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import capture._layer_cursor as cursor_kernels
 import capture._layer_kernels as layer_kernels
 import capture._link_kernels as link_kernels
+import capture._octets_at as octets_at
 import capture._tunnel_kernels as tunnel_kernels
 from capture.address import Endpoint
 from capture.batch import PacketBatch
@@ -122,9 +123,9 @@ def test_kernels_agree_with_their_twin_on_random_octets(frames):
 def test_kernels_never_read_outside_a_frame(monkeypatch):
     """Run as plain Python over a buffer that ends with the frame: numpy checks the bounds that numba does not."""
     modules = (cursor_kernels, link_kernels, tunnel_kernels, layer_kernels)
-    plain = {
-        name: part.py_func for module in modules for name, part in vars(module).items() if hasattr(part, "py_func")
-    }
+    kernels = {name: part for module in modules for name, part in vars(module).items()} | octets_at.PLAIN
+    plain = {name: part.py_func for name, part in kernels.items() if hasattr(part, "py_func")}
+    plain["prefetch"] = lambda array, index: None
     for module in modules:
         for name in plain:
             if hasattr(module, name):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decoders import _identity_kernels as kernels
-from decoders.rtp import FlowTable
+from decoders.rtp import FlowTable, Window
 from recorder.identity import FORKED_LAG, RELAYED_LAG, UNRELATED_LAG, MediaIdentity, most_lag
 from tests import naive_identity as naive
 
@@ -23,13 +23,10 @@ def window_of(packets):
     offsets = np.cumsum([0, *(12 + size for size in sizes)]).astype(np.int64)
     flows = np.array([flow for flow, _, _ in packets], np.int32)
     arena = np.frombuffer(b"".join(bytes(12) + payload for _, _, payload in packets) or b"\0", np.uint8).copy()
-    window = SimpleNamespace(
-        time=np.array([time for _, time, _ in packets], np.int64),
-        offset=offsets[:-1],
-        header=np.full(len(packets), 12, np.int32),
-        size=np.array(sizes, np.int32),
-        arena=arena,
-    )
+    window = Window(len(packets), len(arena))
+    window.time[:] = [time for _, time, _ in packets]
+    window.offset[:], window.header[:], window.size[:] = offsets[:-1], 12, sizes
+    window.arena[: len(arena)] = arena
     starts = np.zeros(12, np.int64)
     np.cumsum(np.bincount(flows, minlength=11), out=starts[1:])
     return SimpleNamespace(window=window, starts=starts, order=np.argsort(flows, kind="stable").astype(np.int32))
@@ -72,7 +69,7 @@ def test_marks_are_those_of_the_plain_twin(payloads):
     out = np.zeros(300, np.int32), np.zeros(300, np.uint64), np.zeros(300, np.int64)
     w = stager.window
     count = kernels.mark_payloads(
-        np.array([0], np.int32), stager.starts, stager.order, w.time, w.offset, w.header, w.size, w.arena, until,
+        np.array([0], np.int32), stager.starts, stager.order, w.packets, w.arena, until,
         looked_at, 1000, *out,
     )  # fmt: skip
     expected = [(mark, 20 * MS * i) for i, p in enumerate(payloads) if (mark := naive.mark_of(p)) is not None]
