@@ -54,7 +54,7 @@ schema: $(READY) ## Write docs/call.schema.json anew
 	$(BIN)/python -c 'import json; from recorder.document import schema; print(json.dumps(schema(), indent=2))' > docs/call.schema.json
 
 install: ## Install the live service as root; PREFIX, DESTDIR, PYTHON
-	PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" PYTHON="$(if $(filter-out file,$(origin PYTHON)),$(PYTHON))" packaging/install
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" PYTHON="$(if $(filter-out file,$(origin PYTHON)),$(PYTHON))" packaging/install
 
 clean: ## Remove what was made
 	rm -rf build dist out $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

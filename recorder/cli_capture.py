@@ -260,6 +260,8 @@ def _run(service: "CaptureService", sources: Sequence["LiveSource"], log: "Servi
 
     def beat(sentence: str) -> None:
         manager.beat()
+        if not service.reload:
+            manager.reloaded(sentence)
         manager.status(sentence)
 
     def ready() -> None:

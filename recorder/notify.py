@@ -28,6 +28,7 @@ class ServiceManager:
         self.watchdog_interval = _watchdog(environment)
         """Seconds between two beats that the manager has to get; None where it watches not."""
         self._last_beat = -1e9
+        self._reloading = False
         self._status = ""
 
     @property
@@ -36,7 +37,7 @@ class ServiceManager:
         return self._socket is not None
 
     def ready(self, status: str) -> None:
-        """The service is up, or has reloaded its settings; `status` is a sentence for `systemctl status`."""
+        """The service is up; `status` is a sentence for `systemctl status`."""
         self._send(f"READY=1\n{self._status_line(status)}")
 
     def status(self, status: str) -> None:
@@ -45,8 +46,15 @@ class ServiceManager:
             self._send(self._status_line(status))
 
     def reloading(self) -> None:
-        """Settings are being read anew; `ready` has to follow, whether they could be used or not."""
+        """Settings are being read anew. The manager waits for `reloaded`, for ever if need be."""
+        self._reloading = True
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def reloaded(self, status: str) -> None:
+        """They have been read, whether they could be used or not. Nothing is sent where `reloading` was not."""
+        if self._reloading:
+            self._reloading = False
+            self.ready(status)
 
     def stopping(self, status: str) -> None:
         """The service finishes what is in flight."""

@@ -38,6 +38,19 @@ def test_each_message_is_what_the_protocol_has(manager):
     told.close()
 
 
+def test_a_reload_that_was_announced_is_ended_once(manager):
+    told = service(manager)
+    told.reloaded("nothing to tell")
+    told.reloading()
+    told.reloaded("2 rules")
+    told.reloaded("2 rules")
+    told.status("later")
+    messages = [manager.recv(1000) for _ in range(3)]
+    assert messages[0].startswith(b"RELOADING=1")
+    assert messages[1:] == [b"READY=1\nSTATUS=2 rules", b"STATUS=later"]
+    told.close()
+
+
 def test_an_abstract_address_is_reached():
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         name = f"\0spanrec-test-{os.getpid()}"
