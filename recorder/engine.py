@@ -20,7 +20,7 @@ from capture.batch import DatagramBatch, Int64, PacketBatch, UInt8
 from capture.layers import decode_layers
 from decoders.demux import RTCP, RTP, SIP_IGNORED, classify
 from decoders.rtcp import parse_rtcp
-from decoders.rtp import STOP_END, STOP_FULL, FlowTable, Stager, Window
+from decoders.rtp import STOP_END, STOP_FULL, WINDOW_OCTETS, WINDOW_PACKETS, FlowTable, Stager, Window
 from recorder.call_events import (
     CallEnded,
     CallEvent,
@@ -109,6 +109,8 @@ class Engine:
     """How much of a beginning call's media is wanted; asked after `begun`."""
     headed: bool = False
     """Whether audio in the making is a playable file at any moment."""
+    room: tuple[int, int] = (WINDOW_PACKETS, WINDOW_OCTETS)
+    """Packets and octets of media that a window takes; where there are more, it ends early."""
     now: int = 0
     _until: int = 0
     _started: dict[int, int] = field(default_factory=dict)
@@ -177,7 +179,7 @@ class Engine:
         flows = FlowTable()
         self.media = MediaEngine(
             registry=self.registry,
-            stager=Stager(flows, Window.empty()),
+            stager=Stager(flows, Window.empty(*self.room)),
             epoch=epoch,
             new_media_call=self._media_call,
             same_media=self._same_media,

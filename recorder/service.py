@@ -7,6 +7,7 @@ calls in progress is on the disk within seconds, so that a kill costs what was n
 """
 
 import os
+import resource
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -49,8 +50,11 @@ LATE = 300_000_000
 """ns after the end of a window for which its packets may still be on their way through the kernel."""
 CHECKPOINT = 10_000_000_000
 """ns of capture time between two checkpoints of a call."""
+MOST_FILES = 16_384
 MOST_CHECKPOINTS = 500
 """Checkpoints written in one second."""
+ROOM = (1 << 19, 96 << 20)
+"""Packets and octets of media that wait to be written: two seconds of 2,500 calls."""
 SILENCE = 60.0
 """s without a packet that are worth an alarm."""
 UPKEEP = 60.0
@@ -78,6 +82,7 @@ class CaptureService:
 
     def __init__(self, options: ServiceOptions, policy: PolicyHolder, log: ServiceLog) -> None:
         """Take the store. Raises SpanrecError where it cannot be had."""
+        self.allow_files()
         self._options = options
         self._policy = policy
         self._log = log.logger
@@ -118,6 +123,13 @@ class CaptureService:
         self._disk_full = False
         self._next_upkeep = time.monotonic()
 
+    @staticmethod
+    def allow_files() -> None:
+        """Let this process have a file open for every call."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
     def run(self, sources: Sequence[LiveSource], ready: Callable[[], None], beat: Callable[[str], None]) -> None:
         """Record until told to stop. `ready` when calls are being recorded, `beat` once a second with a sentence."""
         with rare_collections(), ThreadPoolExecutor(self._options.workers) as executor:
@@ -151,6 +163,7 @@ class CaptureService:
             listening=self._live.listening,
             store_failed=lambda call, error: self._failures.append((call, error)),
             headed=True,
+            room=ROOM,
         )
         self._lister = CallLister(self._engine, self._live)
         taken_up = restore(self._engine, self._live, self._working, self._now() if self._stamped_here else None)

@@ -24,6 +24,8 @@ FRAME = 4
 LONGEST_SILENCE = 7 * 86_400
 """Seconds that may lie between a track's samples and the next ones. Calls on hold are shorter than a week; where it is
 more, the capture's clock was set, and no disk would hold the time between."""
+STATED_EVERY = 4
+"""Seconds of samples between two headers of a file in the making."""
 RESERVED = 224
 """Descriptors left to everything but tracks."""
 
@@ -44,7 +46,7 @@ class FilePool:
     def __init__(
         self, limit: int = 256, *, headed: bool = False, failed: Callable[["Track", StoreError], None] | None = None
     ) -> None:
-        """`headed`: every write leaves a header that states what is there; else room is kept for one.
+        """`headed`: files have a header that states all but the last seconds; else room is kept for one.
 
         `failed` is told of a track that cannot be written and so gets nothing more; without it, that is an error.
         """
@@ -93,6 +95,8 @@ class Track:
     channels_used: set[int] = field(default_factory=set)
     beyond: int = 0
     """Frames left out because they lie more than LONGEST_SILENCE behind the others."""
+    stated: int = 0
+    """Frames that its header tells of, where it has one already."""
     failed: bool = False
     """It could not be written: what it has stands, nothing more is added."""
 
@@ -136,8 +140,9 @@ class Track:
             done = os.pwrite(fd, view, at)
             view, at = view[done:], at + done
         self.frames = max(self.frames, first + len(frames) // 2)
-        if pool.headed:
+        if pool.headed and (not self.stated or self.frames - self.stated >= STATED_EVERY * self.rate):
             os.pwrite(fd, wav_header(self.rate, FRAME // 2, FRAME * self.frames), 0)
+            self.stated = self.frames
 
     def _error(self, error: OSError) -> StoreError:
         return StoreError(f"{self.path}: cannot be written: {error.strerror}")
