@@ -146,7 +146,7 @@ def _open_others(hep: str | None, key_file: Path | None, stdin: bool, capture: i
 
 def _secret(path: Path) -> str:
     """The first line of a file that others must not read."""
-    from recorder.status_server import read_token
+    from recorder.status_token import read_token
 
     return read_token(path)
 
@@ -216,7 +216,8 @@ def _serve_status(
     log: "ServiceLog",
 ) -> None:
     from recorder.status_address import own_socket, parse_address
-    from recorder.status_server import StatusServer, read_token
+    from recorder.status_server import StatusServer
+    from recorder.status_token import read_token
 
     server = StatusServer(
         service.board, lambda error: log.logger.error("status-failed", text=f"{type(error).__name__}: {error}")
