@@ -6,6 +6,7 @@ In: a call, the message that began it and where that was seen; or the addresses 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from capture.address import Endpoint
@@ -16,19 +17,24 @@ from recorder.model import Call, IdentityOrigin, Party, Sighting
 
 
 class Heard(NamedTuple):
-    """An identity as it can be compared."""
+    """An identity as it can be compared. Its URI is parsed when that is asked for: few rules do."""
 
     uri: str
-    user: str
-    """Number or user name, telephone numbers without visual separators; empty where there is none."""
-    host: str
-    """In lower case, without port."""
     name: str | None = None
 
+    @property
+    def user(self) -> str:
+        """Number or user name, telephone numbers without visual separators; empty where there is none."""
+        return _address(self.uri).user
 
-def heard(uri: str, name: str | None = None) -> Heard:
-    """An identity from its URI and display name."""
-    return Heard(uri, *address_of(uri), name)
+    @property
+    def host(self) -> str:
+        """In lower case, without port."""
+        return _address(self.uri).host
+
+
+# The rules ask for the same few URIs one after the other.
+_address = lru_cache(maxsize=64)(address_of)
 
 
 def _none(_: str) -> Sequence[str]:
@@ -62,7 +68,7 @@ def facts_of_call(call: Call, message: SipMessage, seen: Sighting) -> CallFacts:
     """Facts of a call that `message` began: its INVITE, or where that was not seen, whatever came first."""
     invite = message.method == "INVITE"
     source, destination = (seen.source, seen.destination) if message.method else (seen.destination, seen.source)
-    target = (heard(message.request_uri),) if message.request_uri and invite else ()
+    target = (Heard(message.request_uri),) if message.request_uri and invite else ()
     sdp = message.sdp() if invite else None
     offered = [literal(media.address, media.port) for media in sdp.media] if sdp is not None else []
     return CallFacts(
@@ -84,5 +90,8 @@ def facts_of_media(started: int, source: Endpoint, destination: Endpoint, realm:
 
 
 def _identities(party: Party) -> tuple[Heard, ...]:
-    own = (identity for identity in party.identities if identity.origin is not IdentityOrigin.DIVERSION)
-    return tuple(heard(identity.uri, identity.name) for identity in own)
+    return tuple(
+        Heard(identity.uri, identity.name)
+        for identity in party.identities
+        if identity.origin is not IdentityOrigin.DIVERSION
+    )

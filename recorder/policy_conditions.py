@@ -29,6 +29,8 @@ _TOKEN = re.compile(
 )
 """What matters of a regular expression: repeats and groups, outside of escapes and sets."""
 
+_SCHEME = re.compile(r"^(sips?|tel):", re.IGNORECASE)
+
 
 class Direction(StrEnum):
     """Of a call relative to what is local."""
@@ -76,19 +78,19 @@ class Local(NamedTuple):
 def caller(patterns: Iterable[str]) -> Condition:
     """The caller is called so by any header."""
     matches = _identity(patterns)
-    return lambda facts: any(matches(identity) for identity in facts.callers)
+    return lambda facts: matches(facts.callers)
 
 
 def callee(patterns: Iterable[str]) -> Condition:
     """The callee is called so by any header."""
     matches = _identity(patterns)
-    return lambda facts: any(matches(identity) for identity in facts.callees)
+    return lambda facts: matches(facts.callees)
 
 
 def number(patterns: Iterable[str]) -> Condition:
     """Either participant is called so."""
     matches = _identity(patterns)
-    return lambda facts: any(matches(identity) for identity in (*facts.callers, *facts.callees))
+    return lambda facts: matches(facts.callers) or matches(facts.callees)
 
 
 def caller_name(patterns: Iterable[str]) -> Condition:
@@ -199,24 +201,28 @@ def matcher(pattern: str) -> Matcher:
     return lambda text: fits(text) is not None
 
 
-def _identity(patterns: Iterable[str]) -> Callable[[Heard], bool]:
-    """Patterns of an identity: of its whole URI where they are regular expressions, of user@host with an @, else of
-    its number or user name."""
-    by_uri, by_address, by_user = [], [], []
+def _identity(patterns: Iterable[str]) -> Callable[[Sequence[Heard]], bool]:
+    """Whether any of some identities fits: by its whole URI where a pattern is a regular expression, by user@host with
+    an @, else by its number or user name."""
+    by_user: list[Matcher] = []
+    by_rest: list[tuple[Matcher, Callable[[Heard], str]]] = []
     for pattern in patterns:
         if pattern[:1] == "/":
-            by_uri.append(matcher(pattern))
+            by_rest.append((matcher(pattern), lambda identity: identity.uri))
         elif "@" in pattern:
-            by_address.append(matcher(re.sub(r"^sips?:", "", pattern)))
+            by_rest.append((matcher(_SCHEME.sub("", pattern)), lambda identity: f"{identity.user}@{identity.host}"))
         else:
-            by_user.append(matcher(re.sub(r"^(sips?|tel):", "", pattern)))
+            by_user.append(matcher(_SCHEME.sub("", pattern)))
 
-    def matches(identity: Heard) -> bool:
-        return (
-            any(fits(identity.user) for fits in by_user)
-            or any(fits(identity.uri) for fits in by_uri)
-            or any(fits(f"{identity.user}@{identity.host}") for fits in by_address)
-        )
+    def matches(identities: Sequence[Heard]) -> bool:
+        for identity in identities:
+            for fits in by_user:
+                if fits(identity.user):
+                    return True
+            for fits, text in by_rest:
+                if fits(text(identity)):
+                    return True
+        return False
 
     return matches
 

@@ -47,6 +47,7 @@ class RetentionRun:
     note: Callable[[str], None]
     """Takes sentences about what cannot be done."""
     _said: frozenset[str] = frozenset()
+    _measured: bool = False
 
     def __call__(self, catalogue: Connection) -> int:
         """Do a piece of work. Returns how many recordings were deleted. Raises SpanrecError, OSError."""
@@ -62,7 +63,8 @@ class RetentionRun:
         if retention == Retention():
             self._said = frozenset()
             return 0
-        measure(self.out, catalogue, MOST_MEASURED)
+        # The live catalogue enters sizes itself: once all have one, none need be looked for.
+        self._measured = self._measured or measure(self.out, catalogue, MOST_MEASURED) == 0
         planned = plan(retention, catalogue, holds(self.out), now, space_of(self.out), MOST_DELETED)
         self._say(planned)
         deleted = carry_out(self.out, catalogue, planned.deletions, now, self.announce, self.note)

@@ -11,7 +11,7 @@ from capture.address import Endpoint
 from decoders.sip import parse_message
 from recorder.amounts import Age
 from recorder.call_events import CallStarted
-from recorder.call_facts import CallFacts, facts_of_call, facts_of_media, heard
+from recorder.call_facts import CallFacts, Heard, facts_of_call, facts_of_media
 from recorder.calls import CallTracker
 from recorder.model import Sighting
 from recorder.policy import Action, Decision, Policy, PolicyHolder, Rule, note_decision
@@ -22,7 +22,7 @@ PROXY, PHONE = endpoint("10.0.0.1", 5060), endpoint("192.0.2.7", 5060)
 
 
 def facts(caller: str = "sip:alice@example.com", callee: str = "sip:bob@example.net", **more: object) -> CallFacts:
-    return CallFacts(call_id="a@b", started=START, callers=(heard(caller),), callees=(heard(callee),), **more)  # type: ignore[arg-type]
+    return CallFacts(call_id="a@b", started=START, callers=(Heard(caller),), callees=(Heard(callee),), **more)  # type: ignore[arg-type]
 
 
 def policy(*rules: dict[str, object], **table: object) -> Policy:

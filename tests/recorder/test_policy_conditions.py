@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from capture.realms import realm_of_vlans
 from decoders.sip import parse_message
 from recorder import policy_conditions as conditions
-from recorder.call_facts import CallFacts, heard
+from recorder.call_facts import CallFacts, Heard
 from recorder.policy_conditions import Direction, Local, matcher, network
 from tests.calls import endpoint
 
@@ -18,7 +18,7 @@ HOME = Local((network("10.0.0.0/8"),), (matcher("example.com"), matcher("*.examp
 
 
 def facts(caller: str = "sip:alice@example.com", callee: str = "sip:bob@example.net", **more: object) -> CallFacts:
-    return CallFacts(call_id="a@b", callers=(heard(caller, "Alice"),), callees=(heard(callee),), **more)  # type: ignore[arg-type]
+    return CallFacts(call_id="a@b", callers=(Heard(caller, "Alice"),), callees=(Heard(callee),), **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_an_identity_is_known_by_number_address_or_uri(pattern, uri, fits):
 
 def test_names_are_compared_too():
     assert conditions.caller_name(["ali*"])(facts())
-    assert not conditions.caller_name(["*"])(CallFacts(callers=(heard("sip:a@b"),)))
+    assert not conditions.caller_name(["*"])(CallFacts(callers=(Heard("sip:a@b"),)))
 
 
 @pytest.mark.parametrize("name", ["X-Tenant", "x-tenant", "X-TENANT"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recorder.call_facts import CallFacts, heard
+from recorder.call_facts import CallFacts, Heard
 from recorder.policy import Action, Policy
 from recorder.policy_file import _CONDITIONS, _DOING, _POLICY, load_policy
 from recorder.retention_rules import _TERMS, load_retention
@@ -59,8 +59,8 @@ def test_everything_that_a_rule_can_say_is_taken():
     call = CallFacts(
         call_id="x",
         started=START,
-        callers=(heard("tel:+4930111", "Zoe"),),
-        callees=(heard("sip:bob@example.com"),),
+        callers=(Heard("tel:+4930111", "Zoe"),),
+        callees=(Heard("sip:bob@example.com"),),
         header=lambda name: headers[name],
         source=endpoint("192.0.2.9", 5060),
         destination=endpoint("10.0.0.1", 5060),
