@@ -6,6 +6,7 @@ and the watchdog do not wait. Uses a directory of its own, which is deleted; no 
 """
 
 import io
+import os
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ _SIP = 5060
 _PACKETS = 200
 """Of each direction; more than the window holds, so that audio is written meanwhile too."""
 _UDP, _TCP = 17, 6
+_KERNEL_CACHE = "NUMBA_CACHE_DIR"
 
 
 def rehearse() -> float:
@@ -49,11 +51,19 @@ def record_rehearsal(out: Path) -> None:
 
 
 def main() -> None:
-    """Have the kernels compiled before the service starts: `python -m recorder.rehearsal`."""
+    """Have the kernels compiled before the service starts, unless they are: `python -m recorder.rehearsal`."""
     from recorder.warmup import choose_kernel_cache
 
+    chosen_by_user = os.environ.get(_KERNEL_CACHE)
     choose_kernel_cache()
+    cache = os.environ.get(_KERNEL_CACHE)
+    # Only a cache of our own is another one when the kernels change.
+    mark = Path(cache) / "rehearsed" if cache and not chosen_by_user else None
+    if mark is not None and mark.exists():
+        return
     rehearse()
+    if mark is not None:
+        mark.touch()
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 import json
 
-from recorder.rehearsal import record_rehearsal
+from recorder import rehearsal
 from tests.child import ROOT, run
 
 NEW_KERNELS = """
@@ -22,7 +22,7 @@ before, modules = compiled(), set(sys.modules)
 
 
 def test_the_made_up_calls_are_recorded_as_calls_in_order(tmp_path):
-    record_rehearsal(tmp_path)
+    rehearsal.record_rehearsal(tmp_path)
     calls = [json.loads(path.read_text()) for path in sorted(tmp_path.rglob("call.json"))]
     assert sorted(call["call_id"] for call in calls) == ["one@rehearsal.invalid", "two@rehearsal.invalid"]
     assert {call["state"] for call in calls} == {"completed"}
@@ -51,3 +51,18 @@ tell([sorted(compiled() - before), new])
     )
     assert told == [[], []]
     assert len(list(tmp_path.rglob("audio.wav"))) == 1
+
+
+def test_what_is_compiled_is_not_rehearsed_again(tmp_path, monkeypatch):
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    rehearsals = []
+    monkeypatch.setattr(rehearsal, "rehearse", lambda: rehearsals.append(1))
+    for _ in range(3):
+        rehearsal.main()
+        monkeypatch.delenv("NUMBA_CACHE_DIR")
+    assert len(rehearsals) == 1
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "own"))
+    rehearsal.main()
+    rehearsal.main()
+    assert len(rehearsals) == 3
