@@ -38,6 +38,9 @@ _LINK_TYPES = {
 class SnifferSource:
     """A `LiveSource` over scapy's sockets."""
 
+    stamped_here = True
+    ended = False
+
     def __init__(
         self,
         interfaces: Sequence[str],

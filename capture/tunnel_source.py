@@ -61,6 +61,9 @@ class _Opened:
 class TunnelSource:
     """A `LiveSource` of what is sent through tunnels to one address."""
 
+    stamped_here = True
+    ended = False
+
     def __init__(
         self, address: str, *, gre: bool = True, udp_ports: Sequence[int] = UDP_PORTS, capture: int = 0
     ) -> None:

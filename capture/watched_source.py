@@ -41,6 +41,9 @@ IDLE = 60.0
 class WatchedSource:
     """A `LiveSource` of one directory."""
 
+    stamped_here = False
+    ended = False
+
     def __init__(
         self,
         directory: Path,

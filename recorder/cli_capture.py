@@ -7,10 +7,13 @@ policy again on SIGHUP, and has given up its privileges before it looks at a pac
 
 import os
 import signal
+import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,9 +23,24 @@ from recorder.replay_types import AudioFormat
 
 if TYPE_CHECKING:
     from capture.live import LiveSource
+    from capture.tunnel_source import TunnelSource
     from recorder.live_catalogue import LiveCatalogue
     from recorder.log import ServiceLog
     from recorder.service import CaptureService
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is wanted of interfaces."""
+
+    expression: str | None
+    excluded: str
+    """What other sources take."""
+    promiscuous: bool
+    megabytes: int
+    """Of each ring."""
+    sockets: int
+
 
 DEFAULT_LISTEN = "127.0.0.1:9180"
 MEGABYTE = 1 << 20
@@ -43,6 +61,13 @@ def capture_command(
     ] = None,
     hep_key_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File with the key that HEP senders must show.")
+    ] = None,
+    tunnel: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDRESS", help="Take ERSPAN, GRE, VXLAN, GENEVE and TZSP sent to this address of ours."),
+    ] = None,
+    watch: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="Take captures that are rotated into this directory.")
     ] = None,
     stdin: Annotated[bool, typer.Option("--stdin", help="Take a capture from standard input.")] = False,
     filter_: Annotated[
@@ -68,8 +93,9 @@ def capture_command(
     token_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File with the token that readers of calls must show.")
     ] = None,
-    socket: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Unix socket for spanrec top.", show_default="its usual place")
+    status_socket: Annotated[
+        Path | None,
+        typer.Option("--socket", metavar="PATH", help="Unix socket for spanrec top.", show_default="its usual place"),
     ] = None,
     user: Annotated[str | None, typer.Option(metavar="NAME", help="Become this user; for a start by root.")] = None,
     sandbox: Annotated[
@@ -78,8 +104,8 @@ def capture_command(
 ) -> None:
     """Record every call that crosses an interface, until stopped."""
     interfaces = interface or []
-    if not (interfaces or hep or stdin):
-        raise typer.BadParameter("name an interface (-i), --hep or --stdin: there is nothing to record from")
+    if not (interfaces or hep or tunnel or watch or stdin):
+        raise typer.BadParameter("name an interface (-i), --hep, --tunnel, --watch or --stdin to record from")
     if hep_key_file is not None and hep is None:
         raise typer.BadParameter("needs --hep", param_hint="--hep-key-file")
     from recorder import privileges
@@ -89,24 +115,30 @@ def capture_command(
     if user is not None:
         privileges.become(user)
         choose_kernel_cache()
-    if interfaces:
+    if interfaces or tunnel:
         privileges.require(interfaces)
     log = open_log(sys.stderr, environment=os.environ)
     log.adopt_libraries()
     with ExitStack() as stack:
         load_kernels_directly()
         sources: list[LiveSource] = []
+        tunnels = _open_tunnels(tunnel or ())
+        for source in tunnels:
+            sources.append(source)
+            stack.callback(source.close)
         if interfaces:
-            sources.append(_open_ring(interfaces, filter_, promiscuous, ring_size, sockets))
-            stack.callback(sources[0].close)
+            taken = " or ".join(f"({source.expression})" for source in tunnels)
+            wanted = Wanted(filter_, taken, promiscuous, ring_size, sockets)
+            sources.append(_open_interfaces(interfaces, wanted, len(sources)))
+            stack.callback(sources[-1].close)
         dropped = privileges.drop(user)
         log.logger.info("privileges-dropped", user=dropped.user, capabilities=len(dropped.capabilities))
-        sources += _open_others(hep, hep_key_file, stdin, len(sources))
-        for source in sources:
-            stack.callback(source.close)
+        for other in _open_others(hep, hep_key_file, watch or (), stdin, out, len(sources)):
+            sources.append(other)
+            stack.callback(other.close)
         log.logger.info("rehearsed", seconds=round(_rehearse(), 1))
         service = _service(out, audio_format, mono, workers, (stop_at, resume_at), log)
-        _serve_status(service, listen, token_file, socket, stack, log)
+        _serve_status(service, listen, token_file, status_socket, stack, log)
         if sandbox:
             _enter_sandbox(log)
         _run(service, sources, log)
@@ -119,29 +151,51 @@ def _rehearse() -> float:
     return rehearse()
 
 
-def _open_ring(
-    interfaces: Sequence[str], expression: str | None, promiscuous: bool, megabytes: int, sockets: int
-) -> "LiveSource":
+def _open_tunnels(addresses: Sequence[str]) -> list["TunnelSource"]:
+    """Sources of mirrors that end at this machine."""
+    from capture.tunnel_source import TunnelSource
+
+    return [TunnelSource(address, capture=number) for number, address in enumerate(addresses)]
+
+
+def _open_interfaces(interfaces: Sequence[str], wanted: "Wanted", capture: int) -> "LiveSource":
+    """A ring over the interfaces; where the system has no packet sockets, scapy's sniffer."""
+    if not hasattr(socket, "AF_PACKET"):
+        from capture.sniffer import SnifferSource
+
+        return SnifferSource(interfaces, capture=capture, expression=wanted.expression, promiscuous=wanted.promiscuous)
     from capture.ring import RingOptions, RingSource
 
     options = RingOptions(
-        expression=expression, promiscuous=promiscuous, ring_size=megabytes * MEGABYTE, sockets=sockets
+        expression=wanted.expression,
+        excluded=wanted.excluded,
+        promiscuous=wanted.promiscuous,
+        ring_size=wanted.megabytes * MEGABYTE,
+        sockets=wanted.sockets,
     )
-    return RingSource(interfaces, options)
+    return RingSource(interfaces, options, capture=capture)
 
 
-def _open_others(hep: str | None, key_file: Path | None, stdin: bool, capture: int) -> list["LiveSource"]:
+def _open_others(
+    hep: str | None, key_file: Path | None, watch: Sequence[Path], stdin: bool, out: Path, capture: int
+) -> Iterator["LiveSource"]:
     """Sources that need no privileges; `capture` is the index of the first."""
-    sources: list[LiveSource] = []
     if hep is not None:
         from capture.hep_source import HepSource
 
-        sources.append(HepSource(hep, key=None if key_file is None else _secret(key_file), capture=capture))
+        yield HepSource(hep, key=None if key_file is None else _secret(key_file), capture=capture)
+        capture += 1
+    for directory in watch:
+        from capture.watched_source import WatchedSource
+
+        out.mkdir(parents=True, exist_ok=True)
+        name = sha256(str(directory.resolve()).encode()).hexdigest()[:16]
+        yield WatchedSource(directory, out / f".watched-{name}.json", capture=capture)
+        capture += 1
     if stdin:
         from capture.pipe_source import PipeSource
 
-        sources.append(PipeSource(capture=capture + len(sources)))
-    return sources
+        yield PipeSource(capture=capture)
 
 
 def _secret(path: Path) -> str:
@@ -211,7 +265,7 @@ def _serve_status(
     service: "CaptureService",
     listen: str,
     token_file: Path | None,
-    socket: Path | None,
+    at: Path | None,
     stack: ExitStack,
     log: "ServiceLog",
 ) -> None:
@@ -223,7 +277,7 @@ def _serve_status(
         service.board, lambda error: log.logger.error("status-failed", text=f"{type(error).__name__}: {error}")
     )
     stack.callback(server.close)
-    own = socket or own_socket(os.environ)
+    own = at or own_socket(os.environ)
     own.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     places = [server.listen(own)]
     if listen:

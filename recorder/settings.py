@@ -33,6 +33,8 @@ CAPTURE: dict[str, type] = {
     "interface": list,
     "hep": str,
     "hep_key_file": str,
+    "tunnel": list,
+    "watch": list,
     "filter": str,
     "promiscuous": bool,
     "ring_size": int,
@@ -49,7 +51,7 @@ CAPTURE: dict[str, type] = {
     "sandbox": bool,
 }
 """Settings of the table `[capture]`, likewise. Each is an option of `spanrec capture`."""
-_PARAMETERS = {"format": "audio_format", "filter": "filter_"}
+_PARAMETERS = {"format": "audio_format", "filter": "filter_", "socket": "status_socket"}
 """Options whose names in Python are others."""
 TABLES = ("capture", "policy", "retention", "rule")
 CALLS = ("list", "show", "export", "explain", "hold", "release", "expire")
