@@ -40,7 +40,7 @@ def newest_recording(path: Path) -> int | None:
     """When the newest recording of the catalogue at `path` began, ns; None where there is none."""
     if not path.is_file():
         return None
-    with closing(readable(path)) as connection:
+    with telling(path, "read"), closing(readable(path)) as connection:
         (started,) = connection.execute("SELECT max(started) FROM recordings").fetchone()
     return None if started is None else (datetime.fromisoformat(started) - _EPOCH) // timedelta(microseconds=1) * 1000
 
@@ -116,15 +116,16 @@ def remove_rows(catalogue: sqlite3.Connection, rows: Iterable[tuple[str, str]]) 
         )
 
 
-def remove_traces(catalogue: sqlite3.Connection, before: str) -> int:
-    """Remove the traces of calls that are not recorded and began before a time. Returns how many."""
+def remove_traces(catalogue: sqlite3.Connection, before: str, most: int) -> int:
+    """Remove about `most` traces of calls that are not recorded and began before a time. Returns how many."""
     removed = 0
-    while True:
+    while removed < most:
         with transaction(catalogue):
             count = catalogue.execute(_OLD_TRACES, (before, BATCH)).rowcount
         removed += count
         if count < BATCH:
-            return removed
+            break
+    return removed
 
 
 def require(path: Path) -> None:

@@ -7,6 +7,7 @@ In: a store, recordings by name, the terms of the settings file. Out: holds, del
 import getpass
 import json
 import os
+import pwd
 import sys
 import time
 from contextlib import closing
@@ -89,14 +90,14 @@ def expire_command(
 
 def _rehearse(out: Path, retention: "Retention") -> list[dict[str, object]]:
     """What would be deleted. Changes nothing, not even the catalogue."""
-    from recorder.catalogue import FILE
+    from recorder.catalogue import FILE, telling
     from recorder.catalogue_upkeep import measure, open_to_rehearse
     from recorder.console import note
     from recorder.legal_hold import holds
     from recorder.retention import plan
     from recorder.retention_run import space_of
 
-    with closing(open_to_rehearse(out / FILE)) as catalogue:
+    with telling(out / FILE, "read"), closing(open_to_rehearse(out / FILE)) as catalogue:
         measure(out, catalogue)
         planned = plan(retention, catalogue, holds(out), time.time_ns(), space_of(out), sys.maxsize)
     for shortfall in planned.shortfalls:
@@ -106,16 +107,17 @@ def _rehearse(out: Path, retention: "Retention") -> list[dict[str, object]]:
 
 def _expire(out: Path, retention: "Retention") -> list[dict[str, object]]:
     """Delete. Raises SpanrecError where another process writes to the store."""
-    from recorder.catalogue import FILE
+    from recorder.catalogue import FILE, telling
     from recorder.catalogue_upkeep import measure, open_for_upkeep, require
     from recorder.console import note
     from recorder.retention_run import RetentionRun
     from recorder.store import RecordingStore
 
     require(out / FILE)
+    _require_owner(out)
     told: list[dict[str, object]] = []
     notes: dict[str, None] = {}
-    with RecordingStore(out), closing(open_for_upkeep(out / FILE)) as catalogue:
+    with telling(out / FILE, "write"), RecordingStore(out), closing(open_for_upkeep(out / FILE)) as catalogue:
         measure(out, catalogue)
         run = RetentionRun(
             out=out,
@@ -129,6 +131,14 @@ def _expire(out: Path, retention: "Retention") -> list[dict[str, object]]:
     for sentence in notes:
         note(sentence)
     return told
+
+
+def _require_owner(out: Path) -> None:
+    """Files that root made in the store of another would be in that one's way."""
+    owner = out.stat().st_uid
+    if os.geteuid() == 0 and owner != 0:
+        name = next((entry.pw_name for entry in pwd.getpwall() if entry.pw_uid == owner), str(owner))
+        raise SpanrecError(f"{out}: belongs to {name}; delete as that user: sudo -u {name} spanrec calls expire")
 
 
 def _told(deletion: "Deletion | Deleted") -> dict[str, object]:

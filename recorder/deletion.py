@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
-from uuid import UUID
 
 from recorder.catalogue_upkeep import has_row, remove_rows
 from recorder.document import format_time
@@ -33,6 +32,7 @@ YOUNG = 32 * 86_400_000_000_000
 _INTENT = "intent.jsonl"
 _TORN = 1 << 16
 """Octets that writes which were cut short may have left at the end of the log."""
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DAY = re.compile(r"\d{4}/\d\d/\d\d")
 
 
@@ -77,12 +77,12 @@ def carry_out(
     deletions: Sequence[Deletion],
     now: int,
     announce: Callable[[Deleted], None] = lambda _: None,
-    note: Callable[[str], None] = lambda _: None,
+    leave: Callable[[Deletion, str], None] = lambda *_: None,
 ) -> int:
     """Delete what is planned, at `now` (ns). Returns how many recordings that were.
 
-    `announce` is told of each, `note` takes sentences about what cannot be deleted. Raises SpanrecError where the disk
-    or the catalogue refuses; then the rest is for the next run.
+    `announce` is told of each; `leave` of what is not as the catalogue says and so not deleted, with a sentence. Raises
+    SpanrecError or OSError where the disk refuses, sqlite3.Error where the catalogue does: the next run has the rest.
     """
     complete(out, catalogue, announce)
     count = 0
@@ -93,7 +93,7 @@ def carry_out(
                 for deletion in deletions[first : first + BATCH]
                 if deletion.id not in held and has_row(catalogue, deletion.id, deletion.directory)
             ]
-            intended = list(_intended(out, chosen, format_time(now), note))
+            intended = list(_intended(out, chosen, format_time(now), leave))
             if not intended:
                 continue
             _write_intent(out, intended)
@@ -113,22 +113,28 @@ def complete(out: Path, catalogue: Connection, announce: Callable[[Deleted], Non
     begun = [
         each
         for each in _read_intent(out / DIRECTORY / _INTENT)
-        if (out / DIRECTORY / each.deleted.id).exists() or not _stands(out, each.directory, each.deleted.id)
+        if (out / DIRECTORY / each.deleted.id).exists() or not recording_path(out, each.directory).exists()
     ]
     _settle(out, catalogue, begun, announce)
     return len(begun)
 
 
-def _intended(out: Path, deletions: Sequence[Deletion], at: str, note: Callable[[str], None]) -> Iterator[_Intended]:
+def _intended(
+    out: Path, deletions: Sequence[Deletion], at: str, leave: Callable[[Deletion, str], None]
+) -> Iterator[_Intended]:
     """What is to be done, with what only the recordings themselves tell."""
     for deletion in deletions:
-        path = recording_path(out, deletion.directory)
-        found = path.exists()
-        document = _document(path)
-        if str(UUID(deletion.id)) != deletion.id or (found and document.get("id") != deletion.id):
-            note(f"{path}: is not the recording that the catalogue says; it is not deleted")
+        try:
+            path = recording_path(out, deletion.directory)
+        except StoreError as error:
+            leave(deletion, f"{error}; it is not deleted")
             continue
-        audio = document.get("audio") or {}
+        found = path.exists()
+        document = _document(path) if found else {}
+        if not _UUID.fullmatch(deletion.id) or (found and document.get("id") != deletion.id):
+            leave(deletion, f"{path}: is not the recording that the catalogue says; it is not deleted")
+            continue
+        audio = document.get("audio")
         deleted = Deleted(
             at=at,
             id=deletion.id,
@@ -137,7 +143,7 @@ def _intended(out: Path, deletions: Sequence[Deletion], at: str, note: Callable[
             rule=deletion.rule,
             reason=deletion.reason,
             octets=deletion.octets,
-            audio_sha256=audio.get("sha256"),
+            audio_sha256=audio.get("sha256") if isinstance(audio, dict) else None,
             found=found,
         )
         yield _Intended(deleted, deletion.directory)
@@ -191,7 +197,7 @@ def _settle(out: Path, catalogue: Connection, begun: Sequence[_Intended], announ
     """Do what remains for recordings that are out of sight. May be done again after a crash."""
     fresh = _log(out, [each.deleted for each in begun])
     # A row that belongs to a recording of the same call, made anew meanwhile, stays.
-    gone = [each for each in begun if not _stands(out, each.directory, each.deleted.id)]
+    gone = [each for each in begun if not recording_path(out, each.directory).exists()]
     remove_rows(catalogue, [(each.deleted.id, each.directory) for each in gone])
     directory = out / DIRECTORY
     with telling_disk(directory, "empty"):
@@ -221,11 +227,6 @@ def _log(out: Path, deleted: Sequence[Deleted]) -> list[Deleted]:
         file.flush()
         os.fsync(file.fileno())
     return [lines[line] for line in fresh]
-
-
-def _stands(out: Path, directory: str, identifier: str) -> bool:
-    """Whether the recording is in its place."""
-    return _document(recording_path(out, directory)).get("id") == identifier
 
 
 def _document(path: Path) -> dict[str, Any]:

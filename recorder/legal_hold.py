@@ -55,10 +55,10 @@ def frozen(out: Path) -> Iterator[Mapping[str, Hold]]:
     """The holds that stand, of which none is added or released until this is left."""
     path = out / FILE
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        file = path.open("rb") if path.exists() else path.open("a+b")
     except OSError as error:
         raise HoldError(f"{path}: cannot open: {error.strerror or error}") from error
-    with os.fdopen(descriptor, "rb") as file:
+    with file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield _standing(path, file.read())
 
@@ -81,6 +81,10 @@ def _add(out: Path, action: str, identifiers: list[str], at: str, by: str, reaso
         with os.fdopen(descriptor, "r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             content = file.read()
+            if not content and os.geteuid() == 0:
+                # Whoever deletes must be able to read it: the owner of the store.
+                owner = out.stat()
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             standing = _standing(path, content)
             if action == "hold":
                 chosen = [each for each in identifiers if each not in standing or standing[each].reason != reason]

@@ -7,7 +7,7 @@ deleting is kept in reserve, for on a full disk not even a deletion could be wri
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from sqlite3 import Connection, Error
 
@@ -16,7 +16,7 @@ from recorder.catalogue_upkeep import measure, remove_traces
 from recorder.deletion import Deleted, carry_out, complete
 from recorder.document import format_time
 from recorder.legal_hold import holds
-from recorder.retention import Plan, Space, plan
+from recorder.retention import Deletion, Plan, Space, plan
 from recorder.retention_rules import Retention
 
 RESERVE = ".reserve"
@@ -25,6 +25,7 @@ RESERVED = 4 << 20
 MOST_DELETED = 500
 """Recordings that one call deletes, so that others soon get at the catalogue."""
 MOST_MEASURED = 5_000
+MOST_TRACES = 5_000
 
 
 def space_of(path: Path) -> Space:
@@ -48,6 +49,8 @@ class RetentionRun:
     """Takes sentences about what cannot be done."""
     _said: frozenset[str] = frozenset()
     _measured: bool = False
+    _left: set[str] = field(default_factory=set)
+    """Ids of what is not as the catalogue says: said once, and not planned again."""
 
     def __call__(self, catalogue: Connection) -> int:
         """Do a piece of work. Returns how many recordings were deleted. Raises SpanrecError, OSError."""
@@ -65,12 +68,13 @@ class RetentionRun:
             return 0
         # The live catalogue enters sizes itself: once all have one, none need be looked for.
         self._measured = self._measured or measure(self.out, catalogue, MOST_MEASURED) == 0
-        planned = plan(retention, catalogue, holds(self.out), now, space_of(self.out), MOST_DELETED)
+        spared = {*holds(self.out), *self._left}
+        planned = plan(retention, catalogue, spared, now, space_of(self.out), MOST_DELETED)
         self._say(planned)
-        deleted = carry_out(self.out, catalogue, planned.deletions, now, self.announce, self.note)
+        deleted = carry_out(self.out, catalogue, planned.deletions, now, self.announce, self._leave)
         expired = retention.cutoffs((), now).expired
         if expired > 0:
-            remove_traces(catalogue, format_time(expired))
+            remove_traces(catalogue, format_time(expired), MOST_TRACES)
         self._keep_reserve()
         return deleted
 
@@ -81,6 +85,10 @@ class RetentionRun:
             if shortfall.partition(":")[0] not in self._said:
                 self.note(shortfall)
         self._said = shortfalls
+
+    def _leave(self, deletion: Deletion, sentence: str) -> None:
+        self._left.add(deletion.id)
+        self.note(sentence)
 
     def _make_way(self) -> None:
         """On a full disk, give up the reserve."""

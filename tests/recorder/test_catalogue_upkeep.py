@@ -88,7 +88,8 @@ def test_rows_go_with_their_traces_unless_they_stand_elsewhere(catalogue):
 
 def test_old_traces_of_calls_that_were_not_recorded_go(catalogue, monkeypatch):
     monkeypatch.setattr(catalogue_upkeep, "BATCH", 1)
-    assert remove_traces(catalogue, format_time(START + 7 * SECOND)) == 2
+    assert remove_traces(catalogue, format_time(START + 7 * SECOND), 1) == 1
+    assert remove_traces(catalogue, format_time(START + 7 * SECOND), 10) == 1
     assert catalogue.execute("SELECT count(*) FROM traces").fetchone() == (7,)
 
 

@@ -1,6 +1,7 @@
 """Holding, releasing and expiring recordings."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,17 @@ def test_what_cannot_be_met_is_said_once(calls, store):
 def test_while_another_records_nothing_is_deleted(calls, store):
     retain('keep = "1d"')
     with RecordingStore(store), pytest.raises(SpanrecError, match="another spanrec is writing to it"):
+        app(["calls", "expire", "-o", str(store)])
+    assert standing(store) == set(IDS)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a store to another")
+def test_root_leaves_nothing_in_the_store_of_another_that_is_in_its_way(calls, store):
+    retain('keep = "1d"')
+    os.chown(store, 65534, 65534)
+    calls("hold", IDS[0], "--reason", "lawsuit")
+    assert (store / "holds.jsonl").stat().st_uid == 65534
+    with pytest.raises(SpanrecError, match=r"belongs to nobody; delete as that user: sudo -u nobody"):
         app(["calls", "expire", "-o", str(store)])
     assert standing(store) == set(IDS)
 

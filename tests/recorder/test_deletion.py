@@ -36,7 +36,7 @@ def delete(out: Path, deletions: list[Deletion], announce: Callable[[Deleted], N
     notes: list[str] = []
     catalogue = open_for_upkeep(out / "catalogue.sqlite")
     try:
-        carry_out(out, catalogue, deletions, NOW, announce, notes.append)
+        carry_out(out, catalogue, deletions, NOW, announce, lambda _, sentence: notes.append(sentence))
     finally:
         catalogue.close()
     return notes
@@ -139,8 +139,27 @@ def test_no_row_of_a_catalogue_leads_out_of_the_store(out):
     with sqlite3.connect(out / "catalogue.sqlite") as catalogue:
         catalogue.execute("UPDATE recordings SET directory = '../elsewhere'")
     catalogue.close()
-    with pytest.raises(StoreError, match="is no directory of a recording"):
-        delete(out, planned(out))
+    notes = delete(out, planned(out))
+    assert len(notes) == 5
+    assert "is no directory of a recording; it is not deleted" in notes[0]
+    assert len(standing(out)) == len(rows(out)) == 5
+
+
+def test_no_id_of_a_catalogue_leads_anywhere(out):
+    with sqlite3.connect(out / "catalogue.sqlite") as catalogue:
+        catalogue.execute("UPDATE recordings SET id = '../../' || id")
+    catalogue.close()
+    assert len(delete(out, planned(out))) == 5
+    assert len(standing(out)) == 5
+
+
+def test_what_cannot_be_read_after_a_crash_still_stands(out):
+    deletions = planned(out)
+    assert killed_at(out, deletions[:1], lambda event, name: event == "os.rename" and "intent" not in name)
+    (out / deletions[0].directory / "call.json").write_bytes(b"damaged")
+    delete(out, [])
+    assert deletions[0].id in rows(out)
+    assert not (out / LOG).exists()
 
 
 def test_many_go_in_batches(out, monkeypatch):

@@ -95,6 +95,15 @@ def test_what_cannot_be_met_is_said_once_until_it_is_met(out):
     assert len(service.notes) == 2
 
 
+def test_what_is_not_as_the_catalogue_says_is_in_nobodys_way(out, monkeypatch):
+    monkeypatch.setattr("recorder.retention_run.MOST_DELETED", 2)
+    for path in sorted(out.glob("2026/*/*/*/call.json"))[:3]:
+        path.write_text("{}")
+    service = Service(out, Retention(Terms(keep=Age(1, "d"))))
+    assert [service.upkeep() for _ in range(5)] == [0, 1, 1, 0, 0]
+    assert len(service.notes) == 3
+
+
 def test_where_the_holds_cannot_be_read_nothing_is_deleted(out):
     (out / "holds.jsonl").write_text("what?\n")
     service = Service(out, Retention(Terms(max_size=0)))
