@@ -170,19 +170,6 @@ for _ in range(2000):
         sending.wait()
 
 
-@needs_cable
-def test_features_are_those_that_ethtool_tells(cable):
-    from capture.adapter import read_adapter
-
-    script = "import json; from capture.adapter import read_adapter; print(json.dumps(read_adapter('near').features))"
-    features = json.loads(inside("env", f"PYTHONPATH={ROOT}", sys.executable, "-c", script))
-    told = inside("ethtool", "-k", "near")
-    assert len(features) > 5
-    for name, label in (("rx-gro", "generic-receive-offload"), ("rx-vlan-hw-parse", "rx-vlan-offload")):
-        assert f"{label}: {'on' if features[name] else 'off'}" in told
-    assert read_adapter("lo").interface.is_loopback
-
-
 def test_an_interface_that_is_not_there_is_an_error_that_names_those_that_are(capsys):
     from capture.live import LiveCaptureError
 

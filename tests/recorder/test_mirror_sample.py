@@ -1,13 +1,10 @@
 """What is counted of a mirror's packets."""
 
 import numpy as np
-import pytest
 from scapy.layers.inet import IP, UDP, fragment
-from scapy.layers.l2 import ARP, GRE, Dot1AD, Dot1Q, Ether
-from scapy.layers.vxlan import VXLAN
+from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Raw
 
-from recorder.mirror_layers import MirrorLayers
 from recorder.mirror_sample import Copies, MirrorFigures, MirrorSample
 from tests.packets import SECOND, batch
 
@@ -99,25 +96,6 @@ def test_fragments_cut_and_oversized_frames_are_counted():
     cut = bytes(Ether(**OTHERS) / rtp(1))[:120]
     seen = figures([*pieces, large, cut])
     assert (seen.fragments, seen.oversized, seen.longest, seen.cut) == (len(pieces), 1, len(large), 1)
-
-
-@pytest.mark.parametrize(
-    ("around", "vlans", "tunnels"),
-    [
-        (Ether(), set(), {}),
-        (Ether() / Dot1Q(vlan=100), {100}, {}),
-        (Ether() / Dot1AD(vlan=7) / Dot1Q(vlan=100), {7, 100}, {}),
-        (Ether() / Dot1Q(vlan=3) / IP() / UDP(dport=4789) / VXLAN() / Ether(), {3}, {"VXLAN": 1}),
-        (Ether() / IP() / GRE(), set(), {"GRE": 1}),
-        (Ether() / IP() / GRE(proto=0x88BE), set(), {"ERSPAN": 1}),
-        (Ether() / IP(proto=4), set(), {"IP in IP": 1}),
-        (Ether(type=0x8847) / Raw(bytes.fromhex("00001140")), set(), {"MPLS": 1}),
-    ],
-)
-def test_tags_and_tunnels_are_seen_from_outside(around, vlans, tunnels):
-    layers = MirrorLayers()
-    layers.add(batch([around / rtp(1)]))
-    assert (layers.vlans, dict(layers.tunnels)) == (vlans, tunnels)
 
 
 def test_arbitrary_octets_are_counted_without_complaint():

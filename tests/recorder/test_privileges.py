@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from recorder import capabilities, privileges
+from recorder import privileges
 from tests.child import USER, needs_root, run
 
 HELD = """
@@ -26,20 +26,6 @@ def refused(*arguments):
         return str(error)
 """
 PACKET_SOCKET = "socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))"
-
-
-def test_masks_and_names_are_each_others_inverse():
-    assert capabilities.names_of(capabilities.mask_of(capabilities.NAMES)) == capabilities.NAMES
-    assert capabilities.mask_of(["net_raw"]) == 1 << 13
-    assert capabilities.names_of(1 << 45) == ("45",)
-
-
-def test_the_state_of_a_thread_is_that_of_the_kernel():
-    state = capabilities.this_thread()
-    assert state.users[:3] == os.getresuid()
-    assert state.groups[:3] == os.getresgid()
-    assert state.supplementary == set(os.getgroups())
-    assert state.tid in [thread.tid for thread in capabilities.threads()]
 
 
 @needs_root
