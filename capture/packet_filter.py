@@ -99,11 +99,7 @@ def compile_filter(expression: str, link_type: int, excluded: str = "") -> Filte
     instructions = compile_expression(widened, link_type)
     if link_type == LINK_SLL2:
         instructions = tuple(_without_link_header(each) for each in instructions)
-    if len(instructions) > LONGEST:
-        raise LiveCaptureError(
-            f"The kernel filter is too long: {len(instructions)} instructions, the kernel takes {LONGEST}. Name fewer "
-            f"hosts or ports; networks and port ranges need less."
-        )
+    _check_length(instructions, LONGEST)
     return Filter(widened, link_type, instructions)
 
 
@@ -122,7 +118,8 @@ def protect(expression: str, link_type: int = LINK_ETHERNET) -> str:
             f"The kernel filter must not hold the word {_LOOPING!r}: the kernel runs no programs with loops. Use "
             f"'proto' instead; IPv6 packets with extension headers pass anyway."
         )
-    compile_expression(expression, link_type)  # so that "a) or (b" is refused
+    # On its own first, so that "a) or (b" is refused; and libpcap takes minutes over what is far too long.
+    _check_length(compile_expression(expression, link_type), LONGEST // 8)
     asked = f"({expression})"
     hidden = [_FRAGMENTS, _EXTENSIONS, *(f"(ip proto {n}) or (ip6 proto {n})" for n in _IP_CARRIERS)]
     hidden.append("(udp and (" + " or ".join(f"port {port}" for port in _UDP_CARRIERS) + "))")
@@ -134,6 +131,14 @@ def protect(expression: str, link_type: int = LINK_ETHERNET) -> str:
     if link_type == LINK_SLL2:
         hidden += [f"(ether proto {number:#x})" for number in (*_ETHERNET_CARRIERS, *_TAGS)]
     return f"{asked} or " + " or ".join(hidden)
+
+
+def _check_length(instructions: Sequence[Instruction], most: int) -> None:
+    if len(instructions) > most:
+        raise LiveCaptureError(
+            f"The kernel filter is too long: {len(instructions)} instructions, of which at most {most} can be used. "
+            f"Name fewer hosts or ports; networks and port ranges need less."
+        )
 
 
 def _without_link_header(instruction: Instruction) -> Instruction:
