@@ -84,4 +84,4 @@ def test_every_setting_is_an_option():
     replay = set(inspect.signature(replay_command).parameters)
     assert set(defaults(dict.fromkeys(KEYS))["replay"]) <= replay
     capture = set(inspect.signature(capture_command).parameters)
-    assert set(defaults({"capture": dict.fromkeys(CAPTURE)})["capture"]) <= capture
+    assert {*defaults({"capture": dict.fromkeys(CAPTURE)})["capture"], "out"} == capture, "and every option a setting"
