@@ -48,7 +48,7 @@ class Catalogue:
         self._rows: dict[Table, list[dict[str, Any]]] = {table: [] for table in ORDERED}
         if path.exists():
             readable(path).close()
-        self._connection: sqlite3.Connection | None = create(self._staged)
+        self._connection: sqlite3.Connection | None = create(self._staged, indexed=False)
 
     def __enter__(self) -> "Catalogue":
         return self
@@ -168,15 +168,18 @@ def version_of(path: Path) -> int:
     return int(version)
 
 
-def create(path: Path) -> sqlite3.Connection:
-    """A new database with empty tables. A crash loses it, so it needs neither a journal nor flushing."""
+def create(path: Path, indexed: bool = True) -> sqlite3.Connection:
+    """A new database with empty tables; where not `indexed`, rows are found by their `id` only.
+
+    A crash loses it, so it needs neither a journal nor flushing.
+    """
     with telling(path, "write"):
         connection = connect(path, "rwc")
         for setting in ("page_size = 4096", "journal_mode = OFF", "synchronous = OFF", f"user_version = {VERSION}"):
             connection.execute(f"PRAGMA {setting}")
         connection.execute("BEGIN")
         for table in ORDERED:
-            for statement in table.definition():
+            for statement in table.definition()[: None if indexed else 1]:
                 connection.execute(statement)
         connection.execute("COMMIT")
     return connection

@@ -6,6 +6,7 @@ has; times are text in RFC 3339 with microseconds and Z, which sorts as time doe
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring as quoted
 from typing import Any
 
 from recorder.document import CallDocument, clean, format_time
@@ -146,29 +147,25 @@ def recording_row(document: CallDocument, directory: str) -> dict[str, Any]:
 
 def trace_row(call: Call, streams: Sequence[StreamReport], recorded: bool) -> dict[str, Any]:
     """The row of what was decided about a call: events in order, then how each stream was claimed."""
-    from pydantic_core import to_json
-
     events = [
-        {"at": format_time(event.time), "packet": event.packet, "code": event.code, "text": clean(event.text)}
-        for event in call.trace
+        f'{{"at":"{format_time(at)}","packet":{packet},"code":{quoted(code)},"text":{quoted(clean(text))}}}'
+        for at, packet, code, text in call.trace
     ]
-    claims = [
-        {
-            "media": clean(stream.media),
-            "participant": None if stream.side is None else stream.side.value,
-            "ssrc": f"0x{stream.ssrc:08x}",
-            "source": str(stream.source),
-            "destination": str(stream.destination),
-            "codec": clean(stream.codec),
-            "packets": stream.packets,
-            "rule": stream.rule,
-        }
-        for stream in streams
-    ]
+    claims = [_claim(stream) for stream in streams]
     return {
         "id": str(call.id),
         "call_id": None if call.call_id is None else clean(call.call_id),
         "started": format_time(call.started),
         "recorded": recorded,
-        "trace": to_json({"events": events, "streams": claims}).decode(),
+        "trace": f'{{"events":[{",".join(events)}],"streams":[{",".join(claims)}]}}',
     }
+
+
+def _claim(stream: StreamReport) -> str:
+    """How a stream was claimed, as JSON."""
+    participant = "null" if stream.side is None else f'"{stream.side.value}"'
+    return (
+        f'{{"media":{quoted(clean(stream.media))},"participant":{participant},"ssrc":"0x{stream.ssrc:08x}",'
+        f'"source":"{stream.source}","destination":"{stream.destination}","codec":{quoted(clean(stream.codec))},'
+        f'"packets":{stream.packets},"rule":{quoted(stream.rule)}}}'
+    )

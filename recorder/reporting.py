@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from recorder.catalogue_tables import recording_row
-from recorder.console import note, print_table
+from recorder.catalogue_tables import recording_row, recordings
+from recorder.console import Row, note, print_table
 from recorder.document import CallDocument, format_time
 from recorder.model import CaptureReport
 from recorder.replay_types import ReplayCounts, ReplaySummary
@@ -22,6 +22,9 @@ from recorder.store import recording_path
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+TOGETHER = 500
+"""Rows that are stored as one."""
 
 
 class ConsoleReporter:
@@ -33,7 +36,11 @@ class ConsoleReporter:
         self._task: TaskID | None = None
         # An unnamed database is a temporary file, and memory only as far as its cache goes.
         self._calls = sqlite3.connect("", isolation_level=None)
-        self._calls.execute("CREATE TABLE calls (started, id, row, PRIMARY KEY (started, id)) WITHOUT ROWID")
+        self._calls.row_factory = sqlite3.Row
+        self._calls.execute("PRAGMA journal_mode = OFF")
+        columns = ", ".join(recordings.names)
+        self._calls.execute(f"CREATE TABLE calls ({columns}, PRIMARY KEY (started, id)) WITHOUT ROWID")
+        self._rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> "ConsoleReporter":
         if self._live:
@@ -56,17 +63,26 @@ class ConsoleReporter:
 
     def call_done(self, document: CallDocument, directory: str) -> None:
         """Keep a line of the table."""
-        row = json.dumps(recording_row(document, directory))
-        self._calls.execute("INSERT OR REPLACE INTO calls VALUES (?, ?, ?)", (document.started, document.id, row))
+        self._rows.append(recording_row(document, directory))
+        if len(self._rows) >= TOGETHER:
+            self._store()
+
+    def _store(self) -> None:
+        """Put the rows that wait into the database."""
+        places = ", ".join(f":{name}" for name in recordings.names)
+        self._calls.execute("BEGIN")
+        self._calls.executemany(f"INSERT OR REPLACE INTO calls VALUES ({places})", self._rows)
+        self._calls.execute("COMMIT")
+        self._rows.clear()
 
     def warning(self, text: str) -> None:
         """Say a sentence, above the bar where there is one."""
         note(text)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Iterator[Row]:
         """Rows of the calls of this run, in order of start, then id."""
-        for (row,) in self._calls.execute("SELECT row FROM calls ORDER BY started, id"):
-            yield json.loads(row)
+        self._store()
+        yield from self._calls.execute("SELECT * FROM calls ORDER BY started, id")
 
     def print_calls(self, summary: ReplaySummary, colour: bool) -> None:
         """The table of calls and a line of totals, on stdout."""

@@ -77,7 +77,7 @@ class RecordingStore:
         relative to OUT. An older recording of the same call is replaced; where another call has the name, all digits
         of the identifier are used.
         """
-        origin = str(work or self.partial / UUID(document.id).hex)
+        origin = str(work) if work is not None else f"{self.partial}/{document.id.replace('-', '')}"
         for name in _names(document):
             if self._move(origin, name, document.id):
                 return name
