@@ -112,6 +112,9 @@ class SnifferSource:
         self._sockets[name] = found
 
     def _listen(self, name: str, expression: str) -> Any:
+        import scapy.layers.inet6  # scapy knows link types once their layers are loaded
+        import scapy.layers.l2
+        import scapy.layers.ppp  # noqa: F401
         from scapy.config import conf
         from scapy.error import Scapy_Exception
 
