@@ -9,6 +9,7 @@ from recorder.cli_calls import calls
 from recorder.cli_capture import capture_command
 from recorder.cli_replay import replay_command
 from recorder.cli_retention import expire_command, hold_command, release_command
+from recorder.cli_top import top_command
 from recorder.doctor import doctor_command
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ calls.command("release")(release_command)
 calls.command("expire")(expire_command)
 app.add_typer(calls, name="calls")
 app.command("doctor")(doctor_command)
+app.command("top")(top_command)
 
 
 def print_version(wanted: bool) -> None:

@@ -12,7 +12,7 @@ from recorder.engine import Engine
 from recorder.live_calls import LiveCalls, LiveRecord
 from recorder.model import StreamReport
 from recorder.reports import streams_so_far
-from recorder.status import Action, LiveCall, LiveState, LiveStream, live_state
+from recorder.status import LiveCall, LiveState, LiveStream, live_state
 from recorder.status_board import RateMeter
 from recorder.streams import CallMedia
 
@@ -53,7 +53,7 @@ class CallLister:
             duration=max(ended - call.started, 0) / 1e9,
             caller=call.caller.uri,
             callee=call.callee.uri,
-            action=Action(record.decision.action.value),
+            action=record.decision.action,
             streams=self._streams(media, now),
             warnings=tuple(warning.code for warning in call.warnings),
         )

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Protocol
 from capture.errors import SpanrecError
 from decoders.quality import Scale
 from recorder.model import Call, CallState, Side
+from recorder.policy import Action
 
 MOS_BOUNDS = (2.58, 3.1, 3.6, 4.03, 4.34)
 """Upper bounds of a histogram of MOS: where ITU-T G.107, annex B, changes its word for how satisfied users are."""
@@ -61,15 +62,6 @@ class LiveState(StrEnum):
     ENDING = "ending"
     """Over on the wire; what is late is still waited for, then it is published."""
     MEDIA_ONLY = "media-only"
-
-
-class Action(StrEnum):
-    """What the recording policy has decided for a call."""
-
-    RECORD = "record"
-    METADATA = "metadata"
-    """Documents, no audio."""
-    SKIP = "skip"
 
 
 class Severity(StrEnum):

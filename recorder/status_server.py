@@ -41,7 +41,6 @@ DEADLINE = 10.0
 """s for a connection as a whole: for its request, and again for the answer."""
 LONGEST_REQUEST = 16_384
 """Octets of request line and headers."""
-SHORTEST_TOKEN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +98,6 @@ class StatusServer:
         for path in self._unix:
             path.unlink(missing_ok=True)
         self._servers, self._unix = [], []
-
-
-def read_token(path: Path) -> str:
-    """The token that a file holds. Raises StatusError where it has none, or others can read it."""
-    try:
-        mode = path.stat().st_mode
-        token = path.read_text(encoding="ascii").strip()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is no ASCII text"
-        raise StatusError(f"{path}: cannot read the token: {reason}") from error
-    if mode & stat.S_IRWXO:
-        raise StatusError(f"{path}: every user can read the token; chmod o= {path}")
-    if len(token) < SHORTEST_TOKEN or not token.isprintable():
-        raise StatusError(f"{path}: a token is a line of at least {SHORTEST_TOKEN} characters")
-    return token
 
 
 class _Server(ThreadingMixIn, HTTPServer):

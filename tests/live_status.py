@@ -13,8 +13,8 @@ from uuid import UUID
 
 from decoders.quality import Scale
 from recorder.model import CallState, Side
+from recorder.policy import Action
 from recorder.status import (
-    Action,
     Alarm,
     AlarmCode,
     DiskDelay,

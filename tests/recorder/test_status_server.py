@@ -15,7 +15,7 @@ import pytest
 from recorder import status_server
 from recorder.status import StatusError
 from recorder.status_address import TcpAddress
-from recorder.status_server import CONNECTIONS, LONGEST_REQUEST, StatusServer, read_token
+from recorder.status_server import CONNECTIONS, LONGEST_REQUEST, StatusServer
 from tests.live_status import ALARM, Pretender, identifier, ladder, serving
 
 LOOPBACK = TcpAddress("127.0.0.1", 0)
@@ -236,26 +236,6 @@ def test_a_service_that_fails_to_answer_is_500_and_is_told():
     finally:
         server.close()
     assert (status, b"secret" in body, [type(failure) for failure in failures]) == (500, False, [KeyError])
-
-
-def test_a_token_is_a_line_in_a_file_that_not_everybody_reads(tmp_path):
-    path = tmp_path / "token"
-    path.write_text(f"{TOKEN}\n")
-    path.chmod(0o640)
-    assert read_token(path) == TOKEN
-    path.chmod(0o644)
-    with pytest.raises(StatusError, match="every user can read"):
-        read_token(path)
-    path.chmod(0o600)
-    for content in ("short", "two lines of\ncharacters", ""):
-        path.write_text(content)
-        with pytest.raises(StatusError, match="at least 16"):
-            read_token(path)
-    path.write_bytes(b"\xff" * 20)
-    with pytest.raises(StatusError, match="ASCII"):
-        read_token(path)
-    with pytest.raises(StatusError, match="No such file"):
-        read_token(tmp_path / "none")
 
 
 def test_closing_leaves_no_thread_and_no_socket_open(tmp_path):
