@@ -6,6 +6,8 @@ are left out and noted. Bounded by MAX_OCTETS, MAX_MEDIA and MAX_PER_MEDIA. Neve
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 from decoders.sdp_attributes import parse_candidate, parse_crypto, parse_format_list, parse_rtcp, parse_ssrcs
 from decoders.sdp_values import (
@@ -39,21 +41,29 @@ MAX_NOTES = 32
 
 _DIRECTIONS = {direction.value: direction for direction in Direction}
 _LINE = re.compile("[a-z]=").match
+_LINES = re.compile("(?:[a-z]=[^\n\r\0]*\n)*(?:[a-z]=[^\n\r\0]*)?").fullmatch
+_OF_THIS_CALL = re.compile(r"\na=\s*(?:candidate|crypto|ssrc|fingerprint|ice-)", re.IGNORECASE).search
+"""Attributes that no two calls have in common; keys are not to be remembered besides."""
 Attributes = dict[str, list[str]]
 
 
 class _Section:
-    """The lines of the session level or of one m= section, sorted but not yet understood."""
+    """The lines of the session level or below one m= line, sorted but not yet understood."""
 
-    __slots__ = ("attributes", "connection", "direction", "media")
+    __slots__ = ("attributes", "connection", "direction", "notes")
 
-    def __init__(self, media: str) -> None:
-        self.media = media
+    def __init__(self, lines: str) -> None:
         self.connection = ""
         self.direction: Direction | None = None
         self.attributes: Attributes = {}
+        self.notes: list[str] = []
+        for line in lines.split("\n"):
+            if line[:2] == "a=":
+                self._add_attribute(line[2:].strip())
+            elif line[:2] == "c=":
+                self.connection = self.connection or _connection_address(line[2:].strip(), self.notes)
 
-    def add_attribute(self, value: str) -> None:
+    def _add_attribute(self, value: str) -> None:
         name, _, value = value.partition(":")
         name = name.strip().lower()
         direction = _DIRECTIONS.get(name)
@@ -75,30 +85,22 @@ def parse_sdp(body: bytes) -> SessionDescription | None:
     if len(body) > MAX_OCTETS:
         body = body[:MAX_OCTETS]
         notes.append("description cut at its limit")
-    session = _Section("")
-    sections: list[_Section] = []
-    current = session
+    head, *sections = f"\n{_lines(body)}".split("\nm=")
     origin, name, version_seen = None, "", False
-    for line in _lines(body):
-        kind, value = line[:2], line[2:].strip()
-        if kind == "a=":
-            current.add_attribute(value)
-        elif kind == "m=":
-            current = _Section(value)
-            sections.append(current)
-            if len(sections) > MAX_MEDIA:
-                sections.pop()
-                notes.append("too many media descriptions")
-                break
-        elif kind == "c=":
-            current.connection = current.connection or _connection_address(value, notes)
-        elif kind == "o=" and not sections:
-            origin = origin or _origin(value, notes)
-        elif kind == "s=" and not sections:
-            name = name or value
+    common = ""
+    for line in head.split("\n"):
+        kind = line[:2]
+        if kind in ("a=", "c="):
+            common = f"{common}\n{line}"
+        elif kind == "o=":
+            origin = origin or _origin(line[2:].strip(), notes)
+        elif kind == "s=":
+            name = name or line[2:].strip()
         elif kind == "v=":
-            version_seen = version_seen or not sections
-    media = tuple(_media_descriptions(session, sections, notes))
+            version_seen = True
+    session = _Section(common)
+    notes += session.notes
+    media = tuple(_media_descriptions(session, common, sections, notes))
     if not media and not version_seen:
         return None
     return SessionDescription(
@@ -112,17 +114,18 @@ def parse_sdp(body: bytes) -> SessionDescription | None:
     )
 
 
-def _lines(body: bytes) -> list[str]:
-    """Lines whatever ends them (CR LF, LF, CR), blanks before the type removed."""
+def _lines(body: bytes) -> str:
+    """Lines ended by LF whatever ends them (CR LF, LF, CR), blanks before the type removed."""
     try:
         text = body.decode().removeprefix("\ufeff")
     except UnicodeDecodeError:
         text = body.decode("latin-1")
     text = text.replace("\r\n", "\n")
-    if "\r" in text or "\0" in text:
-        text = text.replace("\r", "\n").replace("\0", "")
+    if _LINES(text):
+        return text
+    text = text.replace("\r", "\n").replace("\0", "")
     # str.splitlines would also break at characters that SDP allows inside a line.
-    return [known for line in text.split("\n") if (known := line if _LINE(line) else _odd_line(line))]
+    return "\n".join([known for line in text.split("\n") if (known := line if _LINE(line) else _odd_line(line))])
 
 
 def _odd_line(line: str) -> str:
@@ -167,49 +170,79 @@ def _groups(attributes: Attributes) -> tuple[tuple[str, ...], ...]:
     return tuple(groups[:MAX_PER_MEDIA])
 
 
-def _media_descriptions(session: _Section, sections: list[_Section], notes: list[str]) -> Iterable[MediaDescription]:
-    session_keys = _keys(session, notes) if "crypto" in session.attributes else ()
-    for index, section in enumerate(sections):
-        described = _media_description(index, session, section, session_keys, notes)
-        if described is not None:
-            yield described
+def _media_descriptions(
+    session: _Section, common: str, sections: list[str], notes: list[str]
+) -> Iterable[MediaDescription]:
+    session_keys = _keys(session.attributes, notes) if "crypto" in session.attributes else ()
+    if len(sections) > MAX_MEDIA:
+        notes.append("too many media descriptions")
+    shared = "" if not session.attributes and session.direction is None else common
+    for index, section in enumerate(sections[:MAX_MEDIA]):
+        first, newline, lines = section.partition("\n")
+        fields = first.split(None, 2)
+        port, count = _port(index, fields, notes)
+        if port is None:
+            continue
+        read = _read_media.__wrapped__ if _OF_THIS_CALL(newline + lines) or _OF_THIS_CALL(shared) else _read_media
+        described = read(index, fields[0], fields[2] if len(fields) > 2 else "", lines, shared)
+        notes += described.notes
+        yield described.build(
+            port=port,
+            port_count=count,
+            address=described.connection or session.connection,
+            crypto=described.crypto if described.crypto is not None else session_keys,
+        )
 
 
-def _media_description(
-    index: int, session: _Section, section: _Section, session_keys: tuple[CryptoKey, ...], notes: list[str]
-) -> MediaDescription | None:
-    fields = section.media.split()
+def _port(index: int, fields: list[str], notes: list[str]) -> tuple[int | None, int]:
+    """Port, None where there is none to use, and number of ports of an m= line."""
     if len(fields) < 2:
         notes.append(f"media description {index} without a port")
-        return None
+        return None, 1
     port_text, _, count_text = fields[1].partition("/")
     port = _number(port_text)
     if port is None or port > 0xFFFF:
         notes.append(f"media description {index} has no usable port")
-        return None
-    protocol = fields[2] if len(fields) > 2 else ""
-    attributes = section.attributes
+        return None, 1
+    return port, max(1, min(_number(count_text) or 1, 0xFFFF)) if count_text else 1
+
+
+class _Described(NamedTuple):
+    """A media description but for what each call has of its own."""
+
+    build: "partial[MediaDescription]"
+    """Wants port, port_count, address and crypto."""
+    connection: str
+    crypto: tuple[CryptoKey, ...] | None
+    """None where the keys are those of the session, if any."""
+    notes: list[str]
+
+
+@lru_cache(maxsize=256)
+def _read_media(index: int, kind: str, protocol_and_formats: str, lines: str, common: str) -> _Described:
+    """What the lines below an m= line, and those of the session, say of it. A device writes the same ones in every
+    description, so those of late are remembered."""
+    session, section = _Section(common), _Section(lines)
+    attributes, notes = section.attributes, section.notes
+    protocol, *listed = protocol_and_formats.split() or [""]
     rtcp_port, rtcp_address = parse_rtcp(section.first("rtcp"))
     formats: Mapping[int, PayloadFormat] = {}
     if "RTP/" in protocol.upper():
-        listed, rtpmaps, fmtps = fields[3 : 3 + MAX_PER_MEDIA], attributes.get("rtpmap", ()), attributes.get("fmtp", ())
-        formats, unsound = parse_format_list(tuple(listed), tuple(rtpmaps), tuple(fmtps))
+        rtpmaps, fmtps = attributes.get("rtpmap", ()), attributes.get("fmtp", ())
+        formats, unsound = parse_format_list(tuple(listed[:MAX_PER_MEDIA]), tuple(rtpmaps), tuple(fmtps))
         notes += [f"media description {index}: {note}" for note in unsound]
     candidates = [parse_candidate(value) for value in attributes.get("candidate", ())[:MAX_PER_MEDIA]]
-    return MediaDescription(
+    build = partial(
+        MediaDescription,
         index=index,
-        media=fields[0].lower(),
-        port=port,
-        port_count=max(1, min(_number(count_text) or 1, 0xFFFF)),
+        media=kind.lower(),
         protocol=protocol,
-        address=section.connection or session.connection,
         formats=formats,
         direction=section.direction or session.direction or Direction.SENDRECV,
         rtcp_port=rtcp_port,
         rtcp_address=rtcp_address,
         rtcp_mux="rtcp-mux" in attributes or "rtcp-mux-only" in attributes,
         ptime=_milliseconds(section.first("ptime") or session.first("ptime")),
-        crypto=_keys(section, notes) if "crypto" in attributes else session_keys,
         dtls="fingerprint" in attributes or "fingerprint" in session.attributes,
         label=section.first("label") or None,
         mid=section.first("mid") or None,
@@ -218,11 +251,13 @@ def _media_description(
         bundle_only="bundle-only" in attributes,
         ssrcs=parse_ssrcs(attributes.get("ssrc", ())),
     )
+    crypto = _keys(attributes, notes) if "crypto" in attributes else None
+    return _Described(build, section.connection, crypto, notes)
 
 
-def _keys(section: _Section, notes: list[str]) -> tuple[CryptoKey, ...]:
+def _keys(attributes: Attributes, notes: list[str]) -> tuple[CryptoKey, ...]:
     keys: list[CryptoKey] = []
-    for value in section.attributes.get("crypto", ())[:MAX_PER_MEDIA]:
+    for value in attributes.get("crypto", ())[:MAX_PER_MEDIA]:
         keys += parse_crypto(value, notes)
     return tuple(keys[:MAX_PER_MEDIA])
 
