@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 NAMESPACES = Path("/var/run/netns")
@@ -40,6 +41,7 @@ def run(*command: str) -> str:
     return done.stdout
 
 
+@cache
 def is_possible() -> bool:
     """Whether this user and machine can have such wires."""
     if os.geteuid() != 0:

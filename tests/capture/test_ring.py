@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scapy.layers.inet import fragment
+from scapy.layers.inet import UDP, fragment
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet
 
@@ -233,6 +234,19 @@ def test_a_filter_takes_what_is_asked_for_and_what_may_hide_it(over, sender):
     taken = take(filtered, len(wanted))
     filtered.close()
     assert [each.octets for each in taken] == octets(wanted)
+
+
+def test_the_kernel_filters_all_interfaces_at_once_too(over, sender):
+    filtered = opened(over, "any", expression="udp port 5060", outgoing=False)
+    six = Ether(dst="02:00:00:00:00:02") / IPv6() / UDP(sport=5060, dport=5060) / b"six"
+    sender.send(datagram(port=40000, to=443), datagram(b"sip"), tagged()[0], tagged()[3], six)
+    taken = take(filtered, 4)
+    filtered.close()
+    # 20 octets of header where there were 14, and the tag that was taken off.
+    assert [each.octets[-3:] for each in taken] == [b"sip", b"ged", b"ged", b"six"]
+    assert [len(each.octets) for each in taken] == [
+        len(bytes(each)) + 6 for each in (datagram(b"sip"), *tagged()[:4:3], six)
+    ]
 
 
 def promiscuity(over, name):
