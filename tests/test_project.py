@@ -29,7 +29,8 @@ def test_readme_and_architecture_name_only_files_that_exist():
 
 def test_everything_imported_is_a_declared_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {re.split(r"[<>=!~\[ ]", requirement)[0].lower() for requirement in project["dependencies"]}
+    names = (re.split(r"[<>=!~\[ ]", requirement)[0] for requirement in project["dependencies"])
+    declared = {name.lower().replace("-", "_") for name in names}
     # Parts of pydantic and numba, pinned by them.
     declared |= {"pydantic_core", "llvmlite", *PACKAGES, *sys.stdlib_module_names}
     for module in MODULES:

@@ -62,7 +62,8 @@ def test_a_recording_in_progress_is_a_playable_file(tmp_path):
         for path in tmp_path.glob(".live/*/audio.wav"):
             samples, rate = soundfile.read(path)
             assert rate == 8000
-            assert len(samples) == (path.stat().st_size - HEADER) // 4
+            there = (path.stat().st_size - HEADER) // 4
+            assert there - 6 * rate < len(samples) <= there, "its header tells all but the last seconds"
             lengths.append(len(samples))
 
     record_live(tmp_path, [FileSource(PCAPS / "hold.pcap", batch_size=16, before=look)])
