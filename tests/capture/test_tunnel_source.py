@@ -187,7 +187,7 @@ def test_a_closed_source_is_down_and_gives_nothing(tunnels):
         ("0.0.0.0", {}, "name the one that tunnels are sent to"),
         ("switch.example.org", {}, "no IP address"),
         ("192.0.2.1", {"gre": False}, "this machine does not have that address"),
-        (HERE, {"gre": False, "udp_ports": ()}, "no kind of tunnel is left"),
+        ("127.0.0.1", {"gre": False, "udp_ports": ()}, "no kind of tunnel is left"),
     ],
 )
 def test_what_cannot_be_listened_for_is_explained(address, options, text):
