@@ -27,7 +27,7 @@ _DROPS = 8
 def parse_address(text: str) -> Address:
     """A literal address, brackets around IPv6 allowed. Raises LiveCaptureError for anything else."""
     try:
-        return ip_address(text.removeprefix("[").removesuffix("]"))
+        return ip_address(text[1:-1] if text.startswith("[") and text.endswith("]") else text)
     except ValueError:
         raise LiveCaptureError(
             f"{text!r} is no IP address: give the address of this machine to listen on, such as 127.0.0.1 or [::1]"

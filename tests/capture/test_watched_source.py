@@ -48,11 +48,17 @@ class Watch:
         found: list[int] = []
         waits = 0.0
         while waits < patience:
-            batch = self.source.poll(0.02)
-            waits = 0.0 if batch is not None else waits + 0.02
-            if batch is not None:
-                found += [int(batch.buffer[at + 7 : at + 16].tobytes()) for at in batch.offset.tolist()]
+            numbers = self.numbers()
+            waits = 0.0 if numbers else waits + 0.02
+            found += numbers
         return found
+
+    def numbers(self) -> list[int]:
+        """What the packets of the next batch say."""
+        batch = self.source.poll(0.02)
+        if batch is None:
+            return []
+        return [int(batch.buffer[at + 7 : at + 16].tobytes()) for at in batch.offset.tolist()]
 
     @property
     def names(self) -> list[str]:
@@ -184,6 +190,27 @@ def test_what_was_not_ingested_when_the_process_died_comes_again(watch):
     watch.source.save()
     watch.start()
     assert watch.packets() == []
+
+
+def test_dying_at_any_moment_skips_nothing(watch):
+    watch.options = {"save_every": 0.0}
+    watch.start()
+    random = Random(11)
+    written = 0
+    found: list[int] = []
+    for k in range(30):
+        if k % 4 == 0:
+            watch.write(f"it-{k:03d}.pcap", pcap_of(written, 0))
+        count = random.randrange(1, 30)
+        watch.append(f"it-{k - k % 4:03d}.pcap", records_of(written, count))
+        written += count
+        for _ in range(random.randrange(6)):
+            found += watch.numbers()
+        if random.random() < 0.3:
+            watch.start()
+    found += watch.packets()
+    assert sorted(set(found)) == list(range(written))
+    assert len(found) > written, "none died between packets and their confirmation: this shows nothing"
 
 
 def test_only_its_owner_says_what_is_safe_where_that_is_asked_for(watch):
