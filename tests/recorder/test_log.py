@@ -5,7 +5,9 @@ import json
 import logging
 import os
 import pty
+import re
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -258,3 +260,19 @@ def test_what_comes_from_the_wire_cannot_act_on_a_terminal_or_fill_the_log(told)
     assert len(event["huge"]) == LONGEST
     assert event["nan"] == "nan"
     assert len(told.stream.getvalue()) < 2 * LONGEST
+
+
+def test_every_event_of_the_service_is_documented():
+    root = Path(__file__).parents[2]
+    logged = re.compile(r"log(?:ger)?\.(?:info|warning|error|exception|log)\(\s*\"([a-z-]+)\"")
+    events = {name for path in (root / "recorder").glob("*.py") for name in logged.findall(path.read_text())}
+    assert "call-recorded" in events
+    table = (root / "docs" / "monitoring.md").read_text().partition("| event | level |")[2].partition("\n\n")[0]
+    assert not events - set(re.findall(r"`([a-z-]+)`", table))
+
+
+def test_packets_are_read_without_a_log():
+    root = Path(__file__).parents[2]
+    for package in ("capture", "decoders"):
+        for path in (root / package).rglob("*.py"):
+            assert not re.search(r"^\s*(import|from) (structlog|logging)\b", path.read_text(), re.MULTILINE), path
