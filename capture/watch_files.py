@@ -26,7 +26,8 @@ MOST_GONE = 1000
 LOOKING = 0.5
 """Seconds that one look at the directory may take; the rest of many new files waits for the next."""
 _PACKED_NAMES = (".gz", ".zst")
-_DIGITS = re.compile(r"\d+")
+_ROTATING = re.compile(r"(?<![A-Za-z0-9])\d+|(?<=\dT)\d+|\d+$")
+"""Numbers that rotation puts into names: not those of eth1 and eth2, whose files are two series."""
 
 Key = tuple[int, int]
 """Device and inode."""
@@ -62,7 +63,7 @@ class WatchedFile:
     @property
     def series(self) -> str:
         """What the names of files that one writer rotates have in common."""
-        return _DIGITS.sub("", _plain_name(self.path.name))
+        return _ROTATING.sub("", _plain_name(self.path.name))
 
     @property
     def order(self) -> tuple[int, str]:

@@ -309,6 +309,28 @@ def test_read_files_are_deleted_where_asked_but_never_one_that_may_still_be_writ
     assert watch.packets() == [9]
 
 
+@pytest.mark.parametrize(
+    ("earlier", "later", "same"),
+    [
+        ("it.pcap", "it.pcap1", True),
+        ("it.pcap9", "it.pcap10.gz", True),
+        ("it_00001_20261125101010.pcapng", "it_00002_20261125101110.pcapng", True),
+        ("eth1-20261125-101010.pcap", "eth1-20261125-101110.pcap", True),
+        ("20261125T101010.pcap", "20261126T000010.pcap", True),
+        ("eth1-20261125-101010.pcap", "eth2-20261125-101110.pcap", False),
+        ("east.pcap", "west.pcap", False),
+    ],
+)
+def test_names_tell_which_files_one_writer_rotates(watch, earlier, later, same):
+    watch.options = {"delete": True, "save_every": 0.0}
+    watch.start()
+    for name, octets in ((earlier, pcap_of(0, 3)), (later, pcap_of(3, 3))):
+        watch.write(name, gzip.compress(octets) if name.endswith(".gz") else octets)
+    time.sleep(0.1)
+    assert watch.packets() == [*range(6)]
+    assert (earlier not in watch.names) is same
+
+
 def test_nothing_is_deleted_before_it_is_safe(watch):
     watch.options = {"delete": True, "save_every": None}
     watch.start()
