@@ -104,6 +104,18 @@ def running(*command: str, **options: object) -> Iterator[subprocess.Popen[bytes
             process.wait()
 
 
+def wait_for_port(port: int, patience: float = 15.0) -> None:
+    """Until somebody accepts connections there."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            assert time.monotonic() < until, f"nobody listens on {port}"
+            time.sleep(0.05)
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that are free for UDP and TCP at present."""
     held = []
@@ -154,7 +166,9 @@ def test_a_call_that_kamailio_traces_is_a_call(listener, tmp_path, version, tran
         running("kamailio", "-f", str(config), "-DD", "-E", "-Y", str(tmp_path), "-m", "16", "-M", "4"),
         running(*sipp, "-sn", "uas", "-p", str(callee), cwd=tmp_path),
     ):
-        time.sleep(1.5)
+        wait_for_port(proxy)
+        if transport == "tcp":
+            wait_for_port(callee)
         call = [*sipp, "-sn", "uac", "-p", str(caller), "-d", "300", "-timeout", "15", "-timeout_error"]
         placed = subprocess.run(
             [*call, f"127.0.0.1:{proxy}"], capture_output=True, check=False, cwd=tmp_path, timeout=30
