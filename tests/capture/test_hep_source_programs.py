@@ -3,11 +3,13 @@
 import contextlib
 import shutil
 import socket
+import ssl
 import struct
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ auto_aliases=no
 disable_core_dump=yes
 listen=udp:127.0.0.1:{proxy}
 listen=tcp:127.0.0.1:{proxy}
+{more}
 loadmodule "tm.so"
 loadmodule "sl.so"
 loadmodule "pv.so"
@@ -151,36 +154,110 @@ def listener():
         each.close()
 
 
+@dataclass
+class Proxied:
+    """Ports of a call through Kamailio, on the loopback."""
+
+    proxy: int
+    caller: int
+    callee: int
+
+
+@contextlib.contextmanager
+def kamailio(folder: Path, hep: int, *, version: int, to_callee: str, more: str = "") -> Iterator[Proxied]:
+    """Kamailio, which traces to port `hep`, and a callee behind it."""
+    needs("kamailio", "sipp")
+    ports = Proxied(*free_ports(3))
+    config = folder / "kamailio.cfg"
+    values = {"proxy": ports.proxy, "callee": ports.callee, "hep": hep, "version": version, "key": "s3cret"}
+    config.write_text(KAMAILIO.format(**values, transport=to_callee, more=more))
+    with (
+        running("kamailio", "-f", str(config), "-DD", "-E", "-Y", str(folder), "-m", "32", "-M", "8"),
+        running(*sipp(to_callee), "-sn", "uas", "-p", str(ports.callee), cwd=folder),
+    ):
+        wait_for_port(ports.proxy)
+        if to_callee == "tcp":
+            wait_for_port(ports.callee)
+        yield ports
+
+
+def sipp(transport: str) -> list[str]:
+    """sipp for one call."""
+    return ["sipp", "-t", "t1" if transport == "tcp" else "u1", "-i", "127.0.0.1", "-nostdin", "-m", "1"]
+
+
+def call(folder: Path, transport: str, caller: int, proxy: int) -> None:
+    """Call through a proxy, and hang up."""
+    command = [*sipp(transport), "-sn", "uac", "-p", str(caller), "-d", "300", "-timeout", "15", "-timeout_error"]
+    done = subprocess.run([*command, f"127.0.0.1:{proxy}"], capture_output=True, check=False, cwd=folder, timeout=30)
+    assert done.returncode == 0, done.stderr + done.stdout[-2000:]
+
+
 @pytest.mark.parametrize(("version", "transport"), [(3, "udp"), (3, "tcp"), (2, "udp")])
 def test_a_call_that_kamailio_traces_is_a_call(listener, tmp_path, version, transport):
-    needs("kamailio", "sipp")
     heard = listener(key="s3cret" if version == 3 else None)
-    proxy, caller, callee = free_ports(3)
-    config = tmp_path / "kamailio.cfg"
-    config.write_text(
-        KAMAILIO.format(proxy=proxy, callee=callee, hep=heard.port, version=version, key="s3cret", transport=transport)
-    )
-    mode = "t1" if transport == "tcp" else "u1"
-    sipp = ("sipp", "-t", mode, "-i", "127.0.0.1", "-nostdin", "-m", "1")
-    with (
-        running("kamailio", "-f", str(config), "-DD", "-E", "-Y", str(tmp_path), "-m", "16", "-M", "4"),
-        running(*sipp, "-sn", "uas", "-p", str(callee), cwd=tmp_path),
-    ):
-        wait_for_port(proxy)
-        if transport == "tcp":
-            wait_for_port(callee)
-        call = [*sipp, "-sn", "uac", "-p", str(caller), "-d", "300", "-timeout", "15", "-timeout_error"]
-        placed = subprocess.run(
-            [*call, f"127.0.0.1:{proxy}"], capture_output=True, check=False, cwd=tmp_path, timeout=30
-        )
-        assert placed.returncode == 0, placed.stderr + placed.stdout[-2000:]
+    with kamailio(tmp_path, heard.port, version=version, to_callee=transport) as ports:
+        call(tmp_path, transport, ports.caller, ports.proxy)
         heard.wait_for(13)
     assert abs(heard.frames[0][0] - time.time_ns()) < 60 * 10**9
     recordings = record([heard.write(tmp_path / "heard.pcap")], tmp_path / "out")
     assert [each.document["state"] for each in recordings] == ["completed"]
-    call = recordings[0].document
-    assert call["caller"]["address"] == f"127.0.0.1:{caller}"
-    assert call["callee"]["address"] == f"127.0.0.1:{callee}"
+    document = recordings[0].document
+    assert document["caller"]["address"] == f"127.0.0.1:{ports.caller}"
+    assert document["callee"]["address"] == f"127.0.0.1:{ports.callee}"
+
+
+def test_a_call_that_came_to_kamailio_over_tls_is_a_call(listener, tmp_path):
+    needs("openssl")
+    if not any(Path("/usr/lib").glob("*/kamailio/modules/tls.so")):
+        pytest.skip("not installed: kamailio-tls-modules")
+    heard = listener(key="s3cret")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    subprocess.run([*make, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    (secure,) = free_ports(1)
+    more = f"""
+enable_tls=yes
+listen=tls:127.0.0.1:{secure}
+loadmodule "tls.so"
+modparam("tls", "private_key", "{key}")
+modparam("tls", "certificate", "{certificate}")
+modparam("tls", "tls_method", "TLSv1.2+")
+"""
+    with (
+        kamailio(tmp_path, heard.port, version=3, to_callee="udp", more=more) as ports,
+        socket.create_server(("127.0.0.1", 0)) as entry,
+    ):
+        wait_for_port(secure)
+        relay = threading.Thread(target=carry_over_tls, args=(entry, secure), daemon=True)
+        relay.start()
+        call(tmp_path, "tcp", ports.caller, entry.getsockname()[1])
+        heard.wait_for(13)
+    (recording,) = record([heard.write(tmp_path / "heard.pcap")], tmp_path / "out")
+    assert recording.document["state"] == "completed"
+    assert recording.document["callee"]["address"] == f"127.0.0.1:{ports.callee}"
+
+
+def carry_over_tls(entry: socket.socket, port: int) -> None:
+    """Carry what one TCP client of `entry` says over TLS to `port`, and back: sipp itself speaks no TLS here."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    client, _ = entry.accept()
+    with client, context.wrap_socket(socket.create_connection(("127.0.0.1", port), 5)) as server:
+        client.settimeout(0.02)
+        server.settimeout(0.02)
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            for source, target in ((client, server), (server, client)):
+                try:
+                    octets = source.recv(65_536)
+                except TimeoutError:
+                    continue
+                except OSError:
+                    return
+                if not octets:
+                    return
+                target.sendall(octets)
 
 
 @pytest.mark.parametrize("name", ["pcmu.pcap", "tcp.pcapng", "ipv6.pcap"])
