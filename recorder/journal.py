@@ -8,6 +8,7 @@ messages, so this is all that has to be kept of it. Bounded: a call that sends m
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from zlib import crc32
 
@@ -25,6 +26,8 @@ _RECORD = struct.Struct("<II")
 _SEEN = struct.Struct("<qQiBIQQHQQH")
 """Time, frame number, capture, transport, realm; source and destination: high, low, port."""
 _TRANSPORTS = tuple(Transport)
+RECORD_OCTETS = _RECORD.size + _SEEN.size
+"""Of a record beside its message."""
 
 
 class JournalError(SpanrecError):
@@ -50,13 +53,25 @@ def append(directory: Path, message: Message) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         try:
-            if os.fstat(descriptor).st_size + len(content) <= LARGEST:
-                # In one call, so that a kill leaves a whole record or none.
-                os.write(descriptor, _RECORD.pack(len(content), crc32(content)) + content)
+            before = os.fstat(descriptor).st_size
+            if before + len(content) <= LARGEST:
+                record = _RECORD.pack(len(content), crc32(content)) + content
+                if os.write(descriptor, record) < len(record):
+                    # Half a record would hide those behind it.
+                    os.ftruncate(descriptor, before)
+                    raise JournalError(f"{path}: cannot be written: the disk is full")
         finally:
             os.close(descriptor)
     except OSError as error:
         raise JournalError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def mend(directory: Path) -> None:
+    """Take off what a crash cut off at the end, so that what is added from now on can be read."""
+    whole = sum(RECORD_OCTETS + len(data) for _, data in read(directory))
+    with suppress(OSError):
+        if (directory / FILE).stat().st_size > whole:
+            os.truncate(directory / FILE, whole)
 
 
 def read(directory: Path) -> Iterator[tuple[Sighting, bytes]]:

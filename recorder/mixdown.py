@@ -7,9 +7,9 @@ WAV file as it stands: only its header is written. Several are joined: each is r
 
 import hashlib
 import mmap
+import os
 import struct
 from collections.abc import Iterator
-from os import SEEK_CUR
 from pathlib import Path
 from typing import IO
 
@@ -43,6 +43,10 @@ def finish_audio(media: CallMedia, form: str = "wav", mono: bool = False) -> Aud
         rate = max(t.rate for t in tracks)
         channels = 1 if mono else 2
         octets = wav.stat().st_size - HEADER
+        if half := octets % (2 * channels):
+            # A kill may have left half a frame at the end.
+            octets -= half
+            os.truncate(wav, HEADER + octets)
         if octets > RIFF_LIMIT:
             _rewrite_as_rf64(wav, rate, channels, octets)
         else:
@@ -171,6 +175,6 @@ def rf64_header(rate: int, channels: int, octets: int) -> bytes:
 def _write_or_jump(file: IO[bytes], data: bytes) -> None:
     """Write samples; silence is jumped over and takes no room on the disk."""
     if data.count(0) == len(data):
-        file.seek(len(data), SEEK_CUR)
+        file.seek(len(data), os.SEEK_CUR)
     else:
         file.write(data)

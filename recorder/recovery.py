@@ -35,6 +35,7 @@ def restore(engine: Engine, live: LiveCalls, working: Path, now: int | None) -> 
     engine.take_up(now)
     heard: list[tuple[Sighting, bytes]] = []
     for left in sorted(found, key=lambda left: left.state.call_started):
+        journal.mend(left.directory)
         messages = list(journal.read(left.directory))
         heard += messages
         if messages and left.state.call_id is not None:

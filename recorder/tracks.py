@@ -136,11 +136,22 @@ class Track:
         view = frames.data.cast("B")
         at = HEADER + FRAME * first
         fd = pool.descriptor(self)
-        while len(view):
-            done = os.pwrite(fd, view, at)
-            view, at = view[done:], at + done
-        self.frames = max(self.frames, first + len(frames) // 2)
-        if pool.headed and (not self.stated or self.frames - self.stated >= STATED_EVERY * self.rate):
+        total = max(self.frames, first + len(frames) // 2)
+        if pool.headed and not self.stated:
+            # Before the samples: a kill between the two leaves a file that can be played.
+            os.pwrite(fd, wav_header(self.rate, FRAME // 2, FRAME * total), 0)
+            self.stated = total
+        try:
+            while len(view):
+                done = os.pwrite(fd, view, at)
+                view, at = view[done:], at + done
+        except OSError:
+            # A full disk may have taken half a frame.
+            self.frames = max(self.frames, (at - HEADER) // FRAME)
+            os.ftruncate(fd, HEADER + FRAME * self.frames)
+            raise
+        self.frames = total
+        if pool.headed and self.frames - self.stated >= STATED_EVERY * self.rate:
             os.pwrite(fd, wav_header(self.rate, FRAME // 2, FRAME * self.frames), 0)
             self.stated = self.frames
 
