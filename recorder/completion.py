@@ -6,6 +6,8 @@ catalogue's row of the decision trace.
 """
 
 import json
+import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from recorder.live_catalogue import LiveCatalogue
 from recorder.store import RecordingStore
 
 _ENDING = ".whole"
+_ASIDE = "tracks"
 
 
 def mark_whole(work: Path, document: CallDocument, trace: dict[str, Any]) -> None:
@@ -23,6 +26,32 @@ def mark_whole(work: Path, document: CallDocument, trace: dict[str, Any]) -> Non
     fresh = work.with_suffix(".new")
     fresh.write_text(json.dumps({"document": document.to_bytes().decode(), "trace": trace}))
     fresh.rename(work.with_suffix(_ENDING))
+
+
+def set_aside(work: Path, tracks: Iterable[Path]) -> None:
+    """Keep the tracks of a call while its audio is made of them: until it is marked, the next try begins with them.
+
+    They are linked, not copied: what makes the audio writes another file and gives it the name of this one.
+    """
+    take_back(work)
+    fresh = work / f"{_ASIDE}.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    for track in tracks:
+        with suppress(FileNotFoundError):
+            (fresh / track.name).hardlink_to(track)
+    fresh.rename(work / _ASIDE)
+
+
+def take_back(work: Path) -> None:
+    """The audio was being made of the tracks and was not finished: as if it had not begun."""
+    shutil.rmtree(work / f"{_ASIDE}.new", ignore_errors=True)
+    aside = work / _ASIDE
+    if aside.exists():
+        for track in aside.iterdir():
+            track.rename(work / track.name)
+            track.unlink(missing_ok=True)  # two names of one file: the renaming did nothing
+        aside.rmdir()
 
 
 def unmark(work: Path) -> None:
@@ -35,6 +64,8 @@ def clear_away(work: Path) -> None:
     for name in (journal.FILE, checkpoint.FILE, f"{checkpoint.FILE}.new", "audio.joined"):
         with suppress(FileNotFoundError):
             (work / name).unlink()
+    for name in (_ASIDE, f"{_ASIDE}.new"):
+        shutil.rmtree(work / name, ignore_errors=True)
 
 
 def complete(working: Path, store: RecordingStore, catalogue: LiveCatalogue) -> list[str]:

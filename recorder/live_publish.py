@@ -17,7 +17,7 @@ from uuid import UUID
 from capture.errors import SpanrecError
 from recorder.capture_clock import by_wall_clock
 from recorder.catalogue_tables import trace_row
-from recorder.completion import clear_away, mark_whole, unmark
+from recorder.completion import clear_away, mark_whole, set_aside, unmark
 from recorder.document import CallDocument
 from recorder.live_calls import Ended
 from recorder.live_catalogue import LiveCatalogue
@@ -35,6 +35,10 @@ AGAIN = 5.0
 """s until what the disk refused is tried again."""
 
 
+class PublisherError(SpanrecError):
+    """Nothing more can be published."""
+
+
 @dataclass(slots=True)
 class _Item:
     """A call on its way, with what has been done of it."""
@@ -43,6 +47,10 @@ class _Item:
     correction: int
     streams: list[StreamReport] | None = None
     audio: AudioReport | None = None
+    document: CallDocument | None = None
+    directory: str | None = None
+    """Where the recording stands, once it has its final name."""
+    recorded: bool = True
 
 
 class LivePublisher:
@@ -71,6 +79,7 @@ class LivePublisher:
         self._again: list[_Item] = []
         self._thread = threading.Thread(target=self._run, name="spanrec-publish")
         self._stopping = False
+        self._failure: Exception | None = None
 
     @property
     def waiting(self) -> int:
@@ -96,12 +105,20 @@ class LivePublisher:
         self._thread.join(seconds)
         return self.waiting
 
+    def check(self) -> None:
+        """Raise PublisherError where the thread has ended by an error that nobody foresaw."""
+        if self._failure is not None:
+            raise PublisherError(f"Publishing ended: {self._failure!r}; a restart completes what is left.")
+
     def _run(self) -> None:
-        while True:
-            batch, ending = self._collect()
-            self._publish_all([*self._again, *batch])
-            if ending:
-                return
+        try:
+            ending = False
+            while not ending:
+                batch, ending = self._collect()
+                self._publish_all([*self._again, *batch])
+        except Exception as error:
+            self._failure = error
+            raise
 
     def _collect(self) -> tuple[list[_Item], bool]:
         """Calls of the next half second; whether there will be no more."""
@@ -133,54 +150,75 @@ class LivePublisher:
     def _publish_all(self, items: list[_Item]) -> None:
         """Publish calls and commit them together; what fails waits."""
         failed: list[_Item] = []
-        done: list[tuple[CallDocument, str] | None] = []
+        done: list[_Item] = []
         troubled = bool(self._again)
         for item in items:
             try:
-                done.append(self._publish(item))
+                self._publish(item)
+                self._enter(item)
+                done.append(item)
             except (SpanrecError, OSError) as error:
                 failed.append(item)
                 self._trouble(str(error))
                 troubled = True
         if self._guarded(self.catalogue.commit):
-            for each in done:
-                if each is not None:
-                    document, directory = each
-                    unmark(self.working / UUID(document.id).hex)
-                    self.recordings += 1
-                    self._published(document, directory)
+            for item in done:
+                self._tell(item)
+        else:
+            failed = [*done, *failed]
+            troubled = True
         self._again = failed
         if troubled and not failed:
             self._trouble(None)
 
-    def _publish(self, item: _Item) -> tuple[CallDocument, str] | None:
-        """Make the recording of a call, or let go of one that is not recorded."""
+    def _publish(self, item: _Item) -> None:
+        """Make the recording of a call, or let go of one that is not recorded. Steps that are done are not repeated."""
         finished, record, group = item.ended
         call, work = finished.call, record.directory
+        if item.directory is not None or not item.recorded:
+            return
         if record.decision.action is Action.SKIP or call.recording_session is not None:
             shutil.rmtree(work, ignore_errors=True)
-            self.catalogue.add_trace(call, (), recorded=False)
-            return None
+            item.recorded = False
+            return
         assert call.id is not None
         if item.streams is None:
-            audio = None
-            if finished.media is not None and finished.media.tracks:
-                audio = finish_audio(finished.media, self._form, self._mono)
-            streams = [*record.before, *finished.streams]
-            streams = [replace(stream, label=str(number)) for number, stream in enumerate(streams, 1)]
-            if record.before:
-                _forgive(call, streams)
-            call.captures = {}
-            item.streams, item.audio = by_wall_clock(call, streams, audio, item.correction)
+            self._settle(item)
+        assert item.streams is not None
         work.mkdir(exist_ok=True)
         groups = {} if group is None or call.group is None else {call.group: group}
-        document = write_documents(Waiting(call, item.streams, item.audio), work, (), groups)
-        mark_whole(work, document, trace_row(call, item.streams, recorded=True))
+        item.document = write_documents(Waiting(call, item.streams, item.audio), work, (), groups)
+        mark_whole(work, item.document, trace_row(call, item.streams, recorded=True))
         clear_away(work)
-        directory = self.store.publish(document, work)
-        self.catalogue.add_recording(document, directory)
-        self.catalogue.add_trace(call, item.streams, recorded=True)
-        return document, directory
+        item.directory = self.store.publish(item.document, work)
+
+    def _settle(self, item: _Item) -> None:
+        """Finish the audio, and say by the wall clock all that will be said of the call."""
+        finished, record, _ = item.ended
+        call, audio = finished.call, None
+        if finished.media is not None and finished.media.tracks:
+            if self._form != "wav" or self._mono or len(finished.media.tracks) > 1:
+                set_aside(record.directory, [track.path for track in finished.media.tracks])
+            audio = finish_audio(finished.media, self._form, self._mono)
+        streams = [*record.before, *finished.streams]
+        streams = [replace(stream, label=str(number)) for number, stream in enumerate(streams, 1)]
+        if record.before:
+            _forgive(call, streams)
+        call.captures = {}
+        item.streams, item.audio = by_wall_clock(call, streams, audio, item.correction)
+
+    def _enter(self, item: _Item) -> None:
+        """Put a call into the catalogue."""
+        if item.document is not None and item.directory is not None:
+            self.catalogue.add_recording(item.document, item.directory)
+        self.catalogue.add_trace(item.ended.finished.call, item.streams or (), recorded=item.recorded)
+
+    def _tell(self, item: _Item) -> None:
+        """The catalogue has the call."""
+        if item.document is not None and item.directory is not None:
+            unmark(self.working / UUID(item.document.id).hex)
+            self.recordings += 1
+            self._published(item.document, item.directory)
 
 
 def _forgive(call: Call, streams: list[StreamReport]) -> None:

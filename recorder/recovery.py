@@ -14,6 +14,7 @@ from decoders.sip import parse_message
 from decoders.timeline import TICKS
 from recorder import checkpoint, journal
 from recorder.checkpoint import Checkpoint
+from recorder.completion import take_back
 from recorder.document import format_time
 from recorder.engine import Engine
 from recorder.live_calls import Interrupted, LiveCalls
@@ -63,6 +64,7 @@ def restore(engine: Engine, live: LiveCalls, working: Path, now: int | None) -> 
 
 def _look(directory: Path) -> Interrupted | None:
     """What is there of a call; what is no call's is removed."""
+    take_back(directory)
     state = checkpoint.load(directory)
     try:
         status = (directory / "audio.wav").stat()

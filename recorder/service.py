@@ -219,6 +219,7 @@ class CaptureService:
         if self.reload:
             self.reload = False
             self._reload(wall, now)
+        self._publisher.check()
         self._look_at_disk(wall)
         dropped = self._look_at_sources(sources, wall, now)
         self._shed(now, dropped)
