@@ -33,6 +33,9 @@ __all__ = ["RingOptions", "RingSource"]
 _LOOK = 1.0
 """Seconds between two looks at the interfaces and at the kernel's counters."""
 _LARGEST_RING = (1 << 32) - (1 << 24)
+"""Octets; the kernel counts those of a ring in 32 bits."""
+_NAP = 0.005
+"""Seconds between two walks while frames wait for earlier ones."""
 _SLACK = 0.01
 """Seconds that a block's timer may be late."""
 
@@ -191,6 +194,11 @@ class RingSource:
 
     def _wait(self, seconds: float) -> None:
         """Sleep until a block is ready or an interface goes away."""
+        self._rings.give_back()  # blocks of which every frame was left out
+        if len(self._pending):
+            # A poll would return at once as long as blocks are held.
+            time.sleep(min(max(seconds, 0.0), max(self._options.pace, _NAP)))
+            return
         for descriptor, events in self._poller.poll(max(seconds, 0.0) * 1000):
             if events & ~select.POLLIN:
                 self._next_look = 0.0
