@@ -110,6 +110,34 @@ def _write_sll2(buffer: Bytes, address: int, at: int, index: int, hardware_type:
 
 
 @njit(cache=True, nogil=True)
+def _put_back(buffer: Bytes, halves: UInt16, words: UInt32, at: int, frame: int, length: int, link_type: int) -> int:
+    """Write what belongs before the frame of the header at `at`; octets of it, -1 where there is no room."""
+    word = at >> 2
+    address = at + FRAME_HEADER
+    room = frame - address - ADDRESS_SIZE
+    status = np.int64(words[word + 5])
+    control = np.int64(words[word + 8]) & 0xFFFF
+    tag = 0
+    if status & _VLAN_TPID_VALID != 0:
+        tag = int(halves[(at >> 1) + 18])
+    elif status & _VLAN_VALID != 0:
+        tag = _ETHERTYPE_8021Q
+    extra = 0
+    if link_type == _LINK_ETHERNET:
+        if tag != 0 and length >= 12 and room >= TAG_SIZE:
+            _restore_tag(buffer, frame, tag, control)
+            extra = TAG_SIZE
+    elif link_type == _LINK_SLL2:
+        extra = SLL2_SIZE if tag == 0 else SLL2_SIZE + TAG_SIZE
+        if room < extra:
+            return -1
+        index = np.int64(words[(address + 4) >> 2])
+        hardware_type = np.int64(halves[(address >> 1) + 4])
+        _write_sll2(buffer, address, frame, index, hardware_type, tag, control)
+    return extra
+
+
+@njit(cache=True, nogil=True)
 def _walk_block(
     buffer: Bytes,
     halves: UInt16,
@@ -138,7 +166,6 @@ def _walk_block(
             prefetch(buffer, warmed)
             warmed += LINE
         word = at >> 2
-        status = np.int64(words[word + 5])
         length = np.int64(words[word + 3])
         frame = at + np.int64(halves[(at >> 1) + 12])
         address = at + FRAME_HEADER
@@ -150,25 +177,10 @@ def _walk_block(
             outgoing == SKIP_OUTGOING or (outgoing == SKIP_OUTGOING_LOOPBACK and hardware_type == _ARPHRD_LOOPBACK)
         )
         if not skipped:
-            extra = 0
-            tag = 0
-            control = np.int64(words[word + 8]) & 0xFFFF
-            if status & _VLAN_TPID_VALID != 0:
-                tag = int(halves[(at >> 1) + 18])
-            elif status & _VLAN_VALID != 0:
-                tag = _ETHERTYPE_8021Q
-            room = frame - address - ADDRESS_SIZE
-            if link_type == _LINK_ETHERNET:
-                if tag != 0 and length >= 12 and room >= TAG_SIZE:
-                    _restore_tag(buffer, frame, tag, control)
-                    extra = TAG_SIZE
-            elif link_type == _LINK_SLL2:
-                extra = SLL2_SIZE if tag == 0 else SLL2_SIZE + TAG_SIZE
-                if room < extra:
-                    result[DAMAGED] += 1
-                    break
-                index = np.int64(words[(address + 4) >> 2])
-                _write_sll2(buffer, address, frame, index, hardware_type, tag, control)
+            extra = _put_back(buffer, halves, words, at, frame, length, link_type)
+            if extra < 0:
+                result[DAMAGED] += 1
+                break
             time[row] = np.int64(words[word + 1]) * 1_000_000_000 + np.int64(words[word + 2])
             offset[row] = frame - extra
             captured[row] = length + extra
