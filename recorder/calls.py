@@ -146,6 +146,11 @@ class CallTracker:
         self._forget(now)
         return self._finish(due, now)
 
+    def give_up(self, call: Call, now: int) -> list[CallEvent]:
+        """Wait for nothing more of a call, by capture time `now`."""
+        progress = self._progress.get(call.index)
+        return [] if progress is None else self._finish([progress], now)
+
     def finish(self, now: int) -> list[CallEvent]:
         """The capture is over at `now`: finish every call."""
         events = self._finish(list(self._progress.values()), now)

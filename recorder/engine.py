@@ -159,6 +159,10 @@ class Engine:
         """A message of a call of before, in order of time."""
         self._feed(message)
 
+    def give_up(self, call: Call) -> None:
+        """End a call of which nothing more will come."""
+        self._handle(self.tracker.give_up(call, self.now))
+
     def finish(self) -> None:
         """The capture is over: finish what is in progress."""
         if self.media is None:

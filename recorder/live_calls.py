@@ -19,6 +19,7 @@ from recorder.engine import FinishedCall
 from recorder.journal import JournalError
 from recorder.messages import Message
 from recorder.model import Call, StreamReport
+from recorder.packets import FILE as PACKETS
 from recorder.policy import Action, Decision, note_decision
 from recorder.sightings import FlowSighting
 from recorder.status import LadderStep
@@ -56,6 +57,8 @@ class LiveRecord:
     before: tuple[StreamReport, ...] = ()
     """Reports of its streams from before the recorder was interrupted."""
     interruptions: tuple[tuple[int, int], ...] = ()
+    awaited_since: int | None = None
+    """Capture time of the restart, ns, for a call that was talking before it."""
     saved: int = 0
     """Capture time of the last checkpoint of its media, ns."""
     placed: bool = False
@@ -163,6 +166,7 @@ class LiveCalls:
         state = left.state
         decision = Decision(
             action=next(action for action, wanted in _WANTED.items() if wanted is state.listening),
+            keep_packets=(left.directory / PACKETS).exists(),
             tags=state.tags,
             rule="as before the restart",
         )

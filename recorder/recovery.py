@@ -13,7 +13,7 @@ from uuid import UUID
 from decoders.sip import parse_message
 from decoders.timeline import TICKS
 from recorder import checkpoint, journal
-from recorder.checkpoint import Checkpoint
+from recorder.checkpoint import Checkpoint, TrackPlace
 from recorder.completion import take_back
 from recorder.document import format_time
 from recorder.engine import Engine
@@ -25,15 +25,50 @@ from recorder.trace import warn
 from recorder.tracks import FRAME, Track
 from recorder.wav import HEADER
 
+SECOND = 1_000_000_000
+BEGINNING = SECOND // 2
+"""ns of a stream that begins which may not be on the disk while later samples of others are."""
+UNHEARD = SECOND // 5
+"""ns between the last sample and the end of a call that is no loss."""
+STANDSTILL = 5 * SECOND
+"""A call whose audio ended no more than this before that of the others, ns, was talking when the recorder stopped."""
+
 
 def restore(engine: Engine, live: LiveCalls, working: Path, now: int | None) -> int:
     """Take up what is in `working` at capture time `now` (ns), None where no clock tells it. Returns how many calls."""
     found = [left for path in sorted(working.iterdir()) if path.is_dir() and (left := _look(path)) is not None]
     if not found:
         return 0
+    heard = _hear_journals(live, found)
+    until = {left.directory: _recorded_until(left) for left in found}
     if now is None:
-        now = max(max(left.state.last_media, left.state.call_started) for left in found)
+        now = max(*until.values(), *(seen.time for seen, _ in heard), 0)
     engine.take_up(now)
+    for seen, data in heard:
+        parsed = parse_message(data)
+        if parsed is not None:
+            engine.hear_again(Message(parsed, seen, data))
+    live.restoring.clear()
+    by_directory = {record.directory: record for record in live.records.values()}
+    stopped = max(until.values())
+    for left in found:
+        record = by_directory.get(left.directory)
+        call = record.call if record is not None else _without_messages(engine, live, left)
+        record = live.records[call.index]
+        media = engine.media.calls.get(call.index) if engine.media is not None else None
+        if media is not None:
+            _attach(engine, media, left)
+        record.interruptions = (*left.state.interruptions, *_missing(call, left, until[left.directory], now))
+        if record.interruptions:
+            _warn(call, record.interruptions)
+        if call.answered is not None and until[left.directory] > stopped - STANDSTILL:
+            record.awaited_since = now
+        live.save_state(record, replace(left.state, interruptions=record.interruptions))
+    return len(found)
+
+
+def _hear_journals(live: LiveCalls, found: list[Interrupted]) -> list[tuple[Sighting, bytes]]:
+    """The messages of all calls in order of time. `live` is told whose they are."""
     heard: list[tuple[Sighting, bytes]] = []
     for left in sorted(found, key=lambda left: left.state.call_started):
         journal.mend(left.directory)
@@ -41,25 +76,27 @@ def restore(engine: Engine, live: LiveCalls, working: Path, now: int | None) -> 
         heard += messages
         if messages and left.state.call_id is not None:
             live.restoring.setdefault(left.state.call_id, []).append(left)
-    for seen, data in sorted(heard, key=lambda each: (each[0].time, each[0].packet)):
-        parsed = parse_message(data)
-        if parsed is not None:
-            engine.hear_again(Message(parsed, seen, data))
-    live.restoring.clear()
-    by_directory = {record.directory: record for record in live.records.values()}
-    for left in found:
-        record = by_directory.get(left.directory)
-        call = record.call if record is not None else _without_messages(engine, live, left)
-        record = live.records[call.index]
-        media = engine.media.calls.get(call.index) if engine.media is not None else None
-        if media is not None:
-            _attach(engine, media, left, now)
-        if call.ended is None:
-            since = max(left.state.last_media, call.last_seen)
-            record.interruptions = (*left.state.interruptions, (since, now))
-            _warn(call, record.interruptions)
-        live.save_state(record, replace(left.state, interruptions=record.interruptions))
-    return len(found)
+    return sorted(heard, key=lambda each: (each[0].time, each[0].packet))
+
+
+def _recorded_until(left: Interrupted) -> int:
+    """Capture time up to which all that was heard of a call is kept, ns."""
+    state = left.state
+    if state.listening is not Listening.HEARD:
+        return max(state.last_media, state.call_started)
+    begin, ends = state.audio_started, [state.call_started]
+    if begin is not None:
+        ends += [begin + _frames(left, place) * SECOND // place.rate for place in state.tracks]
+    return max(ends)
+
+
+def _missing(call: Call, left: Interrupted, until: int, now: int) -> tuple[tuple[int, int], ...]:
+    """From and until when a call was not recorded, if it was then in progress."""
+    if call.ended is not None and (call.answered is None or call.ended - until <= UNHEARD):
+        return ()
+    end = now if call.ended is None else min(call.ended, now)
+    begin = max(until - BEGINNING, left.state.call_started)
+    return ((min(begin, end), end),)
 
 
 def _look(directory: Path) -> Interrupted | None:
@@ -70,7 +107,9 @@ def _look(directory: Path) -> Interrupted | None:
         status = (directory / "audio.wav").stat()
         identifier = UUID(hex=directory.name)
     except (ValueError, OSError):
-        if state is None:
+        begun = state is not None and (state.call_id is None or any(journal.read(directory)))
+        if state is None or not begun:
+            # Killed before its first message was kept: the next one begins the call again.
             shutil.rmtree(directory, ignore_errors=True)
             return None
         return Interrupted(directory, state)
@@ -81,7 +120,7 @@ def _look(directory: Path) -> Interrupted | None:
         # Killed between the first samples and the checkpoint that says when they were: the file tells when it ended.
         frames = max(status.st_size - HEADER, 0) // FRAME
         started = max(status.st_mtime_ns - frames * 1_000_000_000 // 8000, state.call_started)
-        place = checkpoint.TrackPlace("audio.wav", 8000, 0, (0, 1))
+        place = TrackPlace("audio.wav", 8000, 0, (0, 1))
         state = replace(state, audio_started=started, tracks=(place,))
     return Interrupted(directory, state)
 
@@ -102,7 +141,7 @@ def _without_messages(engine: Engine, live: LiveCalls, left: Interrupted) -> Cal
     return call
 
 
-def _attach(engine: Engine, media: CallMedia, left: Interrupted, now: int) -> None:
+def _attach(engine: Engine, media: CallMedia, left: Interrupted) -> None:
     """Have the audio go on where it stood."""
     state = left.state
     media.directory = left.directory
@@ -115,11 +154,15 @@ def _attach(engine: Engine, media: CallMedia, left: Interrupted, now: int) -> No
     media.zero = (state.audio_started - engine.media.epoch) * (TICKS // 1000) // 1_000_000
     for place in state.tracks:
         path = left.directory / place.file
-        try:
-            frames = max(path.stat().st_size - HEADER, 0) // FRAME
-        except OSError:
-            frames = 0
-        media.tracks.append(Track(path, place.rate, media.zero, place.layer, frames, set(place.channels)))
+        media.tracks.append(Track(path, place.rate, media.zero, place.layer, _frames(left, place), set(place.channels)))
+
+
+def _frames(left: Interrupted, place: TrackPlace) -> int:
+    """Whole frames of a track on the disk."""
+    try:
+        return max((left.directory / place.file).stat().st_size - HEADER, 0) // FRAME
+    except OSError:
+        return 0
 
 
 def _warn(call: Call, interruptions: tuple[tuple[int, int], ...]) -> None:

@@ -27,6 +27,7 @@ from recorder.document import CallDocument
 from recorder.engine import WINDOW, Engine, FinishedCall, prepare
 from recorder.live_calls import LiveCalls, Refusal
 from recorder.live_catalogue import LiveCatalogue
+from recorder.live_packets import LivePackets
 from recorder.live_publish import LivePublisher
 from recorder.live_status import CallLister, count_states, streams_in_progress
 from recorder.log import ServiceLog
@@ -55,6 +56,8 @@ MOST_CHECKPOINTS = 500
 """Checkpoints written in one second."""
 ROOM = (1 << 19, 96 << 20)
 """Packets and octets of media that wait to be written: two seconds of 2,500 calls."""
+GONE = 60_000_000_000
+"""ns of silence after a restart that end a call which was talking before: its end was missed."""
 SILENCE = 60.0
 """s without a packet that are worth an alarm."""
 UPKEEP = 60.0
@@ -108,6 +111,7 @@ class CaptureService:
             trouble=self._disk_trouble,
         )
         self._live = LiveCalls(self._working, policy.decide, self._refusal, self._disk_trouble)
+        self._packets = LivePackets(self._live, lambda: policy.policy.keeps_packets, self._disk_trouble)
         self._alarms = Alarms(self._say_alarm)
         self._overload = Overload()
         self._rates = RateMeter()
@@ -157,14 +161,15 @@ class CaptureService:
             sink=self._over,
             workers=self._options.workers,
             executor=executor if self._options.workers > 1 else None,
-            observers=(self._live,),
+            observers=(self._live, self._packets),
             identify=self._live.identify,
-            begun=self._live.begun,
+            begun=self._begun,
             listening=self._live.listening,
             store_failed=lambda call, error: self._failures.append((call, error)),
             headed=True,
             room=ROOM,
         )
+        self._packets.attach(self._engine)
         self._lister = CallLister(self._engine, self._live)
         taken_up = restore(self._engine, self._live, self._working, self._now() if self._stamped_here else None)
         self._look_at_disk(time.time_ns())
@@ -186,6 +191,7 @@ class CaptureService:
                     self._behind = max((self._now() - int(batch.time[-1])) / 1e9, 0.0)
         before = self._engine.window_end
         self._engine.tick(self._now() - LATE)
+        self._packets.write_due()
         self._note_window(before)
         self.board.answer(self._live.ladder)
 
@@ -193,7 +199,10 @@ class CaptureService:
         if self._clock.correction:
             batch = replace(batch, time=batch.time + self._clock.correction)
         before = self._engine.window_end
-        self._engine.ingest(prepare(batch))
+        prepared = prepare(batch)
+        self._packets.before(prepared, self._clock.correction)
+        self._engine.ingest(prepared)
+        self._packets.after()
         self._last_packet = time.monotonic()
         self._note_window(before)
 
@@ -224,6 +233,7 @@ class CaptureService:
         dropped = self._look_at_sources(sources, wall, now)
         self._shed(now, dropped)
         self._checkpoint(only_new=False)
+        self._give_up()
         self._alarms.expire(wall, now)
         while self._delays and now - self._delays[0][0] > 60:
             self._delays.popleft()
@@ -327,6 +337,18 @@ class CaptureService:
                 self._live.save(each, media.table, now)
                 written += 1
 
+    def _give_up(self) -> None:
+        """End calls that were talking when an earlier run was interrupted, and have been silent since it is over."""
+        now = self._engine.now
+        for record in list(self._live.records.values()):
+            since, call = record.awaited_since, record.call
+            if since is None:
+                continue
+            if call.ended is not None or call.last_seen > since:
+                record.awaited_since = None
+            elif now - since > GONE:
+                self._engine.give_up(call)
+
     def _clock_was_set(self, wall: int, now: float) -> None:
         text = f"The system clock was set by {self._clock.last_step / 1e9:+.1f} s."
         self._alarms.happened(AlarmCode.CLOCK_STEPPED, text, wall, now)
@@ -340,6 +362,11 @@ class CaptureService:
             self._alarms.happened(AlarmCode.SETTINGS_REFUSED, text, wall, now)
 
     # What others tell
+
+    def _begun(self, call: Call) -> None:
+        """A call begins."""
+        self._live.begun(call)
+        self._packets.begun(call)
 
     def _over(self, finished: FinishedCall) -> None:
         """A call is over."""
