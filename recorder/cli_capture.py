@@ -121,6 +121,8 @@ def capture_command(
     log.adopt_libraries()
     with ExitStack() as stack:
         load_kernels_directly()
+        # Before the interfaces are open: no packet waits for the compiler.
+        _rehearse(log)
         sources: list[LiveSource] = []
         tunnels = _open_tunnels(tunnel or ())
         for source in tunnels:
@@ -136,7 +138,6 @@ def capture_command(
         for other in _open_others(hep, hep_key_file, watch or (), stdin, out, len(sources)):
             sources.append(other)
             stack.callback(other.close)
-        log.logger.info("rehearsed", seconds=round(_rehearse(), 1))
         service = _service(out, audio_format, mono, workers, (stop_at, resume_at), log)
         _serve_status(service, listen, token_file, status_socket, stack, log)
         if sandbox:
@@ -144,11 +145,13 @@ def capture_command(
         _run(service, sources, log)
 
 
-def _rehearse() -> float:
-    """Before READY, so that no call waits for the compiler."""
-    from recorder.rehearsal import rehearse
+def _rehearse(log: "ServiceLog") -> None:
+    """Compile what was never compiled here."""
+    from recorder.rehearsal import rehearse_once
 
-    return rehearse()
+    seconds = rehearse_once("spanrec" in os.environ.get("NUMBA_CACHE_DIR", ""))
+    if seconds:
+        log.logger.info("rehearsed", seconds=round(seconds, 1))
 
 
 def _open_tunnels(addresses: Sequence[str]) -> list["TunnelSource"]:

@@ -43,27 +43,36 @@ def rehearse() -> float:
 def record_rehearsal(out: Path) -> None:
     """Record the made-up calls in `out`, as the service would."""
     from recorder.log import open_log
-    from recorder.policy import Policy, PolicyHolder
+    from recorder.policy import Decision, Policy, PolicyHolder
     from recorder.service import CaptureService, ServiceOptions
 
-    service = CaptureService(ServiceOptions(out=out), PolicyHolder(Policy(), lambda _: None), open_log(io.StringIO()))
+    policy = PolicyHolder(Policy(otherwise=Decision(keep_packets=True)), lambda _: None)
+    service = CaptureService(ServiceOptions(out=out), policy, open_log(io.StringIO()))
     service.run([_Script(list(_frames()))], lambda: None, lambda _: None)
+
+
+def rehearse_once(kernels_are_own: bool) -> float:
+    """Rehearse unless these very kernels have been rehearsed here. How long it took, s.
+
+    `kernels_are_own`: the cache of kernels is one that changes with them, not one that the user has chosen.
+    """
+    cache = os.environ.get(_KERNEL_CACHE)
+    mark = Path(cache) / "rehearsed" if cache and kernels_are_own else None
+    if mark is not None and mark.exists():
+        return 0.0
+    seconds = rehearse()
+    if mark is not None:
+        mark.touch()
+    return seconds
 
 
 def main() -> None:
     """Have the kernels compiled before the service starts, unless they are: `python -m recorder.rehearsal`."""
     from recorder.warmup import choose_kernel_cache
 
-    chosen_by_user = os.environ.get(_KERNEL_CACHE)
+    chosen_by_user = bool(os.environ.get(_KERNEL_CACHE))
     choose_kernel_cache()
-    cache = os.environ.get(_KERNEL_CACHE)
-    # Only a cache of our own is another one when the kernels change.
-    mark = Path(cache) / "rehearsed" if cache and not chosen_by_user else None
-    if mark is not None and mark.exists():
-        return
-    rehearse()
-    if mark is not None:
-        mark.touch()
+    rehearse_once(not chosen_by_user)
 
 
 @dataclass(slots=True)
