@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -171,7 +172,11 @@ class MessageReader:
 
 
 def _endpoints(high: UInt64, low: UInt64, port: UInt16, rows: Int64) -> Iterator[Endpoint]:
-    return map(Endpoint, high[rows].tolist(), low[rows].tolist(), port[rows].tolist())
+    return map(_endpoint, high[rows].tolist(), low[rows].tolist(), port[rows].tolist())
+
+
+_endpoint = lru_cache(maxsize=4096)(Endpoint)
+"""Servers and telephones signal from the same few addresses again and again."""
 
 
 def rows_of_interest(datagrams: DatagramBatch, kinds: UInt8, rtcp: int) -> Int64:

@@ -238,8 +238,11 @@ class Call:
 
     def see(self, capture: int, packet: int) -> None:
         """Widen the range of frames of `capture` that belong to this call."""
-        first, last = self.captures.get(capture, (packet, packet))
-        self.captures[capture] = (min(first, packet), max(last, packet))
+        known = self.captures.get(capture)
+        if known is None:
+            self.captures[capture] = (packet, packet)
+        elif not known[0] <= packet <= known[1]:
+            self.captures[capture] = (min(known[0], packet), max(known[1], packet))
 
     def party(self, side: Side) -> Party:
         """The participant on `side`."""
