@@ -8,15 +8,20 @@ documents of every call that ends later are by the new clock. Pure: both clocks 
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from capture.batch import Int64
 from recorder.model import AudioReport, Call, StreamReport
 
 STEP = 500_000_000
 """ns by which wall and monotonic clock may drift apart between two looks before it counts as a step."""
+ON_THE_WAY = 10_000_000_000
+"""ns after a step for which packets may still come that were stamped before it."""
 
 
 @dataclass(slots=True)
 class CaptureClock:
-    """Looks at the clocks a few times a second."""
+    """Looks at the clocks before any stamp is used."""
 
     offset: int
     """Wall clock less monotonic clock, ns, as last seen."""
@@ -25,6 +30,8 @@ class CaptureClock:
     steps: int = 0
     last_step: int = 0
     """ns by which the clock was set last."""
+    stepped_at: int | None = None
+    """When the last step was seen, monotonic, ns."""
 
     @classmethod
     def begin(cls, wall: int, monotonic: int) -> "CaptureClock":
@@ -39,12 +46,30 @@ class CaptureClock:
             return False
         self.correction -= moved
         self.steps += 1
-        self.last_step = moved
+        self.last_step, self.stepped_at = moved, monotonic
         return True
 
-    def now(self, wall: int) -> int:
-        """Capture time at a wall time."""
-        return wall + self.correction
+    @property
+    def base(self) -> int:
+        """Capture time less monotonic clock, ns: steps leave it as it is."""
+        return self.offset + self.correction
+
+    def go_on(self, base: int) -> None:
+        """Count capture time as an earlier process on this machine did; where that is the wall clock's, it stays so."""
+        correction = base - self.offset
+        self.correction = correction if abs(correction) > STEP else 0
+
+    def now(self, monotonic: int) -> int:
+        """Capture time, whatever has happened to the wall clock since the last look."""
+        return monotonic + self.base
+
+    def capture_times(self, stamps: Int64, monotonic: int) -> Int64:
+        """Capture times of packets that came before the last look; around a step, each by the clock it was made by."""
+        times = stamps + self.correction if self.correction else stamps
+        if self.stepped_at is None or monotonic - self.stepped_at > ON_THE_WAY:
+            return times
+        now, before = self.now(monotonic), times + self.last_step
+        return np.where(np.abs(before - now) < np.abs(times - now), before, times)
 
 
 def by_wall_clock(

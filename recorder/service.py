@@ -19,6 +19,7 @@ from pathlib import Path
 from capture.batch import PacketBatch
 from capture.live import LiveSource
 from decoders.quality import Scale
+from recorder import clock_memory
 from recorder.alarms import Alarms
 from recorder.capture_clock import CaptureClock
 from recorder.collection import rare_collections
@@ -56,6 +57,8 @@ MOST_CHECKPOINTS = 500
 """Checkpoints written in one second."""
 ROOM = (1 << 19, 96 << 20)
 """Packets and octets of media that wait to be written: two seconds of 2,500 calls."""
+PREEMPTED = 50_000_000
+"""ns between two clocks that are read one after the other, from which on they are not compared."""
 GONE = 60_000_000_000
 """ns of silence after a restart that end a call which was talking before: its end was missed."""
 SILENCE = 60.0
@@ -171,6 +174,10 @@ class CaptureService:
         )
         self._packets.attach(self._engine)
         self._lister = CallLister(self._engine, self._live)
+        base = clock_memory.recall(self._options.out) if self._stamped_here else None
+        if base is not None and any(self._working.iterdir()):
+            self._clock.go_on(base)
+        self._keep_clock()
         taken_up = restore(self._engine, self._live, self._working, self._now() if self._stamped_here else None)
         self._look_at_disk(time.time_ns())
         if taken_up:
@@ -186,30 +193,39 @@ class CaptureService:
             batch = source.poll(PATIENCE if idle and place == len(sources) - 1 else 0.0)
             if batch is not None and len(batch):
                 idle = False
-                self._take(batch)
-                if source.stamped_here:
-                    self._behind = max((self._now() - int(batch.time[-1])) / 1e9, 0.0)
+                self._take(batch, source.stamped_here)
         before = self._engine.window_end
         self._engine.tick(self._now() - LATE)
         self._packets.write_due()
         self._note_window(before)
         self.board.answer(self._live.ladder)
 
-    def _take(self, batch: PacketBatch) -> None:
-        if self._clock.correction:
-            batch = replace(batch, time=batch.time + self._clock.correction)
+    def _take(self, batch: PacketBatch, stamped_here: bool) -> None:
         before = self._engine.window_end
+        # After the packets came: whatever the clock did to their stamps is seen before they are used.
+        self._look_at_clocks()
+        if stamped_here:
+            batch = replace(batch, time=self._clock.capture_times(batch.time, time.monotonic_ns()))
+        elif self._correction:
+            batch = replace(batch, time=batch.time + self._correction)
         prepared = prepare(batch)
-        self._packets.before(prepared, self._clock.correction)
+        self._packets.before(prepared, self._correction)
         self._engine.ingest(prepared)
         self._packets.after()
+        if stamped_here:
+            self._behind = max((self._now() - int(batch.time[-1])) / 1e9, 0.0)
         self._last_packet = time.monotonic()
         self._note_window(before)
+
+    @property
+    def _correction(self) -> int:
+        """What is added to stamps, ns; nothing where none of them is by this machine's clock."""
+        return self._clock.correction if self._stamped_here else 0
 
     def _now(self) -> int:
         """Capture time: this machine's, or where all stamps are another's, what that one must say by now."""
         if self._stamped_here:
-            return self._clock.now(time.time_ns())
+            return self._clock.now(time.monotonic_ns())
         if self._last_packet is None:
             return self._engine.now
         return self._engine.now + int((time.monotonic() - self._last_packet) * 1e9)
@@ -222,9 +238,8 @@ class CaptureService:
             self._checkpoint(only_new=True)
 
     def _each_second(self, sources: Sequence[LiveSource], now: float) -> None:
+        self._look_at_clocks()
         wall = time.time_ns()
-        if self._clock.look(wall, time.monotonic_ns()):
-            self._clock_was_set(wall, now)
         if self.reload:
             self.reload = False
             self._reload(wall, now)
@@ -237,10 +252,11 @@ class CaptureService:
         self._alarms.expire(wall, now)
         while self._delays and now - self._delays[0][0] > 60:
             self._delays.popleft()
-        if self._options.upkeep is not None and now >= self._next_upkeep:
+        if now >= self._next_upkeep:
             self._next_upkeep = now + UPKEEP
-            upkeep = self._options.upkeep
-            self._publisher.call(lambda: upkeep(self._catalogue))
+            self._keep_clock()
+            if (upkeep := self._options.upkeep) is not None:
+                self._publisher.call(lambda: upkeep(self._catalogue))
         watched = self._lister.calls(self._now()) if self.board.watched else None
         self.board.publish(self._snapshot(sources, wall), watched)
         self._service_log.report_repeats()
@@ -250,7 +266,7 @@ class CaptureService:
         deadline = time.monotonic() + 2.0
         for source in sources:
             while time.monotonic() < deadline and (batch := source.poll(0.0)) is not None:
-                self._take(batch)
+                self._take(batch, source.stamped_here)
             source.close()
         for record in self._live.records.values():
             if self.stopping and record.call.ended is None:
@@ -349,6 +365,18 @@ class CaptureService:
             elif now - since > GONE:
                 self._engine.give_up(call)
 
+    def _look_at_clocks(self) -> None:
+        before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        # Where this process was held up between the clocks, they tell nothing.
+        if after - before < PREEMPTED and self._clock.look(wall, after):
+            self._keep_clock()
+            self._clock_was_set(wall, after / 1e9)
+
+    def _keep_clock(self) -> None:
+        """For the next process, where calls are in progress then."""
+        if self._stamped_here:
+            clock_memory.keep(self._options.out, self._clock.base)
+
     def _clock_was_set(self, wall: int, now: float) -> None:
         text = f"The system clock was set by {self._clock.last_step / 1e9:+.1f} s."
         self._alarms.happened(AlarmCode.CLOCK_STEPPED, text, wall, now)
@@ -381,7 +409,7 @@ class CaptureService:
             if stream.mos is not None and stream.mos_scale is not None:
                 scale = Scale(stream.mos_scale)
                 self._mos[scale] = self._mos.get(scale, MosHistogram()).with_value(stream.mos)
-        self._publisher.take(ended, self._clock.correction)
+        self._publisher.take(ended, self._correction)
 
     def _refusal(self) -> Refusal | None:
         """Why no audio may be begun now."""
