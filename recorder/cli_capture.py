@@ -304,7 +304,8 @@ def _run(service: "CaptureService", sources: Sequence["LiveSource"], log: "Servi
     manager = ServiceManager(os.environ)
 
     def stop(number: int, _: object) -> None:
-        log.logger.info("stopping", signal=signal.Signals(number).name)
+        # Nothing is logged here: the thread may be in the middle of a line.
+        service.stopped_by = signal.Signals(number).name
         service.stopping = True
         manager.stopping("finishing recordings")
 

@@ -95,6 +95,8 @@ class CaptureService:
         self._service_log = log
         self.stopping = False
         """Set by a signal handler: finish what is in flight."""
+        self.stopped_by = ""
+        """Name of the signal."""
         self.reload = False
         """Set by a signal handler: read the settings again."""
         self._started = time.time_ns()
@@ -263,6 +265,8 @@ class CaptureService:
 
     def _finish(self, sources: Sequence[LiveSource], beat: Callable[[str], None]) -> None:
         """Take what is in the rings, end every call, publish all."""
+        if self.stopping:
+            self._log.info("stopping", signal=self.stopped_by)
         deadline = time.monotonic() + 2.0
         for source in sources:
             while time.monotonic() < deadline and (batch := source.poll(0.0)) is not None:
