@@ -143,9 +143,9 @@ def ipv6(lab: Lab) -> dict[str, Any]:
     return {"calls": [pair.call("completed", pair.streams(one, two))]}
 
 
-def tcp(lab: Lab) -> dict[str, Any]:
+def tcp(lab: Lab, remote: str = "") -> dict[str, Any]:
     """SIP over TCP."""
-    pair = Pair(lab, "tcp", transport="tcp")
+    pair = Pair(lab, "tcp", transport="tcp", remote=remote)
     one, two = talkers(pair, "PCMU")
     plain(pair, "PCMU", 3, one.speak(3), two.speak(3))
     return {"calls": [pair.call("completed", pair.streams(one, two))]}
@@ -206,9 +206,9 @@ def dtmf(lab: Lab) -> dict[str, Any]:
     return {"calls": [pair.call("completed", pair.streams(one, two), dtmf=digits)]}
 
 
-def hold(lab: Lab) -> dict[str, Any]:
+def hold(lab: Lab, remote: str = "") -> dict[str, Any]:
     """The caller holds (sendonly, answered recvonly) and resumes; then the callee does (inactive). No media on hold."""
-    pair = Pair(lab, "hold")
+    pair = Pair(lab, "hold", remote=remote)
     one, two = talkers(pair, "PCMU")
     parts: list[Path] = []
     for talker, side in ((one, "caller"), (two, "callee")):
