@@ -71,8 +71,12 @@ class Top(App[None]):
     def __init__(self, client: StatusClient, interval: float = 1.0) -> None:
         super().__init__(ansi_color=True)
         self._client = client
+        # Messages may be posted from any thread.
         self._poller = Poller(
-            client, interval, lambda view: self._hand(Seen(view)), lambda reason: self._hand(Failed(reason))
+            client,
+            interval,
+            lambda view: self.post_message(Seen(view)),
+            lambda reason: self.post_message(Failed(reason)),
         )
         self._summary = Static(id="summary", markup=False)
         self._note = Static(id="notice", markup=False)
@@ -186,10 +190,6 @@ class Top(App[None]):
         """Sort the other way round."""
         self._descending = not self._descending
         self._draw_from_top()
-
-    def _hand(self, message: Message) -> None:
-        """From the poller's thread."""
-        self.post_message(message)
 
     @property
     def _width(self) -> int:

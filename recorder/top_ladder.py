@@ -55,6 +55,8 @@ class LadderScreen(Screen[None]):
 
     def show(self, look: Look) -> None:
         """The service answered."""
+        if look.id != self._look.id:
+            return  # to a question of before
         if look.call is None:
             # What was seen last stays: the answer to what is over would be nothing.
             self.say(f"This call is over: spanrec calls show {look.id[:8]} tells what was recorded.")

@@ -35,7 +35,7 @@ class Poller:
     """Asks every `interval` s between `start` and `stop`. All else may be called at any time."""
 
     def __init__(
-        self, client: StatusClient, interval: float, show: Callable[[View], None], fail: Callable[[str], None]
+        self, client: StatusClient, interval: float, show: Callable[[View], object], fail: Callable[[str], object]
     ) -> None:
         """`show` and `fail` are called in the poller's thread."""
         self._client = client

@@ -12,8 +12,9 @@ from textual.pilot import Pilot
 
 from recorder import status_client
 from recorder.status_client import StatusClient
-from recorder.top import Top
+from recorder.top import Seen, Top
 from recorder.top_ladder import LadderScreen
+from recorder.top_poll import Look, View
 from tests import live_status
 from tests.live_status import ALARM, Pretender, identifier, live_call, serving
 
@@ -144,6 +145,19 @@ def test_a_call_that_ends_while_one_looks_stays_to_be_read(where):
         play(where, script)
 
 
+def test_a_late_answer_about_another_call_is_not_shown(where):
+    async def script(pilot):
+        await shown(pilot, "+4930")
+        await pilot.press("enter")
+        await shown(pilot, "INVITE")
+        pilot.app.post_message(Seen(View(live_status.snapshot(1), None, Look(identifier(7), None, ()))))
+        await pilot.pause()
+        assert not any("This call is over" in line for line in screen(pilot))
+
+    with service(where, 1):
+        play(where, script)
+
+
 def test_a_filter_holds_until_escape(where):
     async def script(pilot):
         await shown(pilot, "+4930")
@@ -238,7 +252,8 @@ def test_two_thousand_calls_are_scrolled_through(where):
 
 def test_clicks_choose_and_open(where):
     async def script(pilot):
-        await shown(pilot, "+4930")
+        lines = await shown(pilot, "packets/s")
+        assert lines[4].startswith("+4930"), "nothing moves any more"
         await pilot.click("#calls", offset=(3, 4))
         await pilot.pause(0.1)
         assert pilot.app.query_one("#calls").cursor == 3
