@@ -99,8 +99,10 @@ class StreamTable:
         """A fresh row. `primary`: the row of the stream that this one is another sighting of."""
         if not self._free:
             n = len(self.state)
-            self.state = np.vstack([self.state, np.zeros_like(self.state)])
-            self.figures = np.vstack([self.figures, np.zeros_like(self.figures)])
+            # Rows that are never used take no memory: they are zeros nobody has looked at.
+            state, figures = np.zeros((2 * n, cols.STATE), np.int64), np.zeros((2 * n, cols.STATISTICS), np.float64)
+            state[:n], figures[:n] = self.state, self.figures
+            self.state, self.figures = state, figures
             self._free = list(range(2 * n - 1, n - 1, -1))
         s = self._free.pop()
         self.state[s] = 0

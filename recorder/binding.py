@@ -4,7 +4,7 @@ In: a flow with packets in the window, the call, and why it is that call's. Out:
 to what carries the same media, with a row of statistics of its own. It does not choose the call.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from capture.batch import Int32
 from decoders.rtp import Stager
@@ -19,6 +19,8 @@ from recorder.renewal import formats_of
 from recorder.same_media import SameMedia
 from recorder.stream_index import StreamIndex
 from recorder.streams import CallMedia, Listening, MediaStream
+
+_MOST_HOPS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Binding:
     formats: FormatTable
     identity: MediaIdentity
     same: SameMedia
+    _hops: dict[frozenset[int], frozenset[int]] = field(default_factory=dict)
+    """Sets of hops met lately, so that streams with equal ones share one."""
 
     def claimed(self, flow: int, media: CallMedia, claim: Claim, begin: int = 0) -> MediaStream:
         """A claimed flow becomes a stream from its packet `begin` of the window on."""
@@ -128,6 +132,8 @@ class Binding:
         """The stream, which has no row yet. `mine`: positions of its packets in the window."""
         flows, window = self.stager.flows, self.stager.window
         first = int(mine[0])
+        if len(self._hops) >= _MOST_HOPS:
+            self._hops.clear()
         return MediaStream(
             row=-1,
             flow=flow,
@@ -137,7 +143,7 @@ class Binding:
             media=terms.media,
             speaker=terms.speaker,
             rule=terms.rule,
-            hops=terms.hops,
+            hops=self._hops.setdefault(terms.hops, terms.hops),
             formats=self.formats.shared(terms.formats),
             first_time=int(window.time[first]),
             first_sequence=int(window.sequence[first]),

@@ -37,14 +37,14 @@ Pair = tuple[int, int]
 
 @dataclass(slots=True)
 class _Sampled:
-    """What was seen of one flow."""
+    """What was seen of one flow; ten thousand calls have twenty thousand, so it holds no empty collections."""
 
-    marks: set[int] = field(default_factory=set)
-    repeated: set[int] = field(default_factory=set)
+    marks: list[int] = field(default_factory=list)
+    repeated: frozenset[int] = frozenset()
     """Marks that came again: a tone."""
-    shared: dict[int, set[int]] = field(default_factory=dict)
-    """Other flow -> marks that both have."""
-    twins: list[int] = field(default_factory=list)
+    shared: dict[int, set[int]] | None = None
+    """Other flow -> marks that both have, where there are any."""
+    twins: tuple[int, ...] = ()
     """Flows with the same media, in the order in which they were found."""
 
 
@@ -55,8 +55,8 @@ class MediaIdentity:
         self._flows = flows
         self._sampled: dict[int, _Sampled] = {}
         self._open: dict[int, None] = {}
-        self._seen: dict[int, list[tuple[int, int]]] = {}
-        """Mark -> (flow, time in ns) of its sightings."""
+        self._seen: dict[int, list[int]] = {}
+        """Mark -> flow and time in ns of each of its sightings in turn."""
         self._until: Int64 = np.zeros(flows.capacity, np.int64)
         """Capture time of the last packet of each flow that was looked at, ns: what waits in a window comes again."""
         self._looked_at: Int32 = np.zeros(flows.capacity, np.int32)
@@ -76,16 +76,16 @@ class MediaIdentity:
         self._open.pop(flow, None)
         gone = self._sampled.pop(flow, None)
         for mark in gone.marks if gone is not None else ():
-            left = [each for each in self._seen.get(mark, ()) if each[0] != flow]
+            left = [part for each in _in_pairs(self._seen.get(mark, [])) if each[0] != flow for part in each]
             if left:
                 self._seen[mark] = left
             else:
                 self._seen.pop(mark, None)
 
-    def twins(self, flow: int) -> list[int]:
+    def twins(self, flow: int) -> tuple[int, ...]:
         """Flows known to carry the same media."""
         sampled = self._sampled.get(flow)
-        return sampled.twins if sampled is not None else []
+        return sampled.twins if sampled is not None else ()
 
     def look(self, stager: Stager) -> Iterator[Pair]:
         """Take in the window's packets of beginning flows; gives the pairs of flows found alike."""
@@ -106,9 +106,9 @@ class MediaIdentity:
     def _take(self, flow: int, mark: int, time: int) -> Iterator[Pair]:
         sampled = self._sampled[flow]
         if mark in sampled.marks:
-            sampled.repeated.add(mark)
+            sampled.repeated |= {mark}
         elif len(sampled.marks) < MOST_MARKS:
-            sampled.marks.add(mark)
+            sampled.marks.append(mark)
             yield from self._compare(flow, sampled, mark, time)
             self._remember(flow, mark, time)
         else:
@@ -116,31 +116,37 @@ class MediaIdentity:
 
     def _remember(self, flow: int, mark: int, time: int) -> None:
         if mark in self._seen:
-            self._seen[mark].append((flow, time))
+            self._seen[mark] += flow, time
             return
-        self._seen[mark] = [(flow, time)]
+        self._seen[mark] = [flow, time]
         if len(self._seen) > MOST_KNOWN:
             del self._seen[next(iter(self._seen))]
 
     def _compare(self, flow: int, sampled: _Sampled, mark: int, time: int) -> Iterator[Pair]:
-        known = self._seen.get(mark, ())
-        if len(known) >= MOST_SHARING:
+        known = self._seen.get(mark, [])
+        if len(known) >= 2 * MOST_SHARING:
             return
-        for other, at in known:
+        for other, at in _in_pairs(known):
             peer = self._sampled.get(other)
             if peer is None or other in sampled.twins or abs(time - at) > LAG or not self._passes_on(other, flow):
                 continue
+            if sampled.shared is None:
+                sampled.shared = {}
             shared = sampled.shared.setdefault(other, set())
             shared.add(mark)
             if len(shared - sampled.repeated - peer.repeated) >= ENOUGH:
-                sampled.twins.append(other)
-                peer.twins.append(flow)
+                sampled.twins += (other,)
+                peer.twins += (flow,)
                 yield other, flow
 
     def _passes_on(self, one: int, other: int) -> bool:
         """Whether the two flows meet at a host that may have passed the media on, and that is not its source."""
         a, b = self._flows.addresses[one].tolist(), self._flows.addresses[other].tolist()
         return (a[2:] == b[:2] and b[2:] != a[:2]) or (b[2:] == a[:2] and a[2:] != b[:2])
+
+
+def _in_pairs(known: list[int]) -> Iterator[Pair]:
+    return zip(known[::2], known[1::2], strict=True)
 
 
 def most_lag(one: tuple[int, ...], to_one: tuple[int, ...], other: tuple[int, ...], to_other: tuple[int, ...]) -> int:

@@ -146,9 +146,9 @@ class SameMedia:
         if one is other:
             return
         if one.recording_session:
-            other_stream.forks.add(one.call.index)
+            other_stream.forks |= {one.call.index}
         elif other.recording_session:
-            stream.forks.add(other.call.index)
+            stream.forks |= {other.call.index}
         else:
             self.group(one.call.index, other.call.index)
 

@@ -22,7 +22,7 @@ from recorder.tracks import FilePool, Track
 OVERLAP = TICKS * 6 // 100
 """60 ms: two sources on one channel that overlap by more than this sound together, on layers of their own."""
 FAR = 1 << 61
-MOST_FRAMES = 1 << 18
+MOST_FRAMES = 1 << 16
 """Frames decoded before they are written: bounds the scratch space."""
 LONGEST = 60
 """Seconds that one window may add to a track in one piece; beyond it, the clock of the capture is at fault."""

@@ -57,7 +57,7 @@ class MediaStream:
     """The same direction at a hop farther from the speaker: counted, not heard."""
     muted: bool = False
     """Counted, never recorded: carried by a recording session, or no audio of its call is wanted."""
-    forks: set[int] = field(default_factory=set)
+    forks: frozenset[int] = frozenset()
     """Recording sessions (`Call.index`) that carry it too."""
     layer: int = 0
     fast_rate: int = 0
@@ -67,7 +67,6 @@ class MediaStream:
     undecrypted: int = 0
     decrypted: int = 0
     decoders: dict[int, Decoder | None] = field(default_factory=dict)
-    heard_types: set[int] = field(default_factory=set)
     undecodable: dict[str, str] = field(default_factory=dict)
     """rtpmap -> why, of what could not be decoded."""
     events: TelephoneEvents | None = None

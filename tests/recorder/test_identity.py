@@ -119,7 +119,7 @@ def test_what_is_forgotten_is_not_compared():
     identity.forget(0)
     identity.begin(1)
     assert list(identity.look(window_of(played(1, words, begin=30 * MS)))) == []
-    assert identity.twins(1) == []
+    assert identity.twins(1) == ()
 
 
 def test_equal_ssrcs_may_lie_apart_as_far_as_their_addresses_allow():
