@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from capture.batch import PacketBatch
+from capture.errors import SpanrecError
 from capture.live import LiveSource
 from decoders.quality import Scale
 from recorder import clock_memory
@@ -55,6 +56,8 @@ CHECKPOINT = 10_000_000_000
 MOST_FILES = 16_384
 MOST_CHECKPOINTS = 500
 """Checkpoints written in one second."""
+LATEST = 5.0
+"""s after the wire by which audio should be on the disk."""
 ROOM = (1 << 19, 96 << 20)
 """Packets and octets of media that wait to be written: two seconds of 2,500 calls."""
 PREEMPTED = 50_000_000
@@ -77,6 +80,8 @@ class ServiceOptions:
     workers: int = 1
     disk_low: Callable[[int, int], bool] = lambda free, total: False
     """(free, total) octets -> whether no audio may be begun."""
+    disk_scarce: Callable[[int, int], bool] = lambda free, total: False
+    """(free, total) octets -> whether somebody should look."""
     upkeep: Callable[[LiveCatalogue], None] | None = None
     """Deletes what retention says; in the publisher's thread."""
     settings: Path | None = None
@@ -124,6 +129,7 @@ class CaptureService:
         self._mos: dict[Scale, MosHistogram] = {}
         self._failures: deque[tuple[Call, StoreError]] = deque()
         self._troubles: deque[str | None] = deque()
+        self._retention_troubles: deque[str] = deque()
         self._delays: deque[tuple[float, float]] = deque()
         self._dropped: dict[str, tuple[int, int]] = {}
         self._last_packet: float | None = None
@@ -252,16 +258,27 @@ class CaptureService:
         self._checkpoint(only_new=False)
         self._give_up()
         self._alarms.expire(wall, now)
+        slow = bool(self._delays) and self._delays[-1][1] > LATEST
+        text = f"Audio reaches the disk {self._delays[-1][1]:.1f} s after the wire." if slow else None
+        self._alarms.set(AlarmCode.DISK_DELAY, text, wall)
         while self._delays and now - self._delays[0][0] > 60:
             self._delays.popleft()
         if now >= self._next_upkeep:
             self._next_upkeep = now + UPKEEP
             self._keep_clock()
             if (upkeep := self._options.upkeep) is not None:
-                self._publisher.call(lambda: upkeep(self._catalogue))
+                self._publisher.call(lambda: self._keep_up(upkeep))
         watched = self._lister.calls(self._now()) if self.board.watched else None
         self.board.publish(self._snapshot(sources, wall), watched)
         self._service_log.report_repeats()
+
+    def _keep_up(self, upkeep: Callable[[LiveCatalogue], None]) -> None:
+        """Delete what is to go; in the publisher's thread."""
+        try:
+            upkeep(self._catalogue)
+        except (SpanrecError, OSError) as error:
+            self._catalogue.undo()
+            self._retention_troubles.append(str(error))
 
     def _finish(self, sources: Sequence[LiveSource], beat: Callable[[str], None]) -> None:
         """Take what is in the rings, end every call, publish all."""
@@ -328,6 +345,12 @@ class CaptureService:
         self._disk_full = space is not None and self._options.disk_low(space.free, space.total)
         sentence = f"{self._options.out}: too little space left; calls that begin are not recorded."
         self._alarms.set(AlarmCode.DISK_FULL, sentence if self._disk_full else None, wall)
+        scarce = space is not None and not self._disk_full and self._options.disk_scarce(space.free, space.total)
+        text = f"{self._options.out}: space is getting scarce; keep less, or give it a larger disk."
+        self._alarms.set(AlarmCode.DISK_LOW, text if scarce else None, wall)
+        while self._retention_troubles:
+            failure = self._retention_troubles.popleft()
+            self._alarms.happened(AlarmCode.RETENTION_FAILED, failure, wall, time.monotonic())
 
     def _shed(self, now: float, dropped: int) -> None:
         """Give up calls where there is more than can be recorded: whole ones, the newest first."""
@@ -409,7 +432,7 @@ class CaptureService:
         if finished.media is not None and any(track.failed for track in finished.media.tracks):
             warn(call, "disk-failing", "The audio could not be written to its end: the disk refused.")
         self._ended[call.state] = self._ended.get(call.state, 0) + 1
-        for stream in finished.streams:
+        for stream in finished.streams if ended.record.listening is not Listening.PASSED_OVER else ():
             if stream.mos is not None and stream.mos_scale is not None:
                 scale = Scale(stream.mos_scale)
                 self._mos[scale] = self._mos.get(scale, MosHistogram()).with_value(stream.mos)
