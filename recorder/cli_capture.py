@@ -136,6 +136,8 @@ def capture_command(
         dropped = privileges.drop(user)
         log.logger.info("privileges-dropped", user=dropped.user, capabilities=len(dropped.capabilities))
         for other in _open_others(hep, hep_key_file, watch or (), stdin, out, len(sources)):
+            if getattr(other, "exposed", False):
+                log.logger.warning("hep-exposed", source=other.name, text="anybody may send here; use --hep-key-file")
             sources.append(other)
             stack.callback(other.close)
         service = _service(out, audio_format, mono, workers, (stop_at, resume_at), log)
@@ -252,12 +254,14 @@ def _service(
     def upkeep(catalogue: "LiveCatalogue") -> None:
         retention(catalogue.connection)
 
+    guard = DiskGuard(*marks)
     options = ServiceOptions(
         out=out,
         form=audio_format.value,
         mono=mono,
         workers=workers or len(os.sched_getaffinity(0)),
-        disk_low=DiskGuard(*marks).low,
+        disk_low=guard.low,
+        disk_scarce=guard.scarce,
         upkeep=upkeep,
         settings=path,
     )

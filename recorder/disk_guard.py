@@ -27,6 +27,10 @@ class DiskGuard:
         self._low = free < (max(stop, resume) if self._low else stop)
         return self._low
 
+    def scarce(self, free: int, total: int) -> bool:
+        """Whether somebody should look: less is free than twice what recording needs to go on."""
+        return free < 2 * max(self._stop.of(total), self._resume.of(total))
+
 
 def _mark(name: str, text: str) -> Amount:
     try:

@@ -35,7 +35,7 @@ from recorder.live_status import CallLister, count_states, streams_in_progress
 from recorder.log import ServiceLog
 from recorder.model import Call, CallState
 from recorder.overload import Overload
-from recorder.policy import PolicyHolder
+from recorder.policy import Action, PolicyHolder
 from recorder.recovery import restore
 from recorder.status import Alarm, AlarmCode, DiskDelay, MosHistogram, Severity, Snapshot, SourceStatus, StoreSpace
 from recorder.status import Traffic as StatusTraffic
@@ -429,6 +429,10 @@ class CaptureService:
         ended = self._live.end(finished, self._engine.tracker.group_identifier(call))
         if ended is None:
             return
+        if ended.record.decision.action is Action.SKIP:
+            self._log.info(
+                "call-not-recorded", call=str(call.id), call_id=call.call_id, text=str(ended.record.decision)
+            )
         if finished.media is not None and any(track.failed for track in finished.media.tracks):
             warn(call, "disk-failing", "The audio could not be written to its end: the disk refused.")
         self._ended[call.state] = self._ended.get(call.state, 0) + 1
