@@ -77,7 +77,8 @@ class LivePublisher:
         self._published, self._trouble = published, trouble
         self._queue: queue.SimpleQueue[_Item | Callable[[], None] | None] = queue.SimpleQueue()
         self._again: list[_Item] = []
-        self._thread = threading.Thread(target=self._run, name="spanrec-publish")
+        # A loop that failed must end the process, for the next one to go on: this thread does not keep it.
+        self._thread = threading.Thread(target=self._run, name="spanrec-publish", daemon=True)
         self._stopping = False
         self._failure: Exception | None = None
 
