@@ -2,7 +2,7 @@
 
 Calls are sent over a veth pair in real time by `bench.wire`; `spanrec capture` records them from the other end. Said
 are the frames that were sent, read and dropped, the recorder's CPU and memory, how late audio reached the disk, and for
-how many calls every sample of both sides stands in the recording. Needs root and iproute2. `--step` looks for the
+how many calls every packet of both sides was heard and stands in the recording. Needs root and iproute2. `--step` looks for the
 breaking point: more calls with every round until something is lost.
 """
 
@@ -22,10 +22,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from bench.calls import expected_samples
+from bench.calls import FRAME, expected_samples
 from bench.measure import ROOT, machine, scratch, table
 from bench.veth import Wire, wire
 
+CUT = 0.005
+"""Of the packets of a direction, at most, that moving others may cut."""
+FAR = 1600
+"""Samples by which packets may be moved at once."""
 GRACE = 8.0
 """Seconds that the recorder is left after the last frame, to end and publish the calls."""
 
@@ -55,7 +59,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--step", type=int, default=0, help="so many calls more in each further round, until it breaks")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--ring-size", type=int, default=128, help="MB (128)")
+    parser.add_argument("--ring-size", type=int, default=256, help="MB (256)")
     parser.add_argument("--dir", type=Path, help="for the recordings (in memory, if there is room)")
     return parser.parse_args()
 
@@ -106,12 +110,15 @@ def check(out: Path, seconds: float) -> tuple[int, int]:
     for path in out.glob("2*/*/*/*/call.json"):
         document = json.loads(path.read_text())
         recorded += 1
+        if document["call_id"] is None:
+            continue
         number = int(document["call_id"][8:16], 16)
         if document["audio"] is None:
             continue
         with wave.open(str(path.parent / "audio.wav")) as file:
             heard = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
-        whole += all(
+        complete = all(each["lost"] == 0 and each["packets"] == round(seconds * 50) for each in document["streams"])
+        whole += complete and all(
             holds(heard[:, channel], expected_samples(number, side, seconds))
             for channel, side in enumerate(("caller", "callee"))
         )
@@ -119,13 +126,42 @@ def check(out: Path, seconds: float) -> tuple[int, int]:
 
 
 def holds(heard: "np.ndarray", sent: "np.ndarray") -> bool:
-    """Whether the samples that were sent stand in what was heard as one piece: silence may lie before and behind."""
-    loud = np.flatnonzero(heard)
-    first = np.flatnonzero(sent)[:1]
+    """Whether every packet that was sent stands in what was heard, in order, but for CUT of them.
+
+    Where the sender was late for a while, the recorder moves whole packets, as for a clock that drifts: silence lies
+    between two of them then, or one is cut by the next.
+    """
+    loud, first = np.flatnonzero(heard), np.flatnonzero(sent)
     if not len(loud) or not len(first):
         return False
-    at = int(loud[0]) - int(first[0])
-    return at >= 0 and len(heard) >= at + len(sent) and bool((heard[at : at + len(sent)] == sent).all())
+    packets = sent.reshape(-1, FRAME)
+    shift, place, cut = int(loud[0]) - int(first[0]), 0, 0
+    while place < len(packets):
+        begin = place * FRAME + shift
+        there = heard[max(begin, 0) : begin + (len(packets) - place) * FRAME]
+        count = len(there) // FRAME if begin >= 0 else 0
+        equal = (there[: count * FRAME].reshape(-1, FRAME) == packets[place : place + count]).all(axis=1)
+        run = int(np.argmin(equal)) if count and not equal.all() else count
+        place += run
+        if place == len(packets):
+            break
+        moved = search(heard, packets[place], place * FRAME + shift)
+        if moved is None:
+            cut += 1
+            place += 1
+        else:
+            shift += moved
+    return cut <= CUT * len(packets)
+
+
+def search(heard: "np.ndarray", packet: "np.ndarray", near: int) -> int | None:
+    """By how many samples a packet stands away from where it was expected; None where it does not stand within FAR."""
+    low = max(near - FAR, 0)
+    window = heard[low : near + FAR + FRAME]
+    if len(window) < FRAME:
+        return None
+    found = np.flatnonzero((np.lib.stride_tricks.sliding_window_view(window, FRAME) == packet).all(axis=1))
+    return int(found[np.argmin(np.abs(found + low - near))]) + low - near if len(found) else None
 
 
 def one_round(calls: int, options: argparse.Namespace) -> Round:

@@ -76,7 +76,7 @@ def capture_command(
     promiscuous: Annotated[
         bool, typer.Option("--promiscuous/--no-promiscuous", help="Take frames for others, as on a mirror port.")
     ] = True,
-    ring_size: Annotated[int, typer.Option(min=4, metavar="MB", help="Memory of each interface's ring.")] = 128,
+    ring_size: Annotated[int, typer.Option(min=4, metavar="MB", help="Memory of each interface's ring.")] = 256,
     sockets: Annotated[int, typer.Option(min=1, metavar="N", help="Rings per interface (PACKET_FANOUT).")] = 1,
     audio_format: Annotated[AudioFormat, typer.Option("--format", help="Of the audio files.")] = AudioFormat.WAV,
     mono: Annotated[bool, typer.Option("--mono", help="Mix both participants into one channel.")] = False,

@@ -7,7 +7,7 @@ first: what has been recorded longest is kept whole. Pure: times are arguments, 
 
 from dataclasses import dataclass
 
-BEHIND = 1.0
+BEHIND = 1.5
 """s behind the wire at which no further call is begun."""
 RECOVERED = 0.25
 """s behind the wire at which all is well again, once it has lasted for CALM."""

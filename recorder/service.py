@@ -54,12 +54,12 @@ LATE = 300_000_000
 CHECKPOINT = 10_000_000_000
 """ns of capture time between two checkpoints of a call."""
 MOST_FILES = 16_384
-MOST_CHECKPOINTS = 500
+MOST_CHECKPOINTS = 250
 """Checkpoints written in one second."""
 LATEST = 5.0
 """s after the wire by which audio should be on the disk."""
-ROOM = (1 << 19, 96 << 20)
-"""Packets and octets of media that wait to be written: two seconds of 2,500 calls."""
+ROOM = (1 << 18, 48 << 20)
+"""Packets and octets of media that wait to be written: more would keep the loop from its sources for too long."""
 PREEMPTED = 50_000_000
 """ns between two clocks that are read one after the other, from which on they are not compared."""
 GONE = 60_000_000_000
