@@ -32,7 +32,7 @@ class Said:
     exact: bool
     """Whether every sample is known; else a right decoder comes close to it."""
     pieces: tuple[tuple[int, Samples], ...]
-    """(its first sample's place in the source, samples)."""
+    """(RTP timestamp of its first packet, samples)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def said_by_script(facts: dict[str, Any]) -> Said:
             whole = baresip_calls.heard(codec, [encode_source(codec, segment["seed"]).tobytes()])
         else:
             whole = through(codec, speech_like(segment["seed"], SOURCE_SECONDS, segment["rate"]))
-        pieces.append((first, whole[first:end]))
+        pieces.append((segment["timestamp"], whole[first:end]))
     return Said(facts["ssrc"], codec, facts["packets"], bool(facts["exact"]), tuple(pieces))
 
 
@@ -75,8 +75,18 @@ def said_by_phones(capture: Path, codec: str) -> list[Said]:
         samples = baresip_calls.heard(codec, payloads)
         if exact:
             samples = baresip_calls.source(codec, host)[first : first + count]
-        found.append(Said(ssrc, codec, len(packets), exact, ((first, samples),)))
+        timestamp = next(iter(packets.values())).timestamp
+        found.append(Said(ssrc, codec, len(packets), exact, ((timestamp, samples),)))
     return found
+
+
+def arrivals(capture: Path) -> dict[tuple[str, int], float]:
+    """When each RTP packet was first seen: (SSRC, timestamp) to seconds since the epoch."""
+    rows = observe.tshark_fields(
+        capture, "rtp and not rtcp", "frame.time_epoch", "rtp.ssrc", "rtp.timestamp",
+        options=("--enable-heuristic", "rtp_udp"),
+    )  # fmt: skip
+    return {(ssrc, int(timestamp)): float(when) for when, ssrc, timestamp in reversed(rows)}
 
 
 def judge(heard: Samples, said: Said) -> list[Judged]:

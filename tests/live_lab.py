@@ -25,16 +25,18 @@ from pcaps.make.network import Lab, address, network
 from recorder.document import CallDocument, StreamEntry
 from recorder.replay_types import Dissector
 from tests.capture_builder import record
-from tests.known_audio import Said, judge, said_by_phones, said_by_script, unheard
+from tests.known_audio import Judged, Said, arrivals, judge, said_by_phones, said_by_script, unheard
 from tests.live import recordings
-from tests.live_mirror import BOTH, RECORDER, cable, erspan, far, mirror, recorder_host, vlan, vxlan, witness
+from tests.live_mirror import BOTH, RECORDER, alone, cable, erspan, far, mirror, recorder_host, vlan, vxlan, witness
 from tests.live_recorder import LiveRecorder, recording
-from tests.same_recording import compare
+from tests.same_recording import compare, instant
 
 PROGRAMS = ("tc", "tcpdump", "tshark", "sipp", "baresip", "kamailio", "rtpengine", "ffmpeg")
 PROXY = f"{address('p')}:5060"
 ENOUGH_DB = 40.0
 """A codec that is no table is decoded right where it comes as near as this to what ffmpeg decodes."""
+ENOUGH_MS = 20.0
+"""A piece of audio stands where its first packet was on the wire, as near as this."""
 SETTLE = 1.0
 """Seconds between two calls: sipp keeps its port for a moment."""
 
@@ -161,6 +163,7 @@ def verdict(called: Called, mirrored: str, live: LiveRecorder, work: Path | None
     states = tuple(document.state for document, _ in found)
     faults = [] if states == called.scenario.states else [f"wanted {', '.join(called.scenario.states)}"]
     packets, copies, audio = [], [], []
+    seen = arrivals(called.capture)
     for said in called.known():
         entry = find_stream(found, said.ssrc)
         if entry is None:
@@ -171,7 +174,7 @@ def verdict(called: Called, mirrored: str, live: LiveRecorder, work: Path | None
         copies.append(f"{stream.copies} / {stream.duplicates}")
         if stream.packets != said.packets or stream.lost:
             faults.append(f"{said.ssrc}: {stream.packets} packets of {said.packets}, {stream.lost} lost")
-        told, wrong = audio_of(directory, document, stream, said)
+        told, wrong = audio_of(directory, document, stream, said, seen)
         audio.append(told)
         faults += wrong
     streams = sum(len(document.streams) for document, _ in found)
@@ -193,7 +196,9 @@ def find_stream(found: Sequence[tuple[CallDocument, Path]], ssrc: str) -> tuple[
     return None
 
 
-def audio_of(directory: Path, document: CallDocument, stream: StreamEntry, said: Said) -> tuple[str, list[str]]:
+def audio_of(
+    directory: Path, document: CallDocument, stream: StreamEntry, said: Said, seen: dict[tuple[str, int], float]
+) -> tuple[str, list[str]]:
     """What a stream's channel holds of what was said, and what is wrong with it."""
     if document.audio is None or stream.channel is None:
         return "none", [f"{said.ssrc} has no audio"]
@@ -201,24 +206,29 @@ def audio_of(directory: Path, document: CallDocument, stream: StreamEntry, said:
     judged = judge(heard, said)
     equal, count = sum(each.equal for each in judged), sum(each.samples for each in judged)
     worst = min(each.snr_db for each in judged)
-    places = [each.at - first for each, (first, _) in zip(judged, said.pieces, strict=True)]
     beside = 0 if sum(each.channel == stream.channel for each in document.streams) > 1 else unheard(heard, judged)
     wrong = []
     if equal != count and (said.codec != "G722" or worst < ENOUGH_DB):
         wrong.append(f"{said.ssrc}: {count - equal} samples differ, {worst:.0f} dB")
     if beside:
         wrong.append(f"{said.ssrc}: {beside} samples beside it")
-    apart = max(places) - min(places)
-    if apart > heard_tolerance(document):
-        wrong.append(f"{said.ssrc}: its pieces stand {apart} samples apart")
-    told = f"{said.codec} {equal} of {count} equal"
-    return told if equal == count else f"{told}, {worst:.0f} dB", wrong
+    off = off_arrival(document, said, judged, seen)
+    if off > ENOUGH_MS:
+        wrong.append(f"{said.ssrc}: {off:.0f} ms from its arrival")
+    told = f"{said.codec} {equal} of {count} equal" + ("" if equal == count else f", {worst:.0f} dB")
+    return f"{told}, {off:.1f} ms off", wrong
 
 
-def heard_tolerance(document: CallDocument) -> int:
-    """Samples by which pieces of a stream may move: 20 ms, what skew is corrected by."""
+def off_arrival(
+    document: CallDocument, said: Said, judged: Sequence[Judged], seen: dict[tuple[str, int], float]
+) -> float:
+    """ms between where a stream's pieces stand and when their first packets were on the wire, at most."""
     assert document.audio is not None
-    return document.audio.sample_rate // 50
+    began, rate = instant(document.audio.started), document.audio.sample_rate
+    stands = [began + each.at / rate for each in judged]
+    return max(
+        abs(at - seen[said.ssrc, timestamp]) * 1000 for at, (timestamp, _) in zip(stands, said.pieces, strict=True)
+    )
 
 
 def against_replay(found: Sequence[tuple[CallDocument, Path]], called: Called, work: Path) -> tuple[str, list[str]]:
@@ -254,6 +264,7 @@ def through_the_proxy(work: Path, scenarios: Sequence[Scenario] = SCENARIOS, eve
     """All scenarios; one recorder sees the proxy's port both ways, with `every` another one all ports both ways."""
     work.mkdir()
     with ExitStack() as stack:
+        stack.enter_context(alone())
         lab = stack.enter_context(network(work))
         stack.enter_context(recorder_host())
         proxy, all_ports = cable("one"), cable("two")
@@ -290,6 +301,7 @@ def other_ways(work: Path) -> list[Verdict]:
     """One call straight from sipp to sipp, recorded in each further way that a mirror comes."""
     work.mkdir()
     with ExitStack() as stack:
+        stack.enter_context(alone())
         lab = stack.enter_context(network(work))
         stack.enter_context(recorder_host())
         caller, callee, twice = cable("out"), cable("in"), cable("twice")
@@ -325,9 +337,7 @@ def missing() -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Record calls of real programs from mirrors, and judge the recordings."
-    )
+    parser = argparse.ArgumentParser(description="Record calls of real programs from mirrors, and judge them.")
     parser.add_argument("names", nargs="*", help=", ".join([*(each.name for each in SCENARIOS), WAYS]))
     parser.add_argument("--dir", type=Path, help="a new directory; it is kept, with logs and what tcpdump wrote")
     options = parser.parse_args()

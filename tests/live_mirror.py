@@ -11,12 +11,15 @@ the tag or the tunnel around each copied frame.
 import socket
 import struct
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
+from functools import cache
 from pathlib import Path
 
-from bench.veth import NAMESPACES, entered
+from bench.veth import entered, wire
 from pcaps.make.network import BRIDGE_HOST, run
 from tests.wire_replay import go_first
 
@@ -37,6 +40,14 @@ def near(network: int) -> str:
 def far(network: int) -> str:
     """The recorder's end."""
     return f"10.99.{network}.2"
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Wait for the lab: its network has names of its own, so that there can be only one."""
+    with (Path(tempfile.gettempdir()) / "spanrec-lab.lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        yield
 
 
 @contextmanager
@@ -182,6 +193,14 @@ def witness(interface: str, path: Path) -> Iterator[None]:
         process.communicate(timeout=10)
 
 
-def is_possible() -> bool:
+@cache
+def mirrors_are_possible() -> bool:
     """Whether this kernel has what mirrors are made of."""
-    return Path("/usr/sbin/tc").exists() and NAMESPACES.parent.exists()
+    try:
+        with wire("mirror") as over:
+            run(f"tc -n {over.namespace} qdisc add dev rx0 clsact")
+            what = "protocol all u32 match u32 0 0 action mirred egress mirror dev tx0"
+            run(f"tc -n {over.namespace} filter add dev rx0 ingress {what}")
+    except (OSError, RuntimeError):
+        return False
+    return True
