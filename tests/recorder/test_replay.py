@@ -272,6 +272,35 @@ def test_hash_seed_time_zone_and_directory_leave_no_trace(many, tmp_path):
     assert trees[0] == trees[1]
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_what_json_says_is_the_same_whatever_the_run(many, tmp_path, cut):
+    """Standard output of the command: each run with other workers, batches, hash seed, time zone and directories."""
+    said = []
+    for workers, batch, seed, zone, name in (
+        ("1", "8192", "0", "UTC", "one"),
+        ("2", "7", "1", "America/St_Johns", "the second/deeper"),
+        ("3", "100000", "4711", "Asia/Kathmandu", "x"),
+    ):
+        here = tmp_path / name
+        here.mkdir(parents=True)
+        captures = [here / path.name for path in many]
+        for capture, path in zip(captures, many, strict=True):
+            # Base names are told, directories are not; a file that is cut short is told as well.
+            capture.write_bytes(path.read_bytes()[: -5 if cut else None])
+        environment = os.environ | {"PYTHONHASHSEED": seed, "TZ": zone, "PYTHONPATH": str(PCAPS.parent)}
+        options = ("--json", "--workers", workers, "--batch-size", batch, "-o", str(here / "out"))
+        command = [sys.executable, "-c", "from recorder.cli import main; main()", "replay", *options]
+        command += map(str, captures)
+        run = subprocess.run(command, env=environment, cwd=here, capture_output=True, check=False)
+        assert run.returncode == (3 if cut else 0), run.stderr
+        said.append(run.stdout)
+    told = json.loads(said[0])
+    assert len(told["calls"]) == told["summary"]["calls"] > len(many)
+    assert any(capture["damage"] for capture in told["captures"]) is cut
+    assert said[1] == said[0]
+    assert said[2] == said[0]
+
+
 def test_a_call_in_rotated_captures_names_its_frames_in_each(tmp_path):
     alice, bob = both(24)
     quiet = [p for p in alice if p.at < 8 or p.at > 17]
