@@ -2,8 +2,8 @@
 
 Calls are sent over a veth pair in real time by `bench.wire`; `spanrec capture` records them from the other end. Said
 are the frames that were sent, read and dropped, the recorder's CPU and memory, how late audio reached the disk, and for
-how many calls every packet of both sides was heard and stands in the recording. Needs root and iproute2. `--step` looks for the
-breaking point: more calls with every round until something is lost.
+how many calls every packet of both sides was heard and stands in the recording. Needs root and iproute2. `--step` looks
+for the breaking point: more calls with every round until something is lost.
 """
 
 import argparse

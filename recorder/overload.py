@@ -7,9 +7,9 @@ first: what has been recorded longest is kept whole. Pure: times are arguments, 
 
 from dataclasses import dataclass
 
-BEHIND = 1.5
+BEHIND = 3.0
 """s behind the wire at which no further call is begun."""
-RECOVERED = 0.25
+RECOVERED = 1.0
 """s behind the wire at which all is well again, once it has lasted for CALM."""
 CALM = 5.0
 PATIENCE = 1.0
