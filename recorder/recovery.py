@@ -28,8 +28,8 @@ from recorder.wav import HEADER
 SECOND = 1_000_000_000
 BEGINNING = SECOND // 2
 """ns of a stream that begins which may not be on the disk while later samples of others are."""
-UNHEARD = SECOND // 5
-"""ns between the last sample and the end of a call that is no loss."""
+UNHEARD = SECOND // 20
+"""ns between the last sample and the end of a call that is no loss: a BYE follows the last packet a little later."""
 STANDSTILL = 5 * SECOND
 """A call whose audio ended no more than this before that of the others, ns, was talking when the recorder stopped."""
 
