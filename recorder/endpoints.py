@@ -4,6 +4,7 @@ In: `MediaEndpoint`s as the tracker emits them, and the end of calls. Out: for a
 the media description it belongs to and the rule that says so. Keeps no packets and never guesses: no rule, no answer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -134,6 +135,10 @@ class EndpointRegistry:
                 at[:] = [a for a in at if a.endpoint.call != call]
                 if not at:
                     del self._at[announcement.where]
+
+    def announced(self, call: int) -> Sequence[Announcement]:
+        """All that a call announced and that was not forgotten."""
+        return self._of.get(call, ())
 
     def of(self, call: int, side: Side) -> list[MediaEndpoint]:
         """What one side of a call announced, as announced, newest first."""

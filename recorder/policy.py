@@ -69,6 +69,11 @@ class Policy:
     rules: tuple[Rule, ...] = ()
     otherwise: Decision = Decision()
 
+    @property
+    def keeps_packets(self) -> bool:
+        """Whether there may be calls whose packets are kept."""
+        return self.otherwise.keep_packets or any(rule.decision.keep_packets for rule in self.rules)
+
     def decide(self, facts: CallFacts) -> Decision:
         """By the first rule that holds."""
         for rule in self.rules:
