@@ -68,6 +68,9 @@ from decoders._stream_columns import (
 )
 from decoders._timeline_kernels import locate, signed_32, ticks_of
 
+RECENT = 100_000_000
+"""ns: more of a talk spurt follows within this time."""
+
 
 @njit(cache=True, nogil=True, inline="always")
 def _seen(state: Int64, extended: int) -> int:
@@ -335,9 +338,10 @@ def receive(
         state[OTHERS] = 0
         if hold > 0 and not state[STARTED] and now - times[first] < hold:
             continue
+        goes_on = hold > 0 and now - times[last - 1] < RECENT
         settled = locate(
-            state, first, last, hold == 0, times, stamps, sequences, types, kinds, clocks, epoch, uts, position,
-            delay,
+            state, first, last, hold == 0, goes_on, times, stamps, sequences, types, kinds, clocks, epoch, uts,
+            position, delay,
         )  # fmt: skip
         settled = _receive_stream(
             table, state, figures, first, settled, last, hold == 0, order, times, stamps, sequences, types, sizes,

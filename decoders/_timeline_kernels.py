@@ -190,8 +190,13 @@ def _moves(low: int, baseline: int, duration: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _align(state: Int64, first: int, last: int, final: bool, uts: Int64, position: Int64, delay: Int64) -> int:
-    """Move blocks of packets to where their delay says; gives the index behind the last packet that is settled."""
+def _align(
+    state: Int64, first: int, last: int, final: bool, goes_on: bool, uts: Int64, position: Int64, delay: Int64
+) -> int:
+    """Move blocks of packets to where their delay says; gives the index behind the last packet that is settled.
+
+    `goes_on`: the last packet came just now, so that more of its block may follow.
+    """
     i = first
     shift = np.int64(0)
     measured = first
@@ -253,8 +258,8 @@ def _align(state: Int64, first: int, last: int, final: bool, uts: Int64, positio
             state[OLD_UTS] = boundary
             state[SEGMENT_UTS] = boundary
             begin = i
-        elif not final and i == last and begin > first and low - shift - state[BASELINE] > JUMP:
-            # Late, but for too short a time to say whether it stays so.
+        elif not final and i == last and (begin > first or goes_on) and abs(low - shift - state[BASELINE]) > JUMP:
+            # Late or early, but for too short a time to say whether it stays so.
             state[SEGMENT_POSITION] += shift
             return begin
         for k in range(begin, i):
@@ -273,6 +278,7 @@ def locate(
     first: int,
     last: int,
     final: bool,
+    goes_on: bool,
     times: Int64,
     stamps: UInt32,
     sequences: UInt16,
@@ -286,7 +292,8 @@ def locate(
 ) -> int:
     """Unwrapped timestamp and position of a stream's entries first..last; gives how far they are settled.
 
-    Packets from the returned index on must be looked at again together with those that follow them.
+    `goes_on`: the last of them came just now. Packets from the returned index on must be looked at again together with
+    those that follow them.
     """
     top = state[UTS] if state[STARTED] else np.int64(-1)
     high = state[TOP] & 0xFFFF
@@ -296,7 +303,7 @@ def locate(
             state, begin, last, top, high, final, times, stamps, sequences, types, kinds, clocks, epoch, uts,
             position, delay,
         )  # fmt: skip
-        settled = _align(state, begin, end, final or end < last, uts, position, delay)
+        settled = _align(state, begin, end, final or end < last, goes_on, uts, position, delay)
         if settled < end or waits:
             return settled
         begin = end

@@ -168,6 +168,26 @@ def test_packets_that_the_network_reorders_keep_their_places_across_every_wrap(s
     assert sorted((p, payload[0]) for p, _, payload in heard) == [(k * TICKS // 50, k) for k in range(20)]
 
 
+@pytest.mark.parametrize("cut", range(1, 30, 4))
+@pytest.mark.parametrize("pause", [1, 5])
+@pytest.mark.parametrize("ahead", [280, -280])
+def test_speech_goes_on_where_it_arrives_wherever_the_window_ends(cut, pause, ahead):
+    """After a pause the timestamps are 280 ms off the clock; the window ends some packets after that."""
+    receiving = Receiving()
+    before = in_step(range(50))
+    jump = 160 * (50 * pause + 50) + 8 * ahead
+    after = [
+        ((50 + 50 * pause + k) * 20 * MS, 50 + k, jump + 160 * k, 0, bytes([k])) for k in range(60)
+    ]  # fmt: skip
+    windows = [before + after[:cut], after[cut:]] if pause == 1 else [before, after[:cut], after[cut:]]
+    heard = []
+    for window in windows:
+        heard += receiving.window(window, hold=1, now=window[-1][0] + 1)
+    heard += receiving.window([])
+    places = [(position, payload[0]) for position, _, payload in heard if len(payload) == 1]
+    assert places == [((50 + 50 * pause + k) * TICKS // 50, k) for k in range(60)]
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_placing_agrees_with_the_plain_twin(data):
