@@ -4,6 +4,7 @@ In: a service that records a load. Out: sentences about what did not go as it mu
 calls; the calls that begin when it is over must be whole.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
