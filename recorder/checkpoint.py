@@ -15,12 +15,13 @@ from uuid import UUID
 from capture.address import Endpoint
 from capture.errors import SpanrecError
 from decoders.timeline import StreamTable
-from recorder.model import Call, Digit, Side, StreamReport
+from recorder.model import Call, Digit, Side, StreamReport, Warning_
 from recorder.reports import digits_so_far, streams_so_far
 from recorder.streams import CallMedia, Listening
 
 FILE = "checkpoint"
 VERSION = 1
+_OURS = {"clock-set", "disk-failing", "disk-full", "kernel-drops", "shed", "source-down"}
 _REPORT = tuple(field.name for field in fields(StreamReport))
 
 
@@ -59,6 +60,10 @@ class Checkpoint:
     callee: Endpoint | None = None
     interruptions: tuple[tuple[int, int], ...] = ()
     """From and until when, capture time in ns, nothing was recorded because the recorder did not run."""
+    warnings: tuple[Warning_, ...] = ()
+    """What the call's messages do not tell: that packets were dropped, that the disk was full..."""
+    awaited_since: int | None = None
+    """Capture time of the first restart, ns, since which a call that was talking has not been heard."""
 
 
 def checkpoint_of(
@@ -84,7 +89,13 @@ def checkpoint_of(
         caller=call.caller.address,
         callee=call.callee.address,
         interruptions=interruptions,
+        warnings=service_warnings(call),
     )
+
+
+def service_warnings(call: Call) -> tuple[Warning_, ...]:
+    """Those of a call's warnings that are of the recorder, not of the call."""
+    return tuple(warning for warning in call.warnings if warning.code in _OURS)
 
 
 def save(directory: Path, state: Checkpoint) -> None:
@@ -129,6 +140,8 @@ def _told(state: Checkpoint) -> dict[str, Any]:
         "caller": state.caller,
         "callee": state.callee,
         "interruptions": state.interruptions,
+        "awaited_since": state.awaited_since,
+        "warnings": [(warning.code, warning.text) for warning in state.warnings],
     }
 
 
@@ -147,6 +160,8 @@ def _heard(value: Mapping[str, Any]) -> Checkpoint:
         caller=_endpoint(value["caller"]),
         callee=_endpoint(value["callee"]),
         interruptions=tuple((int(begin), int(end)) for begin, end in value["interruptions"]),
+        awaited_since=value["awaited_since"],
+        warnings=tuple(Warning_(str(code), str(text)) for code, text in value["warnings"]),
     )
 
 

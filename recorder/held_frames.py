@@ -90,7 +90,8 @@ class HeldFrames:
         self._octets = 0
 
     def add(self, datagrams: DatagramBatch, rows: Int64, first: int, interfaces: Int32, correction: int) -> HeldBatch:
-        """Hold `rows` of TCP and fragments of a batch whose first frame is the `first` of all; `interfaces` is theirs."""
+        """Hold `rows` of TCP and fragments of a batch; `first` is the number of its first frame among all of them, and
+        `interfaces` are those of its rows."""
         packets = datagrams.packets
         keys, openings = _keys(datagrams, rows)
         octets, begins = blocks_of(packets, rows, interfaces, correction)

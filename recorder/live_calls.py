@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 from decoders.timeline import StreamTable
 from recorder import checkpoint, journal
 from recorder.call_facts import CallFacts, facts_of_call, facts_of_media
-from recorder.checkpoint import Checkpoint, CheckpointError, checkpoint_of
+from recorder.checkpoint import Checkpoint, CheckpointError, checkpoint_of, service_warnings
 from recorder.engine import FinishedCall
 from recorder.journal import JournalError
 from recorder.messages import Message
@@ -146,7 +146,8 @@ class LiveCalls:
             note(call, call.last_seen, call.last_packet, refusal.code, refusal.text)
             warn(call, refusal.code, refusal.text)
         self._enter(record)
-        self._save(record, Checkpoint(call.id, call.call_id, call.started, record.listening, call.tags))
+        told = service_warnings(call)
+        self._save(record, Checkpoint(call.id, call.call_id, call.started, record.listening, call.tags, warnings=told))
         if call.call_id is not None and self._message is not None:
             self._keep(record, self._message)
 
@@ -171,6 +172,8 @@ class LiveCalls:
             rule="as before the restart",
         )
         note_decision(call, decision)
+        for warning in state.warnings:
+            warn(call, warning.code, warning.text)
         record = LiveRecord(
             call, left.directory, decision, state.listening, before=state.streams, interruptions=state.interruptions
         )
@@ -184,6 +187,13 @@ class LiveCalls:
             return
         record.saved, record.placed = now, media.started is not None
         self._save(record, checkpoint_of(media.call, media, table, record.before, record.interruptions))
+
+    def tell(self, record: LiveRecord, code: str, text: str) -> None:
+        """Warn of a call in progress; a warning that is new makes its next checkpoint due at once."""
+        known = len(record.call.warnings)
+        warn(record.call, code, text)
+        if len(record.call.warnings) > known:
+            record.saved = 0
 
     def save_state(self, record: LiveRecord, state: Checkpoint) -> None:
         """Write a checkpoint that was taken elsewhere."""

@@ -201,6 +201,10 @@ class LivePublisher:
             if self._form != "wav" or self._mono or len(finished.media.tracks) > 1:
                 set_aside(record.directory, [track.path for track in finished.media.tracks])
             audio = finish_audio(finished.media, self._form, self._mono)
+            if audio is None:
+                # The disk was full before the first sample.
+                for track in finished.media.tracks:
+                    track.path.unlink(missing_ok=True)
         streams = [*record.before, *finished.streams]
         streams = [replace(stream, label=str(number)) for number, stream in enumerate(streams, 1)]
         if record.before:

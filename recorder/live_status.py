@@ -1,29 +1,66 @@
 """The state of the live service as values, made by its loop.
 
 In: the engine, the calls in progress, the sources' counters. Out: `Snapshot` and `LiveCall`s for the status board. It
-changes nothing, and is called about once a second.
+changes nothing but its own tallies, and is asked about once a second.
 """
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from decoders import _stream_columns as cols
+from decoders.quality import Scale
 from recorder.engine import Engine
 from recorder.live_calls import LiveCalls, LiveRecord
-from recorder.model import StreamReport
+from recorder.model import Call, CallState, StreamReport
 from recorder.reports import streams_so_far
-from recorder.status import LiveCall, LiveState, LiveStream, live_state
+from recorder.status import DiskDelay, LiveCall, LiveState, LiveStream, MosHistogram, Traffic, live_state
 from recorder.status_board import RateMeter
 from recorder.streams import CallMedia
 
+MINUTE = 60.0
+"""s for which the longest delay to the disk is told."""
 
-def count_states(live: LiveCalls) -> dict[LiveState, int]:
-    """Calls in progress by state."""
-    counts: dict[LiveState, int] = {}
-    for record in live.records.values():
-        state = live_state(record.call)
-        counts[state] = counts.get(state, 0) + 1
-    return counts
+
+@dataclass(slots=True)
+class Tally:
+    """What is counted since the service started."""
+
+    ended: dict[CallState, int] = field(default_factory=dict)
+    mos: dict[Scale, MosHistogram] = field(default_factory=dict)
+    _delays: deque[tuple[float, float]] = field(default_factory=deque)
+    """When, and how late audio was on the disk."""
+
+    def note_end(self, call: Call, streams: Iterable[StreamReport]) -> None:
+        """A call is over; `streams`: those whose quality counts."""
+        self.ended[call.state] = self.ended.get(call.state, 0) + 1
+        for stream in streams:
+            if stream.mos is not None and stream.mos_scale is not None:
+                scale = Scale(stream.mos_scale)
+                self.mos[scale] = self.mos.get(scale, MosHistogram()).with_value(stream.mos)
+
+    def note_delay(self, now: float, delay: float) -> None:
+        """Audio was on the disk `delay` s after the wire. `now`: monotonic, s."""
+        self._delays.append((now, delay))
+
+    def delay(self, now: float) -> DiskDelay | None:
+        """The last delay and the longest of the last minute."""
+        while self._delays and now - self._delays[0][0] > MINUTE:
+            self._delays.popleft()
+        return DiskDelay(self._delays[-1][1], max(delay for _, delay in self._delays)) if self._delays else None
+
+
+def traffic(engine: Engine) -> Traffic:
+    """What went through the engine."""
+    counts = engine.counts
+    return Traffic(
+        sip=counts.sip_messages,
+        sip_ignored=counts.sip_ignored,
+        sip_unsound=engine.messages.unsound,
+        rtp=counts.rtp,
+        rtcp=counts.rtcp,
+    )
 
 
 class CallLister:
@@ -33,6 +70,19 @@ class CallLister:
         self._engine = engine
         self._live = live
         self._rates = RateMeter()
+
+    def states(self) -> dict[LiveState, int]:
+        """How many calls are in each state."""
+        counts: dict[LiveState, int] = {}
+        for record in self._live.records.values():
+            state = live_state(record.call)
+            counts[state] = counts.get(state, 0) + 1
+        return counts
+
+    def streams(self) -> int:
+        """RTP streams of calls in progress."""
+        media = self._engine.media.calls if self._engine.media is not None else {}
+        return sum(len(media[index].streams) for index in self._live.records if index in media)
 
     def calls(self, now: int) -> list[LiveCall]:
         """Calls in progress at capture time `now`, oldest first."""
@@ -82,9 +132,3 @@ class CallLister:
             packets_per_second=self._rates.per_second(key, report.packets, time.monotonic()),
             last_packet_age=max(now - report.ended, 0) / 1e9,
         )
-
-
-def streams_in_progress(engine: Engine, live: Sequence[int]) -> int:
-    """RTP streams of calls in progress."""
-    media = engine.media.calls if engine.media is not None else {}
-    return sum(len(media[index].streams) for index in live if index in media)

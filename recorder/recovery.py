@@ -58,12 +58,16 @@ def restore(engine: Engine, live: LiveCalls, working: Path, now: int | None) -> 
         media = engine.media.calls.get(call.index) if engine.media is not None else None
         if media is not None:
             _attach(engine, media, left)
-        record.interruptions = (*left.state.interruptions, *_missing(call, left, until[left.directory], now))
+        record.interruptions = _joined((*left.state.interruptions, *_missing(call, left, until[left.directory], now)))
         if record.interruptions:
             _warn(call, record.interruptions)
         if call.answered is not None and until[left.directory] > stopped - STANDSTILL:
             record.awaited_since = now
-        live.save_state(record, replace(left.state, interruptions=record.interruptions))
+        if left.state.awaited_since is not None:
+            # Nothing was heard between two restarts.
+            record.awaited_since = left.state.awaited_since
+        kept = replace(left.state, interruptions=record.interruptions, awaited_since=record.awaited_since)
+        live.save_state(record, kept)
     return len(found)
 
 
@@ -97,6 +101,17 @@ def _missing(call: Call, left: Interrupted, until: int, now: int) -> tuple[tuple
     end = now if call.ended is None else min(call.ended, now)
     begin = max(until - BEGINNING, left.state.call_started)
     return ((min(begin, end), end),)
+
+
+def _joined(spans: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """Interruptions in order, those that touch as one: the recorder may be stopped again before it has heard a call."""
+    joined: list[tuple[int, int]] = []
+    for begin, end in sorted(spans):
+        if joined and begin <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((begin, end))
+    return tuple(joined)
 
 
 def _look(directory: Path) -> Interrupted | None:

@@ -6,7 +6,6 @@ calls in progress is on the disk within seconds, so that a kill costs what was n
 `CaptureService.run` first.
 """
 
-import os
 import resource
 import time
 from collections import deque
@@ -19,27 +18,27 @@ from pathlib import Path
 from capture.batch import PacketBatch
 from capture.errors import SpanrecError
 from capture.live import LiveSource
-from decoders.quality import Scale
 from recorder import clock_memory
 from recorder.alarms import Alarms
 from recorder.capture_clock import CaptureClock
 from recorder.collection import rare_collections
 from recorder.completion import complete
+from recorder.disk_watch import DiskWatch
 from recorder.document import CallDocument
 from recorder.engine import WINDOW, Engine, FinishedCall, prepare
 from recorder.live_calls import LiveCalls, Refusal
 from recorder.live_catalogue import LiveCatalogue
 from recorder.live_packets import LivePackets
 from recorder.live_publish import LivePublisher
-from recorder.live_status import CallLister, count_states, streams_in_progress
+from recorder.live_status import CallLister, Tally, traffic
 from recorder.log import ServiceLog
-from recorder.model import Call, CallState
+from recorder.model import Call
 from recorder.overload import Overload
 from recorder.policy import Action, PolicyHolder
 from recorder.recovery import restore
-from recorder.status import Alarm, AlarmCode, DiskDelay, MosHistogram, Severity, Snapshot, SourceStatus, StoreSpace
-from recorder.status import Traffic as StatusTraffic
-from recorder.status_board import RateMeter, StatusBoard
+from recorder.source_watch import SourceWatch
+from recorder.status import Alarm, AlarmCode, Severity, Snapshot
+from recorder.status_board import StatusBoard
 from recorder.store import RecordingStore
 from recorder.streams import Listening
 from recorder.trace import warn
@@ -64,8 +63,6 @@ PREEMPTED = 50_000_000
 """ns between two clocks that are read one after the other, from which on they are not compared."""
 GONE = 60_000_000_000
 """ns of silence after a restart that end a call which was talking before: its end was missed."""
-SILENCE = 60.0
-"""s without a packet that are worth an alarm."""
 UPKEEP = 60.0
 """s between two looks at what retention would delete."""
 
@@ -111,6 +108,8 @@ class CaptureService:
         self._working = options.out / WORKING
         self._working.mkdir(exist_ok=True)
         self._catalogue = LiveCatalogue(options.out, options.out / "catalogue.sqlite")
+        self._alarms = Alarms(self._say_alarm)
+        self._disk = DiskWatch(options.out, self._alarms, options.disk_low, options.disk_scarce)
         self._publisher = LivePublisher(
             self._store,
             self._catalogue,
@@ -118,24 +117,16 @@ class CaptureService:
             form=options.form,
             mono=options.mono,
             published=self._published,
-            trouble=self._disk_trouble,
+            trouble=self._disk.trouble,
         )
-        self._live = LiveCalls(self._working, policy.decide, self._refusal, self._disk_trouble)
-        self._packets = LivePackets(self._live, lambda: policy.policy.keeps_packets, self._disk_trouble)
-        self._alarms = Alarms(self._say_alarm)
+        self._live = LiveCalls(self._working, policy.decide, self._refusal, self._disk.trouble)
+        self._packets = LivePackets(self._live, lambda: policy.policy.keeps_packets, self._disk.trouble)
+        self._watch = SourceWatch(self._alarms)
+        self._tally = Tally()
         self._overload = Overload()
-        self._rates = RateMeter()
-        self._ended: dict[CallState, int] = {}
-        self._mos: dict[Scale, MosHistogram] = {}
         self._failures: deque[tuple[Call, StoreError]] = deque()
-        self._troubles: deque[str | None] = deque()
-        self._retention_troubles: deque[str] = deque()
-        self._delays: deque[tuple[float, float]] = deque()
-        self._dropped: dict[str, tuple[int, int]] = {}
-        self._last_packet: float | None = None
         self._behind = 0.0
         self._stamped_here = True
-        self._disk_full = False
         self._next_upkeep = time.monotonic()
 
     @staticmethod
@@ -222,7 +213,7 @@ class CaptureService:
         self._packets.after()
         if stamped_here:
             self._behind = max((self._now() - int(batch.time[-1])) / 1e9, 0.0)
-        self._last_packet = time.monotonic()
+        self._watch.last_packet = time.monotonic()
         self._note_window(before)
 
     @property
@@ -234,15 +225,15 @@ class CaptureService:
         """Capture time: this machine's, or where all stamps are another's, what that one must say by now."""
         if self._stamped_here:
             return self._clock.now(time.monotonic_ns())
-        if self._last_packet is None:
+        if self._watch.last_packet is None:
             return self._engine.now
-        return self._engine.now + int((time.monotonic() - self._last_packet) * 1e9)
+        return self._engine.now + int((time.monotonic() - self._watch.last_packet) * 1e9)
 
     def _note_window(self, before: int) -> None:
         """Where the window that ended at `before` has been written: how old was its oldest packet?"""
         if before and self._engine.window_end != before:
             delay = max((self._now() - before + WINDOW) / 1e9, 0.0)
-            self._delays.append((time.monotonic(), delay))
+            self._tally.note_delay(time.monotonic(), delay)
             self._checkpoint(only_new=True)
 
     def _each_second(self, sources: Sequence[LiveSource], now: float) -> None:
@@ -258,11 +249,9 @@ class CaptureService:
         self._checkpoint(only_new=False)
         self._give_up()
         self._alarms.expire(wall, now)
-        slow = bool(self._delays) and self._delays[-1][1] > LATEST
-        text = f"Audio reaches the disk {self._delays[-1][1]:.1f} s after the wire." if slow else None
-        self._alarms.set(AlarmCode.DISK_DELAY, text, wall)
-        while self._delays and now - self._delays[0][0] > 60:
-            self._delays.popleft()
+        delay = self._tally.delay(now)
+        text = None if delay is None else f"Audio reaches the disk {delay.last:.1f} s after the wire."
+        self._alarms.set(AlarmCode.DISK_DELAY, text if delay is not None and delay.last > LATEST else None, wall)
         if now >= self._next_upkeep:
             self._next_upkeep = now + UPKEEP
             self._keep_clock()
@@ -278,7 +267,7 @@ class CaptureService:
             upkeep(self._catalogue)
         except (SpanrecError, OSError) as error:
             self._catalogue.undo()
-            self._retention_troubles.append(str(error))
+            self._disk.retention_failed(str(error))
 
     def _finish(self, sources: Sequence[LiveSource], beat: Callable[[str], None]) -> None:
         """Take what is in the rings, end every call, publish all."""
@@ -305,28 +294,11 @@ class CaptureService:
 
     def _look_at_sources(self, sources: Sequence[LiveSource], wall: int, now: float) -> int:
         """Packets that the kernel dropped since the last look; calls in progress are told of them."""
-        lost = 0
-        frozen = 0
-        down = []
-        for source in sources:
-            counters = source.counters()
-            dropped, stops = self._dropped.get(source.name, (0, 0))
-            lost += counters.dropped - dropped
-            frozen += counters.frozen - stops
-            self._dropped[source.name] = (counters.dropped, counters.frozen)
-            if not counters.up:
-                down.append(f"{source.name}: {counters.note or 'gives nothing'}")
-        self._alarms.set(AlarmCode.SOURCE_DOWN, "; ".join(down) or None, wall)
-        if lost:
-            text = f"The kernel dropped {lost} packets of all traffic; calls in progress may miss some."
-            self._alarms.happened(AlarmCode.KERNEL_DROPS, text, wall, now)
-            for record in self._live.records.values():
-                warn(record.call, "kernel-drops", "The kernel dropped packets while the call was in progress.")
-        if frozen:
-            text = "The ring was full; raise --ring-size or give the machine less to do."
-            self._alarms.happened(AlarmCode.RING_FROZEN, text, wall, now)
-        silent = self._last_packet is not None and now - self._last_packet > SILENCE and not down
-        self._alarms.set(AlarmCode.NO_PACKETS, f"No packet for {SILENCE:.0f} s." if silent else None, wall)
+        lost = self._watch.look(sources, wall, now)
+        for record in self._live.records.values() if self._watch.down else ():
+            self._live.tell(record, "source-down", "A source gave nothing for a time while the call was in progress.")
+        for record in self._live.records.values() if lost else ():
+            self._live.tell(record, "kernel-drops", "The kernel dropped packets while the call was in progress.")
         return lost
 
     def _look_at_disk(self, wall: int) -> None:
@@ -334,23 +306,8 @@ class CaptureService:
             call, error = self._failures.popleft()
             if self._engine.media is not None:
                 self._engine.media.listen_less(call, Listening.COUNTED)
-            self._troubles.append(str(error))
-        while self._troubles:
-            text = self._troubles.popleft()
-            if text is None:
-                self._alarms.set(AlarmCode.DISK_FAILING, None, wall)
-            else:
-                self._alarms.happened(AlarmCode.DISK_FAILING, text, wall, time.monotonic())
-        space = self._space()
-        self._disk_full = space is not None and self._options.disk_low(space.free, space.total)
-        sentence = f"{self._options.out}: too little space left; calls that begin are not recorded."
-        self._alarms.set(AlarmCode.DISK_FULL, sentence if self._disk_full else None, wall)
-        scarce = space is not None and not self._disk_full and self._options.disk_scarce(space.free, space.total)
-        text = f"{self._options.out}: space is getting scarce; keep less, or give it a larger disk."
-        self._alarms.set(AlarmCode.DISK_LOW, text if scarce else None, wall)
-        while self._retention_troubles:
-            failure = self._retention_troubles.popleft()
-            self._alarms.happened(AlarmCode.RETENTION_FAILED, failure, wall, time.monotonic())
+            self._disk.trouble(str(error))
+        self._disk.look(wall)
 
     def _shed(self, now: float, dropped: int) -> None:
         """Give up calls where there is more than can be recorded: whole ones, the newest first."""
@@ -358,7 +315,7 @@ class CaptureService:
         count = self._overload.judge(now, self._behind, dropped, len(heard))
         for record in sorted(heard, key=lambda each: each.call.index)[len(heard) - count :] if count else ():
             record.listening = Listening.PASSED_OVER
-            warn(record.call, "shed", "Recording was given up: there was more traffic than could be recorded.")
+            self._live.tell(record, "shed", "Recording was given up: there was more traffic than could be recorded.")
             if self._engine.media is not None:
                 self._engine.media.listen_less(record.call, Listening.PASSED_OVER)
         text = f"More traffic than can be recorded, {self._behind:.1f} s behind; calls are given up."
@@ -408,7 +365,7 @@ class CaptureService:
         text = f"The system clock was set by {self._clock.last_step / 1e9:+.1f} s."
         self._alarms.happened(AlarmCode.CLOCK_STEPPED, text, wall, now)
         for record in self._live.records.values():
-            warn(record.call, "clock-set", f"{text} The call's times are by the clock at its end.")
+            self._live.tell(record, "clock-set", f"{text} The call's times are by the clock at its end.")
 
     def _reload(self, wall: int, now: float) -> None:
         settings = self._options.settings
@@ -435,16 +392,13 @@ class CaptureService:
             )
         if finished.media is not None and any(track.failed for track in finished.media.tracks):
             warn(call, "disk-failing", "The audio could not be written to its end: the disk refused.")
-        self._ended[call.state] = self._ended.get(call.state, 0) + 1
-        for stream in finished.streams if ended.record.listening is not Listening.PASSED_OVER else ():
-            if stream.mos is not None and stream.mos_scale is not None:
-                scale = Scale(stream.mos_scale)
-                self._mos[scale] = self._mos.get(scale, MosHistogram()).with_value(stream.mos)
+        counted = ended.record.listening is not Listening.PASSED_OVER
+        self._tally.note_end(call, finished.streams if counted else ())
         self._publisher.take(ended, self._correction)
 
     def _refusal(self) -> Refusal | None:
         """Why no audio may be begun now."""
-        if self._disk_full:
+        if self._disk.full:
             return Refusal("disk-full", "No audio was recorded: there was too little space left on the disk.")
         if self._overload.active:
             self._overload.shed += 1
@@ -456,9 +410,6 @@ class CaptureService:
             "call-recorded", call=document.id, call_id=document.call_id, directory=directory, state=document.state
         )
 
-    def _disk_trouble(self, text: str | None) -> None:
-        self._troubles.append(text)
-
     def _say_alarm(self, alarm: Alarm, begins: bool) -> None:
         if not begins:
             self._log.info("alarm-over", code=alarm.code.value)
@@ -469,53 +420,24 @@ class CaptureService:
 
     # What is told
 
-    def _space(self) -> StoreSpace | None:
-        try:
-            status = os.statvfs(self._options.out)
-        except OSError:
-            return None
-        return StoreSpace(status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize)
-
     def _snapshot(self, sources: Sequence[LiveSource], wall: int) -> Snapshot:
-        counts, now = self._engine.counts, time.monotonic()
-        delays = [delay for _, delay in self._delays]
-        shown = Snapshot(
+        now = time.monotonic()
+        return Snapshot(
             time=wall,
             version=version("spanrec"),
             started=self._started,
-            sources=tuple(self._source(source, now) for source in sources),
-            calls=count_states(self._live),
-            ended=dict(self._ended),
-            streams=streams_in_progress(self._engine, tuple(self._live.records)),
-            traffic=StatusTraffic(
-                sip=counts.sip_messages,
-                sip_ignored=counts.sip_ignored,
-                sip_unsound=self._engine.messages.unsound,
-                rtp=counts.rtp,
-                rtcp=counts.rtcp,
-            ),
+            sources=self._watch.statuses(sources, now),
+            calls=self._lister.states(),
+            ended=dict(self._tally.ended),
+            streams=self._lister.streams(),
+            traffic=traffic(self._engine),
             recordings=self._publisher.recordings,
             shed=self._overload.shed,
-            delay=DiskDelay(delays[-1], max(delays)) if delays else None,
-            store=self._space(),
-            last_packet_age=None if self._last_packet is None else now - self._last_packet,
-            mos=dict(self._mos),
+            delay=self._tally.delay(now),
+            store=self._disk.space(),
+            last_packet_age=self._watch.silent_for,
+            mos=dict(self._tally.mos),
             alarms=self._alarms.standing(),
-        )
-        self._rates.end_round()
-        return shown
-
-    def _source(self, source: LiveSource, now: float) -> SourceStatus:
-        counters = source.counters()
-        return SourceStatus(
-            name=source.name,
-            packets=counters.packets,
-            octets=counters.octets,
-            dropped=counters.dropped,
-            frozen=counters.frozen,
-            up=counters.up,
-            packets_per_second=self._rates.per_second(source.name, counters.packets, now),
-            note=counters.note,
         )
 
     def _sentence(self) -> str:
