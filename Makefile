@@ -12,7 +12,7 @@ WORKERS ?= 2
 FUZZ_SECONDS ?= 60
 PACKAGES := capture decoders recorder
 
-.PHONY: help setup system demo test lint fuzz bench schema install clean
+.PHONY: help setup system demo test lint fuzz bench soak schema install clean
 
 help: ## Say what there is to make
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -49,6 +49,9 @@ fuzz: $(READY) ## Fuzz every parser, FUZZ_SECONDS each
 
 bench: $(READY) ## Measure against other programs
 	$(BIN)/python -m bench.compare
+
+soak: $(READY) ## Kill and disturb the live recorder, ten minutes and more, as root
+	$(BIN)/python -m bench.faults all
 
 schema: $(READY) ## Write docs/call.schema.json anew
 	$(BIN)/python -c 'import json; from recorder.document import schema; print(json.dumps(schema(), indent=2))' > docs/call.schema.json

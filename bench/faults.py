@@ -25,9 +25,6 @@ from bench.faults_service import Load, Service
 from bench.measure import machine, scratch, table
 from bench.veth import wire
 
-GRACE = 9.0
-"""s after the last packet: calls that have ended are published."""
-
 
 @dataclass(slots=True)
 class Kills:
@@ -96,7 +93,7 @@ def kill(options: argparse.Namespace) -> int:
         opened, recording = service.began()
         time.sleep(options.hold)
         load.stop()
-        time.sleep(GRACE)
+        time.sleep(options.settle)
         status = service.stop()
         kills.ups.append(Up(opened, recording, time.time_ns()))
         kills.wrong += watch.look(again=True)
@@ -140,14 +137,19 @@ def site(options: argparse.Namespace) -> Iterator[tuple[Service, Path, Callable[
     with scratch(options.dir, 1 << 30) as directory, wire("faults") as over:
         service = Service(over, directory / "out", directory, "--stop-at", "1MB", "--resume-at", "2MB")
 
+        loads: list[Load] = []
+
         def sender(seconds: float) -> Load:
-            return Load(over, options.calls, seconds, options.hold)
+            loads.append(Load(over, options.calls, seconds, options.hold))
+            return loads[-1]
 
         try:
             yield service, directory, sender
         finally:
+            for load in loads:
+                load.close()
             if service.process is not None and service.process.poll() is None:
-                service.process.kill()
+                service.kill()
 
 
 def verdict(wrong: list[str], directory: Path, options: argparse.Namespace) -> int:
@@ -188,6 +190,7 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--calls", type=int, default=60, help="at once (60)")
     parser.add_argument("--hold", type=float, default=8.0, help="seconds of media of each call (8)")
     parser.add_argument("--pause", type=float, default=4.0, help="most seconds between a restart and the next kill (4)")
+    parser.add_argument("--settle", type=float, default=9.0, help="seconds after the last packet, for publishing (9)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments of the kills (1)")
     parser.add_argument("--dir", type=Path, help="for the recordings (in memory, if there is room)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="where something was wrong, copy the store there")

@@ -176,6 +176,14 @@ class Load:
         self._process.wait()
         self.stopped = time.time_ns()
 
+    def close(self) -> None:
+        """Leave no process and no pipe behind."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
     def finish(self) -> None:
         """Wait until all is sent."""
         self._process.communicate(timeout=PATIENCE)
