@@ -156,13 +156,13 @@ def test_what_libraries_log_stands_in_the_log(told):
     before = (root.handlers[:], root.level)
     try:
         told.log.adopt_libraries()
-        logging.getLogger("scapy.runtime").warning("No route to %s", "host\n")
+        logging.getLogger("some.library").warning("No route to %s", "host\n")
         logging.getLogger("noisy").info("nothing")
         logging.getLogger("wrong").error("%d", "x")
     finally:
         root.handlers[:], root.level = before
     assert [(event["level"], event["source"], event["text"]) for event in told.events] == [
-        ("warning", "scapy.runtime", "No route to host\\x0a"),
+        ("warning", "some.library", "No route to host\\x0a"),
         ("error", "wrong", "%d"),
     ]
 
