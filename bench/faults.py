@@ -154,7 +154,7 @@ def site(options: argparse.Namespace) -> Iterator[tuple[Service, Path, Callable[
 
 def verdict(wrong: list[str], directory: Path, options: argparse.Namespace) -> int:
     """Say what was wrong; keep the store if that is wanted."""
-    for each in wrong[:50]:
+    for each in wrong:
         print(f"violation: {each}", file=sys.stderr)
     if wrong and options.keep is not None:
         shutil.copytree(directory, options.keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("status"))
