@@ -2,6 +2,7 @@
 
 import io
 import json
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from capture.source import CaptureSource
 from recorder.document import CallDocument, parse
 from recorder.log import ServiceLog, open_log
 from recorder.policy import Policy, PolicyHolder
+from recorder.policy_file import load_policy
 from recorder.service import CaptureService, ServiceOptions
 
 
@@ -39,6 +41,11 @@ class FileSource:
 
     def close(self) -> None:
         self.ended = True
+
+
+def policy_of(tmp_path: Path, text: str) -> Policy:
+    """The policy that a settings file with this text has."""
+    return load_policy(tomllib.loads(text), tmp_path / "spanrec.toml")
 
 
 def quiet_log() -> tuple[ServiceLog, io.StringIO]:

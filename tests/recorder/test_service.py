@@ -13,22 +13,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from recorder.policy_file import load_policy
 from recorder.replay_types import Dissector
 from recorder.status import LiveState
 from recorder.wav import HEADER
 from tests.capture_builder import record
-from tests.live import FileSource, comparable, quiet_log, record_live, recordings, service
+from tests.live import FileSource, comparable, policy_of, quiet_log, record_live, recordings, service
 
 PCAPS = Path(__file__).parents[2] / "pcaps"
 ROOT = PCAPS.parent
 CAPTURES = sorted(path for path in PCAPS.iterdir() if path.suffix in (".pcap", ".pcapng") and path.stem != "tls")
-
-
-def policy_of(tmp_path, text):
-    import tomllib
-
-    return load_policy(tomllib.loads(text), tmp_path / "spanrec.toml")
 
 
 @pytest.mark.parametrize("capture", CAPTURES, ids=lambda path: path.stem)
