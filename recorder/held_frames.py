@@ -89,12 +89,12 @@ class HeldFrames:
         self._batches: deque[HeldBatch] = deque()
         self._octets = 0
 
-    def add(self, datagrams: DatagramBatch, rows: Int64, first: int, interfaces: Int32, correction: int) -> HeldBatch:
+    def add(self, datagrams: DatagramBatch, rows: Int64, first: int, interfaces: Int32, stamps: Int64) -> HeldBatch:
         """Hold `rows` of TCP and fragments of a batch; `first` is the number of its first frame among all of them, and
         `interfaces` are those of its rows."""
         packets = datagrams.packets
         keys, openings = _keys(datagrams, rows)
-        octets, begins = blocks_of(packets, rows, interfaces, correction)
+        octets, begins = blocks_of(packets, rows, interfaces, stamps)
         data = datagrams.payload[rows] - packets.offset[rows]
         held = HeldBatch(rows, keys, rows + first, data, int(packets.time[rows].max()), octets, begins, openings)
         self._batches.append(held)

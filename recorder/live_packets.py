@@ -119,7 +119,7 @@ class LivePackets:
         self._batch_held: HeldBatch | None = None
         self._first = 0
         """Place of the batch's first frame among all frames."""
-        self._correction = 0
+        self._stamps: Int64 = np.zeros(0, np.int64)
         self._window_end = 0
 
     def attach(self, engine: Engine) -> None:
@@ -179,18 +179,18 @@ class LivePackets:
 
     # What the service does
 
-    def before(self, prepared: Prepared, correction: int) -> None:
-        """A batch is about to be ingested. `correction`: ns that were added to its times."""
+    def before(self, prepared: Prepared, stamps: Int64) -> None:
+        """A batch is about to be ingested. `stamps`: its times by the wall clock, ns, before any correction."""
         self._batch = prepared
         self._batch_held = None
-        self._correction = correction
+        self._stamps = stamps
         datagrams, _, signalling = prepared
         if len(signalling) and (self._kept or self._may_keep()):
             carried = datagrams.kind[signalling]
             rows = signalling[(carried == KIND_TCP) | (carried == KIND_FRAGMENT)]
             if len(rows):
                 interfaces = self._interfaces(datagrams.packets.link_type[rows])
-                self._batch_held = self._held.add(datagrams, rows, self._first, interfaces, correction)
+                self._batch_held = self._held.add(datagrams, rows, self._first, interfaces, stamps)
 
     def after(self) -> None:
         """The batch has been ingested: choose what of it belongs to calls, and write what is due."""
@@ -330,7 +330,7 @@ class LivePackets:
         order = np.lexsort((rows, calls))
         rows, calls = rows[order], calls[order]
         packets = batch.datagrams.packets
-        octets, begins = blocks_of(packets, rows, self._interfaces(packets.link_type[rows]), self._correction)
+        octets, begins = blocks_of(packets, rows, self._interfaces(packets.link_type[rows]), self._stamps)
         bounds = np.flatnonzero(np.diff(calls, prepend=-1, append=-1)).tolist()
         view = octets.data
         silent = dict(touched)

@@ -26,17 +26,17 @@ _SMALLEST = 12
 _AT_ONCE = 1 << 20
 
 
-def blocks_of(batch: PacketBatch, rows: Int64, interfaces: Int32, correction: int) -> tuple[UInt8, Int64]:
+def blocks_of(batch: PacketBatch, rows: Int64, interfaces: Int32, stamps: Int64) -> tuple[UInt8, Int64]:
     """Rows as enhanced packet blocks, one behind the other, and where each begins; at the end, where the last ends.
 
-    `correction`: ns that were added to the wall clock's times.
+    `stamps`: wall clock's times of all rows of the batch, ns.
     """
     # Columns are gathered first: so the kernel is compiled once, however a source lays its columns out.
     captured = batch.captured[rows]
     begins = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(BLOCK + (captured.astype(np.int64) + 3 & ~3), out=begins[1:])
     out = np.empty(int(begins[-1]), np.uint8)
-    time, wire, each = batch.time[rows] - correction, batch.wire[rows], np.arange(len(rows), dtype=np.int64)
+    time, wire, each = stamps[rows], batch.wire[rows], np.arange(len(rows), dtype=np.int64)
     lay_out(read_only(batch.buffer), batch.offset[rows], captured, wire, time, each, interfaces, begins[:-1], out)
     return out, begins
 

@@ -200,7 +200,7 @@ class CaptureService:
         self.board.answer(self._live.ladder)
 
     def _take(self, batch: PacketBatch, stamped_here: bool) -> None:
-        before = self._engine.window_end
+        before, stamps = self._engine.window_end, batch.time
         # After the packets came: whatever the clock did to their stamps is seen before they are used.
         self._look_at_clocks()
         if stamped_here:
@@ -208,7 +208,7 @@ class CaptureService:
         elif self._correction:
             batch = replace(batch, time=batch.time + self._correction)
         prepared = prepare(batch)
-        self._packets.before(prepared, self._correction)
+        self._packets.before(prepared, stamps)
         self._engine.ingest(prepared)
         self._packets.after()
         if stamped_here:
