@@ -103,6 +103,8 @@ class Engine:
     """Gives every call its identifier; None makes them from where the calls stand in the capture."""
     begun: Callable[[Call], None] = lambda _: None
     """Told of every call that begins, before it has any media."""
+    dropped: Callable[[Call], None] = lambda _: None
+    """Told of media without signalling that turned out to be of another call, which has its tracks now."""
     store_failed: Callable[[Call, StoreError], None] | None = None
     """Told of a call whose audio cannot be written any more, so that the others go on; None lets the error out."""
     listening: Callable[[Call], Listening] = lambda _: Listening.HEARD
@@ -311,3 +313,4 @@ class Engine:
 
     def _absorbed(self, call: Call) -> None:
         self.tracker.drop(call)
+        self.dropped(call)

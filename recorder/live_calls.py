@@ -5,6 +5,7 @@ checkpoint for each, and for a call that is over, all that its recording is made
 writes no document.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -208,6 +209,12 @@ class LiveCalls:
         if self._by_call_id.get(call.call_id or "") is record:
             del self._by_call_id[call.call_id or ""]
         return Ended(finished, record, group)
+
+    def drop(self, call: Call) -> None:
+        """A call turned out to be part of another, which has what was recorded of it."""
+        record = self.records.pop(call.index, None)
+        if record is not None:
+            shutil.rmtree(record.directory, ignore_errors=True)
 
     def ladder(self, identifier: str) -> list[LadderStep] | None:
         """Messages of a call in progress by its id, None for no such call."""

@@ -167,6 +167,7 @@ class CaptureService:
             identify=self._live.identify,
             begun=self._begun,
             listening=self._live.listening,
+            dropped=self._live.drop,
             store_failed=lambda call, error: self._failures.append((call, error)),
             headed=True,
             room=ROOM,

@@ -16,7 +16,7 @@ import soundfile
 from recorder.replay_types import Dissector
 from recorder.status import LiveState
 from recorder.wav import HEADER
-from tests.capture_builder import record
+from tests.capture_builder import ALICE_RTP, BOB_RTP, Capture, SipCall, both, record, sdp
 from tests.live import FileSource, comparable, policy_of, quiet_log, record_live, recordings, service
 
 PCAPS = Path(__file__).parents[2] / "pcaps"
@@ -41,6 +41,23 @@ def test_calls_of_one_conversation_share_a_group(tmp_path):
     live = record_live(tmp_path, [FileSource(PCAPS / "transfer_attended.pcap")])
     assert len(live) == 3
     assert len({document.group_id for document, _ in live}) == 1
+
+
+def test_media_that_signalling_explains_late_is_one_recording_and_leaves_nothing_behind(tmp_path):
+    alice, bob = both(16)
+    capture = Capture().rtp(alice, bob)
+    call = SipCall(capture)
+    call.request(9.0, "INVITE", sdp(ALICE_RTP))
+    call.response(9.1, 200, "OK", sdp(BOB_RTP))
+    call.request(9.2, "ACK")
+    call.hang_up(18)
+    made = capture.write(tmp_path / "made.pcap", 65535)
+    ((document, place),) = record_live(tmp_path / "live", [FileSource(made)])
+    record([made], tmp_path / "replay")
+    ((again, other),) = recordings(tmp_path / "replay")
+    assert comparable(document) == comparable(again)
+    assert (place / "audio.wav").read_bytes() == (other / "audio.wav").read_bytes()
+    assert not list((tmp_path / "live" / ".live").iterdir())
 
 
 def test_identifiers_are_random(tmp_path):
