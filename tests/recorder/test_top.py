@@ -66,7 +66,8 @@ def rows(lines: list[str]) -> list[str]:
 
 def test_calls_and_the_service_are_seen_in_80_by_24(where):
     async def script(pilot):
-        lines = await shown(pilot, "+49301237570")
+        await shown(pilot, "+49301237570")
+        lines = await shown(pilot, "! kernel-drops since")
         assert "spanrec 0.1.0 on eth1" in lines[0]
         assert "50 calls" in lines[1]
         assert "4,200 packets/s  123 dropped" in lines[2]
