@@ -159,8 +159,8 @@ class Session(Protocol):
 
     async def reinvite(self, body: Body | None, headers: Sequence[Header] = ()) -> SipMessage:
         """Send a re-INVITE; gives the 2xx, which has been acknowledged. One at a time: a second waits for the first.
-        Glare is tried again (RFC 3261, section 14.1). Raises RefusedError (the session goes on as before) or UnreachableError
-        (it is over)."""
+        Glare is tried again (RFC 3261, section 14.1). Raises RefusedError (the session goes on as before) or
+        UnreachableError (it is over)."""
         ...
 
     async def request(self, method: str, body: Body | None = None, headers: Sequence[Header] = ()) -> SipMessage:
@@ -211,7 +211,8 @@ class Agent(Protocol):
 
     async def invite(self, new: NewSession) -> Session:
         """Begin a session: targets of the URI are tried in order (RFC 3263, section 4.3), 401 and 407 are answered,
-        redirections followed within limits. Cancelling the task sends CANCEL. Raises RefusedError or UnreachableError."""
+        redirections followed within limits. Cancelling the task sends CANCEL. Raises RefusedError or
+        UnreachableError."""
         ...
 
     async def ping(self, uri: str, credentials: Credentials | None = None, timeout: float = 5.0) -> SipMessage | None:
