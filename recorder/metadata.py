@@ -131,7 +131,7 @@ def _participant(party: Party, texts: Texts) -> str:
     """RFC 7865, section 6.5."""
     names = [
         nested("    ", "nameID", {"aor": aor}, leaf("      ", "name", {}, name) if name else "")
-        for aor, name in _name_ids(party)
+        for aor, name in name_ids(party)
     ]
     identifier = texts.participants[party.side]
     return (
@@ -140,7 +140,7 @@ def _participant(party: Party, texts: Texts) -> str:
     )
 
 
-def _name_ids(party: Party) -> list[tuple[str, str | None]]:
+def name_ids(party: Party) -> list[tuple[str, str | None]]:
     """(AoR, name) in order of trust, an AoR once for each name that it was heard with.
 
     Who diverted a call is not its participant, and a Request-URI tells where a request was sent, not who answers:
