@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 from capture.batch import PacketBatch
 from capture.errors import SpanrecError
@@ -36,6 +37,7 @@ from recorder.model import Call
 from recorder.overload import Overload
 from recorder.policy import Action, PolicyHolder
 from recorder.recovery import restore
+from recorder.sightings import Observer
 from recorder.source_watch import SourceWatch
 from recorder.status import Alarm, AlarmCode, Severity, Snapshot
 from recorder.status_board import StatusBoard
@@ -85,11 +87,30 @@ class ServiceOptions:
     """File that `reload` reads the policy from."""
 
 
+class Follower(Observer, Protocol):
+    """Who follows calls as they go on: recording sessions towards servers do."""
+
+    def attach(self, engine: Engine) -> None:
+        """The engine whose calls these are; before any packet."""
+
+    def begun(self, call: Call) -> None:
+        """A call begins, and its decision stands."""
+
+    def dropped(self, call: Call) -> None:
+        """A call turned out to be part of another, and is no more."""
+
+    def turn(self, now: int) -> None:
+        """All that came until capture time `now` (ns) has been heard; called some fifty times a second."""
+
+
 class CaptureService:
     """One store, one engine, some sources."""
 
-    def __init__(self, options: ServiceOptions, policy: PolicyHolder, log: ServiceLog) -> None:
+    def __init__(
+        self, options: ServiceOptions, policy: PolicyHolder, log: ServiceLog, followers: Sequence[Follower] = ()
+    ) -> None:
         """Take the store. Raises SpanrecError where it cannot be had."""
+        self._followers = tuple(followers)
         self.allow_files()
         self._options = options
         self._policy = policy
@@ -163,16 +184,18 @@ class CaptureService:
             sink=self._over,
             workers=self._options.workers,
             executor=executor if self._options.workers > 1 else None,
-            observers=(self._live, self._packets),
+            observers=(self._live, self._packets, *self._followers),
             identify=self._live.identify,
             begun=self._begun,
             listening=self._live.listening,
-            dropped=self._live.drop,
+            dropped=self._dropped,
             store_failed=lambda call, error: self._failures.append((call, error)),
             headed=True,
             room=ROOM,
         )
         self._packets.attach(self._engine)
+        for follower in self._followers:
+            follower.attach(self._engine)
         self._lister = CallLister(self._engine, self._live)
         base = clock_memory.recall(self._options.out) if self._stamped_here else None
         if base is not None and any(self._working.iterdir()):
@@ -198,6 +221,8 @@ class CaptureService:
         self._engine.tick(self._now() - LATE)
         self._packets.write_due()
         self._note_window(before)
+        for follower in self._followers:
+            follower.turn(self._now())
         self.board.answer(self._live.ladder)
 
     def _take(self, batch: PacketBatch, stamped_here: bool) -> None:
@@ -380,6 +405,14 @@ class CaptureService:
         """A call begins."""
         self._live.begun(call)
         self._packets.begun(call)
+        for follower in self._followers:
+            follower.begun(call)
+
+    def _dropped(self, call: Call) -> None:
+        """A call of media alone turned out to be part of another."""
+        self._live.drop(call)
+        for follower in self._followers:
+            follower.dropped(call)
 
     def _over(self, finished: FinishedCall) -> None:
         """A call is over."""
