@@ -1,5 +1,6 @@
 """Pictures of calls: what sessions that record them elsewhere are told, and when."""
 
+from itertools import pairwise
 from pathlib import Path
 from uuid import uuid4
 
@@ -75,7 +76,7 @@ def test_behind_a_relay_each_direction_is_the_one_of_its_speakers_own_hop(tmp_pa
 
 def test_nothing_new_is_no_picture(tmp_path):
     found = pictures_of(PCAPS / "pcmu.pcap", tmp_path)
-    assert all(one != other for one, other in zip(found, found[1:], strict=False))
+    assert all(one != other for one, other in pairwise(found))
     assert len(found) < 10
 
 
