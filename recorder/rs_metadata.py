@@ -139,6 +139,11 @@ def _local(element: Any) -> str:
     return name.rpartition("}")[2].rpartition(":")[2].lower() if isinstance(name, str) else ""
 
 
+def _attributes(element: Any) -> dict[str, str]:
+    """By lower-case local name."""
+    return {key.rpartition("}")[2].lower(): value.strip() for key, value in element.attrib.items()}
+
+
 def _text(element: Any) -> str:
     return (element.text or "").strip()
 
@@ -183,6 +188,7 @@ class _Reader:
 
     def extension(self, element: Any, owner: str, path: str = "", depth: int = 0) -> None:
         path = f"{path}/{_local(element)}" if path else _local(element)
+        place = len(self.found.extension)
         leaf = True
         if depth < MAX_DEPTH:
             for child in self.children(element):
@@ -190,12 +196,14 @@ class _Reader:
                 self.extension(child, owner, path, depth + 1)
         else:
             self.found.note(f"elements nested deeper than {MAX_DEPTH}")
-        if leaf:
-            self.found.extension.append(RsExtension(owner, path, _text(element)))
+        if leaf or element.attrib:
+            namespace = element.tag.rpartition("}")[0].lstrip("{")
+            said = RsExtension(owner, path, _text(element), _attributes(element), namespace)
+            self.found.extension.insert(place, said)
 
     def identifier(self, element: Any, kind: str) -> str:
         """Identifier of an element: `kind_id` (RFC), `id` (drafts); empty where it has neither."""
-        attributes = {key.rpartition("}")[2].lower(): value.strip() for key, value in element.attrib.items()}
+        attributes = _attributes(element)
         identifier = attributes.get(f"{kind}_id") or attributes.get("id") or attributes.get(f"{kind}id") or ""
         if not identifier:
             self.found.note(f"{_local(element)} without an identifier")

@@ -1,6 +1,7 @@
 """What foreign recording metadata says, as `rs_metadata.parse_rs_metadata` reads it. Times are ns since the epoch."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
@@ -83,13 +84,16 @@ class RsParticipantStreams:
 
 @dataclass(frozen=True, slots=True)
 class RsExtension:
-    """A leaf of an element that RFC 7865 does not know."""
+    """A leaf of an element that RFC 7865 does not know, or one with attributes."""
 
     owner: str
     """Local name of the known element that holds it, with its identifier where it has one: `session hVpd...==`."""
     path: str
     """Local names from there on: `mydata/structure`."""
     text: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """By lower-case local name."""
+    namespace: str = ""
 
 
 @dataclass(slots=True)

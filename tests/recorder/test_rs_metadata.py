@@ -63,6 +63,14 @@ def test_a_complete_document_gives_all_of_its_parts():
     ]
 
 
+def test_what_elements_of_others_say_in_attributes_is_kept():
+    found = parse(
+        f'<recording {NS}><session session_id="s"><sr:call xmlns:sr="urn:sr" State="up"/></session></recording>'
+    )
+    (said,) = found.extension
+    assert (said.owner, said.path, said.namespace, said.attributes) == ("session s", "call", "urn:sr", {"state": "up"})
+
+
 @pytest.mark.parametrize(
     "namespace",
     ["", 'xmlns="urn:ietf:params:xml:ns:recording"', 'xmlns="urn:ietf:params:xml:ns:siprec"'],
@@ -106,6 +114,7 @@ def test_the_form_of_the_drafts_is_read():
     assert (found.participant_streams[0].send, found.participant_streams[0].recv) == (["s1"], ["s2"])
     assert (found.streams[0].label, found.streams[0].session) == ("0", "1234-abcd")
     assert [(e.path, e.text) for e in found.extension] == [
+        ("extensiondata", ""),
         ("extensiondata/callerorig", "true"),
         ("mode", "separate"),
         ("recording_metadata", ""),
