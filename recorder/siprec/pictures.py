@@ -83,11 +83,13 @@ class Pictures:
             if self._by_call_id.get(call.call_id or "") == call.index:
                 del self._by_call_id[call.call_id or ""]
 
-    def regrouped(self) -> None:
-        """Calls may have come to belong together: look at all of them."""
-        self._changed.update(dict.fromkeys(self._calls))
-
     # What the service asks
+
+    def look_at_groups(self) -> None:
+        """Calls may have come to belong together by their media, of which no message tells: have them pictured anew."""
+        for index, known in self._calls.items():
+            if known.picture is not None and (self._group_of(known.call) or known.call.id) != known.picture.group:
+                self._changed[index] = None
 
     def turn(self) -> Iterator[CallPicture]:
         """Pictures of what changed since the last turn; a call's last one has `Phase.OVER`."""
