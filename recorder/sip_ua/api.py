@@ -46,6 +46,8 @@ class NewSession:
     """Request-URI; where it is sent follows from it by RFC 3263 unless `via` says otherwise."""
     body: Body | None
     """None: the peer makes the offer (RFC 3261, section 13.2.1)."""
+    answer: Callable[[SipMessage], Body | None] | None = None
+    """Makes the answer to the peer's offer, which goes out in the ACK (or in the PRACK); None ends the session."""
     from_: str = ""
     """From as a name-addr without tag; empty: the agent's own."""
     to: str = ""
@@ -144,14 +146,16 @@ class Session(Protocol):
     local_uri: str
     remote_uri: str
     answer: SipMessage
-    """The 2xx to our INVITE, or the peer's INVITE."""
+    """The 2xx to our INVITE (or the reliable provisional response where only that had the session description, RFC
+    3262), or the peer's INVITE."""
     allows: frozenset[str]
     """Methods of the peer's Allow, upper case; empty where it sent none (then UPDATE is not used)."""
     local_address: str
     """Host of our end of its transport, for SDP."""
     on_request: Callable[[SipMessage], Awaitable[Reply]]
     """Asked for the answer to the peer's re-INVITE, UPDATE, INFO, NOTIFY, MESSAGE; set it at once. BYE, OPTIONS, ACK
-    and glare (491, 500 with Retry-After) are the agent's."""
+    and glare (491, 500 with Retry-After) are the agent's. Where the reply to a re-INVITE makes an offer, wait for
+    `acknowledged` to have the answer."""
     on_end: Callable[[Ended], None]
     """Told once, whoever ended it; nothing is to be sent afterwards."""
 
@@ -160,10 +164,15 @@ class Session(Protocol):
         """Whether it has ended."""
         ...
 
-    async def reinvite(self, body: Body | None, headers: Sequence[Header] = ()) -> SipMessage:
+    async def reinvite(
+        self,
+        body: Body | None,
+        headers: Sequence[Header] = (),
+        answer: Callable[[SipMessage], Body | None] | None = None,
+    ) -> SipMessage:
         """Send a re-INVITE; gives the 2xx, which has been acknowledged. One at a time: a second waits for the first.
-        Glare is tried again (RFC 3261, section 14.1). Raises RefusedError (the session goes on as before) or
-        UnreachableError (it is over)."""
+        Glare is tried again (RFC 3261, section 14.1). Without a body the peer makes the offer, and `answer` the
+        answer. Raises RefusedError (the session goes on as before) or UnreachableError (it is over)."""
         ...
 
     async def request(self, method: str, body: Body | None = None, headers: Sequence[Header] = ()) -> SipMessage:
@@ -175,8 +184,8 @@ class Session(Protocol):
         ...
 
     async def acknowledged(self) -> SipMessage | None:
-        """The ACK of the INVITE that we accepted (with the answer in it where we made the offer); None where the
-        session ended before."""
+        """The ACK of the INVITE that we accepted last (with the answer in it where we made the offer); None where the
+        session ended before. Once a re-INVITE has been passed to `on_request`, it is about that one."""
         ...
 
 

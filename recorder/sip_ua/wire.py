@@ -1,7 +1,7 @@
 """What the user agent's core and its transports say to each other: where a message goes, and where one came from.
 
-In: nothing. Out: values and the `Transports` protocol that `recorder.sip_ua.transport` keeps. Messages are octets, whole
-and framed (RFC 3261, section 18.3); all of it belongs to one event loop.
+In: nothing. Out: values and the `Transports` protocol that `recorder.sip_ua.transport` keeps. Messages are octets,
+whole and framed (RFC 3261, section 18.3); all of it belongs to one event loop.
 """
 
 from collections.abc import Callable
