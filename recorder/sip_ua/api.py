@@ -65,9 +65,6 @@ class NewSession:
     """s to wait for any response of one target before the next is tried."""
     answer_timeout: float = 32.0
     """s to wait for the final response."""
-    on_offer: Callable[[SipMessage, str], Body | None] | None = None
-    """Where `body` is None: asked, with the 2xx and the host of our end, for the answer that its ACK carries. None: the
-    offer cannot be answered; then the session is acknowledged, ended, and `invite` raises RefusedError (488)."""
 
 
 class RefusedError(Exception):
