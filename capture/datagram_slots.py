@@ -68,22 +68,27 @@ class DatagramSlots:
         """Octets that the datagrams had; what is beyond `room` is not here."""
         self.times: Int64 = np.zeros(count, np.int64)
         """ns since the epoch."""
-        self._messages = np.zeros(count, _MESSAGE)
+        self.messages = np.zeros(count, _MESSAGE)
+        """What recvmmsg is given, for those who call it themselves (after `make_ready`)."""
         self._vectors = np.zeros(count, _VECTOR)
-        self._controls = np.zeros(count, _CONTROL)
+        self.controls = np.zeros(count, _CONTROL)
         places = np.arange(count, dtype=np.uintp)
         self._vectors["base"] = self.rows.ctypes.data + headroom + places * self.stride
         self._vectors["size"] = room
-        self._messages["name"] = self.names.ctypes.data + places * _NAME
-        self._messages["vector"] = self._vectors.ctypes.data + places * _VECTOR.itemsize
-        self._messages["vector_count"] = 1
-        self._messages["control"] = self._controls.ctypes.data + places * _CONTROL.itemsize
+        self.messages["name"] = self.names.ctypes.data + places * _NAME
+        self.messages["vector"] = self._vectors.ctypes.data + places * _VECTOR.itemsize
+        self.messages["vector_count"] = 1
+        self.messages["control"] = self.controls.ctypes.data + places * _CONTROL.itemsize
+
+    def make_ready(self, begin: int = 0) -> None:
+        """Tell the kernel again how much room there is for senders and times, from row `begin` on."""
+        self.messages["name_size"][begin:] = _NAME
+        self.messages["control_size"][begin:] = _CONTROL.itemsize
 
     def receive(self, opened: socket.socket, begin: int) -> int:
         """Fill rows from `begin` on with what waits at a socket; how many that were. Never waits."""
-        rest = self._messages[begin:]
-        rest["name_size"] = _NAME
-        rest["control_size"] = _CONTROL.itemsize
+        rest = self.messages[begin:]
+        self.make_ready(begin)
         flags = socket.MSG_DONTWAIT | socket.MSG_TRUNC
         while True:
             got = self._receive(opened.fileno(), rest.ctypes.data, len(rest), flags, None)
@@ -93,7 +98,7 @@ class DatagramSlots:
             return 0
         end = begin + int(got)
         self.lengths[begin:end] = rest["length"][:got]
-        stamps = self._controls[begin:end]
+        stamps = self.controls[begin:end]
         sound = (stamps["level"] == socket.SOL_SOCKET) & (stamps["type"] == SO_TIMESTAMPNS)
         sound &= rest["control_size"][:got] == _CONTROL.itemsize
         stamped = stamps["seconds"] * 1_000_000_000 + stamps["nanoseconds"]
