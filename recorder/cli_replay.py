@@ -126,10 +126,15 @@ def load_engine(quiet: bool) -> Engine:
     from recorder.console import note
     from recorder.warmup import kernels_are_cached, load_kernels_directly
 
-    if not quiet and not kernels_are_cached():
+    compiled = kernels_are_cached()
+    if not quiet and not compiled:
         note("compiling kernels, once: this takes about 15 seconds")
     with no_collections():
         load_kernels_directly()
+        if not compiled:
+            from recorder.compiling import compile_kernels
+
+            compile_kernels()
         from recorder.replay import replay
 
     return replay

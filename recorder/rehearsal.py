@@ -48,7 +48,12 @@ def record_rehearsal(out: Path) -> None:
 
     policy = PolicyHolder(Policy(otherwise=Decision(keep_packets=True)), lambda _: None)
     service = CaptureService(ServiceOptions(out=out), policy, open_log(io.StringIO()))
-    service.run([_Script(list(_frames()))], lambda: None, lambda _: None)
+    service.run([script()], lambda: None, lambda _: None)
+
+
+def script() -> "Script":
+    """A source that gives the made-up calls."""
+    return Script(list(_frames()))
 
 
 def rehearse_once(kernels_are_own: bool) -> float:
@@ -76,7 +81,7 @@ def main() -> None:
 
 
 @dataclass(slots=True)
-class _Script:
+class Script:
     """A live source that has it all from the beginning."""
 
     frames: list[bytes]
