@@ -84,6 +84,19 @@ def facts_of_call(call: Call, message: SipMessage, seen: Sighting) -> CallFacts:
     )
 
 
+def facts_of_received(call: Call) -> CallFacts:
+    """Facts of a call that an SRC sends us."""
+    recorded = call.recorded_by[0] if call.recorded_by else None
+    return CallFacts(
+        call_id=call.call_id,
+        started=call.started,
+        callers=_identities(call.caller),
+        callees=_identities(call.callee),
+        source=recorded.src if recorded is not None else None,
+        destination=recorded.srs if recorded is not None else None,
+    )
+
+
 def facts_of_media(started: int, source: Endpoint, destination: Endpoint, realm: int) -> CallFacts:
     """Facts of media that no signalling explains."""
     return CallFacts(started=started, media=(source, destination), realm=realm)

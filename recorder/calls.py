@@ -9,7 +9,7 @@ late messages, MAX_UNEXPLAINED Call-IDs that never became calls. What one call m
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import NamedTuple
@@ -84,6 +84,8 @@ class CallTracker:
         self._book = AddressBook(self._calls)
         self._groups = Groups(self._calls, self._find, self._book)
         self._recordings = RecordingSessions(self._book)
+        self._admitted: dict[int, Callable[[int], None]] = {}
+        """Calls whose signalling others hear, to who draws their conclusion."""
 
     @property
     def calls_active(self) -> Mapping[int, Call]:
@@ -149,14 +151,39 @@ class CallTracker:
     def give_up(self, call: Call, now: int) -> list[CallEvent]:
         """Wait for nothing more of a call, by capture time `now`."""
         progress = self._progress.get(call.index)
-        return [] if progress is None else self._finish([progress], now)
+        return self.dismiss(call, now) if progress is None else self._finish([progress], now)
 
     def finish(self, now: int) -> list[CallEvent]:
         """The capture is over at `now`: finish every call."""
         events = self._finish(list(self._progress.values()), now)
         for call in list(self._calls.values()):
-            events += self.end_media_only(call, now)
+            events += self.dismiss(call, now) if call.index in self._admitted else self.end_media_only(call, now)
         return events
+
+    def admit(self, call_id: str, started: int, settle: Callable[[int], None]) -> Call:
+        """A call whose signalling is not heard here: recording sessions of ours tell of it. Whoever admits it gives the
+        engine `CallStarted` and all that follows but `CallFinished`. `settle` is called, with the capture time reached,
+        before that."""
+        call = Call(self._next_index, call_id, started, 0, 0, started, received=True)
+        self._next_index += 1
+        self._calls[call.index] = call
+        self._admitted[call.index] = settle
+        return call
+
+    def dismiss(self, call: Call, now: int) -> list[CallEvent]:
+        """An admitted call is over, by capture time `now`."""
+        settle = self._admitted.pop(call.index, None)
+        if settle is None:
+            return []
+        settle(now)
+        del self._calls[call.index]
+        self._groups.finish(call)
+        self._gone.append((now, call.index))
+        return [CallFinished(call)]
+
+    def share(self, call: Call, keys: Iterable[str], why: GroupReason) -> None:
+        """A call has values that all calls of its conversation have."""
+        self._groups.share(call, keys, why)
 
     def media_only(self, first_time: int, packet: int, capture: int) -> Call:
         """A call for media that no signalling explains. It starts and ends as the media engine says."""

@@ -83,7 +83,7 @@ def by_wall_clock(
     call.ringing, call.answered, call.ended = (
         None if at is None else at - correction for at in (call.ringing, call.answered, call.ended)
     )
-    for party in (call.caller, call.callee):
+    for party in (call.caller, call.callee, *call.others):
         party.joined, party.left = (None if at is None else at - correction for at in (party.joined, party.left))
     call.digits = [digit._replace(at=digit.at - correction) for digit in call.digits]
     call.holds = [

@@ -161,6 +161,10 @@ class Engine:
         """A message of a call of before, in order of time."""
         self._feed(message)
 
+    def carry_out(self, events: Iterable[CallEvent]) -> None:
+        """What happened to calls whose signalling is not heard here."""
+        self._handle(events)
+
     def give_up(self, call: Call) -> None:
         """End a call of which nothing more will come."""
         self._handle(self.tracker.give_up(call, self.now))

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 from decoders.timeline import StreamTable
 from recorder import checkpoint, journal
-from recorder.call_facts import CallFacts, facts_of_call, facts_of_media
+from recorder.call_facts import CallFacts, facts_of_call, facts_of_media, facts_of_received
 from recorder.checkpoint import Checkpoint, CheckpointError, checkpoint_of, service_warnings
 from recorder.engine import FinishedCall
 from recorder.journal import JournalError
@@ -149,7 +149,7 @@ class LiveCalls:
         self._enter(record)
         told = service_warnings(call)
         self._save(record, Checkpoint(call.id, call.call_id, call.started, record.listening, call.tags, warnings=told))
-        if call.call_id is not None and self._message is not None:
+        if self._is_heard(call) and self._message is not None:
             self._keep(record, self._message)
 
     def listening(self, call: Call) -> Listening:
@@ -206,7 +206,7 @@ class LiveCalls:
         record = self.records.pop(call.index, None)
         if record is None:
             return None
-        if self._by_call_id.get(call.call_id or "") is record:
+        if self._is_heard(call) and self._by_call_id.get(call.call_id or "") is record:
             del self._by_call_id[call.call_id or ""]
         return Ended(finished, record, group)
 
@@ -225,6 +225,8 @@ class LiveCalls:
 
     def _facts(self, call: Call) -> CallFacts:
         message = self._message
+        if call.received:
+            return facts_of_received(call)
         if call.call_id is not None and message is not None:
             return facts_of_call(call, message.parsed, message.seen)
         source, destination = call.caller.address, call.callee.address
@@ -234,8 +236,13 @@ class LiveCalls:
 
     def _enter(self, record: LiveRecord) -> None:
         self.records[record.call.index] = record
-        if record.call.call_id is not None:
-            self._by_call_id[record.call.call_id] = record
+        if self._is_heard(record.call):
+            self._by_call_id[record.call.call_id or ""] = record
+
+    @staticmethod
+    def _is_heard(call: Call) -> bool:
+        """Its SIP messages are: they are its ladder and its journal."""
+        return call.call_id is not None and not call.received
 
     def _keep(self, record: LiveRecord, message: Message) -> None:
         """Add a message to a call's ladder and journal."""

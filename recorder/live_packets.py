@@ -154,7 +154,7 @@ class LivePackets:
             return
         kept = self._kept[call.index] = self._news[call.index] = _Kept(record, file)
         message = self._message
-        if call.call_id is not None:
+        if call.call_id is not None and not call.received:
             self._by_call_id[call.call_id] = kept
             if self._batch is not None and message is not None:
                 if self._notes and self._notes[-1].seen is message.seen:

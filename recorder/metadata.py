@@ -57,16 +57,16 @@ def build_metadata(
     """
     texts = ids.texts(group_id)
     placed = list(zip(streams, _stream_ids(streams, ids), strict=True))
+    parties = [(call.party(side), texts.participants[side]) for side in Side]
+    parties += [(party, id_text(ids.other(place))) for place, party in enumerate(call.others)]
     parts = [
         _HEAD,
         _group(call, texts, group_id),
         _session(call, texts),
-        _participant(call.caller, texts),
-        _participant(call.callee, texts),
+        *(_participant(party, identifier) for party, identifier in parties),
         *(_stream(stream, stream_id, texts) for stream, stream_id in placed),
         _session_recording(call, streams, texts),
-        _participant_session(call, call.caller, texts),
-        _participant_session(call, call.callee, texts),
+        *(_participant_session(call, party, identifier, texts) for party, identifier in parties),
         _participant_streams(Side.CALLER, placed, texts),
         _participant_streams(Side.CALLEE, placed, texts),
         extension.provenance(call, audio, captures, version or _version()),
@@ -127,13 +127,12 @@ def _session(call: Call, texts: Texts) -> str:
     )
 
 
-def _participant(party: Party, texts: Texts) -> str:
+def _participant(party: Party, identifier: str) -> str:
     """RFC 7865, section 6.5."""
     names = [
         nested("    ", "nameID", {"aor": aor}, leaf("      ", "name", {}, name) if name else "")
         for aor, name in name_ids(party)
     ]
-    identifier = texts.participants[party.side]
     return (
         f'  <participant participant_id="{identifier}">\n{"".join(names)}{extension.party_facts(party)}'
         "  </participant>\n"
@@ -174,14 +173,14 @@ def _session_recording(call: Call, streams: Sequence[StreamReport], texts: Texts
     return f'  <sessionrecordingassoc session_id="{texts.session}">\n{_times(begin, end)}  </sessionrecordingassoc>\n'
 
 
-def _participant_session(call: Call, party: Party, texts: Texts) -> str:
+def _participant_session(call: Call, party: Party, identifier: str, texts: Texts) -> str:
     """RFC 7865, section 6.6; the parameters are the capabilities of the participant's Contact (RFC 3840)."""
-    answered = call.answered if party.side is Side.CALLEE else None
+    answered = call.answered if party is call.callee else None
     joined = next(time for time in (party.joined, answered, call.started) if time is not None)
     times = _times(joined, party.left if party.left is not None else _stop(call))
     params = [leaf("    ", "param", {"pname": name, "pval": value}) for name, value in party.contact_params]
     return (
-        f'  <participantsessionassoc participant_id="{texts.participants[party.side]}" session_id="{texts.session}">\n'
+        f'  <participantsessionassoc participant_id="{identifier}" session_id="{texts.session}">\n'
         f"{times}{''.join(params)}  </participantsessionassoc>\n"
     )
 

@@ -52,6 +52,10 @@ class Identifiers:
         """`participant_id`."""
         return self.participants.get(side) or part_uuid(self.call, "participant", 0 if side is Side.CALLER else 1)
 
+    def other(self, place: int) -> UUID:
+        """`participant_id` of a further participant, by its place in `Call.others`."""
+        return part_uuid(self.call, "participant", 2 + place)
+
     def texts(self, first_call: UUID) -> Texts:
         """As written; `first_call` is that of the group."""
         participants = {side: id_text(self.participant(side)) for side in Side}

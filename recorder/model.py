@@ -189,6 +189,8 @@ class GroupReason(StrEnum):
     """The other call was answered 3xx with this one's target."""
     SESSION_ID = "Session-ID"
     HEADER = "X-header"
+    METADATA = "recording metadata"
+    """An SRC says so: both are of one `group` (RFC 7865, section 6.2), or of one communication session."""
 
 
 @dataclass(slots=True)
@@ -228,7 +230,11 @@ class Call:
     recording_session: "RecordingSession | None" = None
     """Set when this dialog is somebody else's SIPREC recording session (RFC 7866), not a call."""
     recorded_by: list["RecordingSession"] = field(default_factory=list)
-    """Foreign recording sessions that record this call."""
+    """Recording sessions that record this call."""
+    received: bool = False
+    """An SRC sent it to us: its signalling is recording sessions of ours, not SIP messages that were heard."""
+    others: list[Party] = field(default_factory=list)
+    """Further participants: of a conference, or after a transfer. `side` is whose place they took or share."""
     id: UUID | None = None
     """Set by the engine, see `identifiers`."""
     group: int | None = None
@@ -251,7 +257,7 @@ class Call:
 
 @dataclass(slots=True)
 class RecordingSession:
-    """A recording session of another SRC seen in the capture (RFC 7866)."""
+    """A recording session of an SRC (RFC 7866), seen in the capture or with us."""
 
     call_id: str
     started: int
