@@ -2,7 +2,7 @@
 
 In: what the engine hears and begins (it is an `Observer`), and the registry of media endpoints. Out: from `turn`, a
 `CallPicture` of each call of which something changed since its last one, in order of the calls. Recording sessions of
-others are no calls and have no pictures.
+others are no calls and have no pictures, nor have calls that an SRC sends us.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,7 +60,7 @@ class Pictures:
 
     def begun(self, call: Call) -> None:
         """A call begins."""
-        if call.recording_session is not None:
+        if call.recording_session is not None or call.received:
             return
         known = self._calls[call.index] = _Known(call)
         if call.call_id is not None:
