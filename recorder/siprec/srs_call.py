@@ -1,0 +1,404 @@
+"""A call that an SRC sends us: what its recording sessions say, made into a `Call` like any other.
+
+In: pictures of the recording sessions that carry it. Out: its parties, times, holds, media endpoints, and in the end
+its state and warnings. Nothing is guessed: what the SRC does not say is absent, what it says wrongly is in `warnings`.
+Lives in the engine's thread; knows no clock, no files.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from capture.address import Endpoint, parse_endpoint
+from decoders.sdp import Direction
+from recorder.call_events import CallEvent, EndpointOffered, EndpointReleased
+from recorder.document import format_time
+from recorder.identities import MAX_IDENTITIES
+from recorder.model import (
+    Call,
+    CallState,
+    Hold,
+    Identity,
+    MediaEndpoint,
+    Party,
+    RecordingSession,
+    Side,
+)
+from recorder.siprec.srs_answer import Line
+from recorder.siprec.srs_cast import Cast, LineKey, Placed
+from recorder.siprec.srs_picture import Over, RsPicture
+from recorder.siprec.srs_view import Communication, Person, View
+from recorder.trace import note, warn
+
+SECOND = 1_000_000_000
+AHEAD = 2 * SECOND
+"""By how much an SRC's clock may be before ours and still be believed, ns."""
+BEHIND = 7 * 24 * 3600 * SECOND
+MOST_PERIODS = 64
+MOST_OTHERS = 64
+_SESSION_ID = re.compile(r"[0-9a-f]{32}(?:;remote=[0-9a-f]{32})?", re.IGNORECASE | re.ASCII)
+"""RFC 7989; what else stands in a sipSessionID is a Call-ID as a rule."""
+_NOWHERE = 0x0100 << 48
+"""Addresses of 100::/64, which no packet has (RFC 6666): an SRC's keys are entered under one of them, for the address
+that it gives may be that of every call."""
+
+
+@dataclass(slots=True)
+class _Leg:
+    """A recording session that carries the call."""
+
+    hop: int
+    told: RecordingSession
+    lines: dict[int, tuple[Line, list[MediaEndpoint]]] = field(default_factory=dict)
+    """By position: as announced last."""
+
+
+@dataclass(slots=True, eq=False)
+class ReceivedCall:
+    """One communication session."""
+
+    call: Call
+    key: str
+    """Its `session_id`; empty where the SRC sent none."""
+    cast: Cast = field(default_factory=Cast)
+    session: Communication = field(default_factory=lambda: Communication(""))
+    persons: dict[str, Person] = field(default_factory=dict)
+    legs: dict[int, _Leg] = field(default_factory=dict)
+    """By running number of the recording session; those in progress."""
+    hops: int = 0
+    stop_at_first: bool = False
+    """The first that was heard of it told its end: it is delivered late."""
+    end: int | None = None
+    """When it ended, once that is known."""
+    silent_since: int | None = None
+    """Since when no recording session carries it."""
+    lost: bool = False
+    """The last one went without a word."""
+    due: int | None = None
+    """When nothing more is waited for."""
+    warnings: dict[str, str] = field(default_factory=dict)
+    carried_by: dict[Endpoint, RecordingSession] = field(default_factory=dict)
+    """By where its media went."""
+    _heard_receiving: set[Side] = field(default_factory=set)
+    _holding: dict[Side, int] = field(default_factory=dict)
+    _sounding: bool = False
+    """Media was on once."""
+    _paused: int | None = None
+    _pauses: list[tuple[int, int]] = field(default_factory=list)
+    _gaps: list[tuple[int, int]] = field(default_factory=list)
+    _aors: dict[str, None] = field(default_factory=dict)
+
+    # What recording sessions say
+
+    def hear(self, picture: RsPicture, session: Communication | None, placed: Sequence[Placed]) -> list[CallEvent]:
+        """Take in a picture; `placed`: its lines that are of this call. Media endpoints that it changes."""
+        leg = self.legs.get(picture.rs)
+        if leg is None:
+            leg = self._join(picture)
+        for warning in picture.warnings:
+            self.warnings.setdefault(warning.code, warning.text)
+        if session is not None:
+            self._learn(picture, session)
+        self.cast.place(picture.rs, self.session, self.persons, placed)
+        if session is not None:
+            self._fill()
+        self.call.last_seen = max(self.call.last_seen, picture.at)
+        events = self._announce(picture, leg, placed)
+        self._judge(picture)
+        return events
+
+    def leave(self, rs: int, at: int, over: Over | None) -> list[CallEvent]:
+        """A recording session carries it no more; `over` None: that goes on with other calls."""
+        leg = self.legs.pop(rs, None)
+        if leg is None:
+            return []
+        leg.told.ended = at
+        events: list[CallEvent] = [EndpointReleased(e, at) for _, each in leg.lines.values() for e in each]
+        for index in leg.lines:
+            self.cast.lines.pop((rs, index), None)
+        if not self.legs:
+            self.silent_since, self.lost = at, over is Over.LOST
+            if not self.lost and self.end is None:
+                self.end = at
+        return events
+
+    def _join(self, picture: RsPicture) -> _Leg:
+        if self.silent_since is not None:
+            begin = max(self.silent_since if not self.lost else self.call.last_seen, self.call.started)
+            self._period(self._gaps, begin, picture.began)
+            note(self.call, picture.at, 0, "recording-goes-on", f"recording session {picture.call_id[:120]} takes over")
+            self.silent_since, self.lost, self.due = None, False, None
+            if self.session.stop is None:
+                self.end = self.call.ended = None
+        told = RecordingSession(picture.call_id, picture.began, None, picture.src, picture.srs, (), ())
+        leg = self.legs[picture.rs] = _Leg(self.hops, told)
+        self.hops += 1
+        self.call.recorded_by.append(told)
+        return leg
+
+    def _learn(self, picture: RsPicture, session: Communication) -> None:
+        """What the metadata say now."""
+        call, facts = self.call, session.facts
+        first = self.session.id == "" and not self.session.members
+        if first and session.stop is not None:
+            self.stop_at_first = True
+        self.session = session
+        self.persons.update(
+            {member.person: person for member in session.members if (person := picture.view.persons.get(member.person))}
+        )
+        started = next(
+            (time for time in (facts.started, session.start, session.recorded_from, *_joined(session)) if time), None
+        )
+        if started is not None:
+            call.started = self._believed(started, picture)
+        call_ids = [each for each in session.sip_session_ids if not _SESSION_ID.fullmatch(each)]
+        call.call_id = facts.call_id or next(iter(call_ids), None) or call.call_id
+        call.session_ids = tuple(each for each in session.sip_session_ids if _SESSION_ID.fullmatch(each))
+        call.reason_headers = session.reasons or call.reason_headers
+        call.ringing = facts.ringing
+        call.sip_status, call.sip_reason = facts.sip_status, facts.sip_reason
+        if session.stop is not None and not self.stop_at_first:
+            self.end = min(max(session.stop, call.started), picture.at)
+        leg = self.legs[picture.rs]
+        leg.told.session_ids = (session.id,) if session.id else ()
+
+    def _believed(self, time: int, picture: RsPicture) -> int:
+        """A time by the SRC's clock, where that can be right."""
+        if picture.began - BEHIND <= time <= picture.began + AHEAD:
+            return time
+        self.warnings.setdefault(
+            "clock-differs",
+            f"The SRC says that the call began at {format_time(time)}; it is told from {format_time(picture.began)} "
+            "on, when its recording began here.",
+        )
+        return picture.began
+
+    def _fill(self) -> None:
+        """Parties by what the metadata say of their participants."""
+        call = self.call
+        for side in Side:
+            person = self.cast.first.get(side)
+            if person is not None:
+                self._fill_party(call.party(side), person)
+        for place, person in enumerate(self.cast.others[:MOST_OTHERS]):
+            if place == len(call.others):
+                call.others.append(Party(self.cast.sides[person]))
+            self._fill_party(call.others[place], person)
+        facts, callee = self.session.facts, self.call.callee
+        if facts.state is not None or facts.started is not None:
+            call.answered = facts.answered
+        elif callee.joined is not None:
+            call.answered = max(callee.joined, call.started)
+        for leg in self.legs.values():
+            leg.told.aors = tuple(self._aors)
+
+    def _fill_party(self, party: Party, identifier: str) -> None:
+        person = self.persons.get(identifier)
+        if person is not None and person.identities:
+            fresh = [each for each in person.identities if each not in party.identities]
+            party.identities = sorted([*party.identities, *fresh], key=_trust)[:MAX_IDENTITIES]
+            self._aors.update(dict.fromkeys(identity.uri for identity in person.identities[:4]))
+        if person is not None and person.address:
+            host, _, port = person.address.rpartition(":")
+            if port.isdecimal():
+                party.address = parse_endpoint(host, int(port)) or party.address
+        member = next((each for each in self.session.members if each.person == identifier), None)
+        if member is not None:
+            party.joined = member.joined if member.joined is not None else party.joined
+            party.left = member.left
+
+    # Media
+
+    def _announce(self, picture: RsPicture, leg: _Leg, placed: Sequence[Placed]) -> list[CallEvent]:
+        events: list[CallEvent] = []
+        kept = {line.index for line, _ in placed}
+        for index in [index for index in leg.lines if index not in kept]:
+            events += [EndpointReleased(endpoint, picture.at) for endpoint in leg.lines.pop(index)[1]]
+            self.cast.lines.pop((picture.rs, index), None)
+        for line, _ in placed:
+            known = leg.lines.get(line.index)
+            if known is not None and known[0] == line:
+                continue
+            endpoints = list(self._endpoints(picture, leg, line, self.cast.lines[picture.rs, line.index]))
+            if known is not None:
+                fresh = {(each.side, each.endpoint) for each in endpoints}
+                stale = [each for each in known[1] if (each.side, each.endpoint) not in fresh]
+                events += [EndpointReleased(endpoint, picture.at) for endpoint in stale]
+            leg.lines[line.index] = (line, endpoints)
+            self.carried_by[line.port.rtp] = leg.told
+            events += [EndpointOffered(endpoint, endpoint.endpoint) for endpoint in endpoints]
+        return events
+
+    def _endpoints(self, picture: RsPicture, leg: _Leg, line: Line, speaker: Side) -> Iterable[MediaEndpoint]:
+        """Our end of a line, as that of whoever hears the speaker; and the speaker's own, where it has keys."""
+        ours = MediaEndpoint(
+            call=self.call.index,
+            side=speaker.other,
+            hop=leg.hop,
+            media_index=line.index,
+            media=line.media,
+            endpoint=line.port.rtp,
+            rtcp=None if line.mux else line.port.rtcp,
+            formats=line.formats,
+            direction=Direction.RECVONLY,
+            crypto=() if line.ours is None else (line.ours,),
+            encrypted=line.encrypted,
+            dtls=False,
+            label=line.label,
+            since=picture.at,
+            packet=0,
+            realm=0,
+        )
+        yield ours
+        if line.theirs and line.encrypted:
+            nowhere = Endpoint(_NOWHERE, self.call.index << 16 | leg.hop & 0xFFFF, line.index)
+            yield MediaEndpoint(
+                call=ours.call,
+                side=speaker,
+                hop=leg.hop,
+                media_index=line.index,
+                media=line.media,
+                endpoint=nowhere,
+                rtcp=None,
+                formats={},
+                direction=Direction.SENDONLY,
+                crypto=line.theirs,
+                encrypted=True,
+                dtls=False,
+                label=line.label,
+                since=picture.at,
+                packet=0,
+                realm=0,
+            )
+
+    # Holds and pauses
+
+    def _judge(self, picture: RsPicture) -> None:
+        """Who holds whom, and whether the recording is paused (RFC 7866, section 7.1.1.1; RFC 8068, section 3.2.2)."""
+        lines = [(key, line) for key, line in self._lines() if line.media == "audio"]
+        on = {self.cast.lines[key] for key, line in lines if line.sending}
+        off = {self.cast.lines[key] for key, line in lines} - on
+        told = self._told_holders()
+        silent = bool(lines) and not on
+        holders = set(told)
+        if on and off:
+            # Only the held party's line goes inactive; who holds is the other one.
+            holders |= {side.other for side in off}
+        paused = picture.paused or (silent and self._sounding and not told)
+        self._sounding = self._sounding or bool(on)
+        if self.session.facts.holds:
+            self.call.holds = list(self.session.facts.holds)
+        else:
+            self._note_holds(holders if self._sounding and not paused else set(self._holding), picture.at)
+        if paused and self._paused is None:
+            self._paused = picture.at
+            note(self.call, picture.at, 0, "paused", "the recording is paused")
+        elif not paused and self._paused is not None:
+            self._period(self._pauses, self._paused, picture.at)
+            self._paused = None
+            note(self.call, picture.at, 0, "resumed", "the recording goes on")
+
+    def _lines(self) -> Iterable[tuple[LineKey, Line]]:
+        return (((rs, index), line) for rs, leg in self.legs.items() for index, (line, _) in leg.lines.items())
+
+    def _told_holders(self) -> frozenset[Side]:
+        receiving = self.cast.receiving(self.session)
+        holders = self.cast.holders(self.session, self._heard_receiving)
+        self._heard_receiving |= receiving
+        # Where nobody receives anything any more, the SRC has stopped to tell of it.
+        return holders if self.session.flows else frozenset()
+
+    def _note_holds(self, holders: set[Side], at: int) -> None:
+        holds = self.call.holds
+        for side in Side:
+            if side in holders and side not in self._holding and len(holds) < MOST_PERIODS:
+                self._holding[side] = len(holds)
+                holds.append(Hold(at, None, side))
+                note(self.call, at, 0, "held", f"the {side} puts the call on hold")
+            elif side not in holders and side in self._holding:
+                place = self._holding.pop(side)
+                holds[place] = holds[place]._replace(end=max(at, holds[place].begin))
+                note(self.call, at, 0, "resumed", f"the {side} takes the call back from hold")
+
+    @staticmethod
+    def _period(periods: list[tuple[int, int]], begin: int, end: int) -> None:
+        if end > begin and len(periods) < MOST_PERIODS:
+            periods.append((begin, end))
+
+    # The end
+
+    def settle(self, now: int, view: View | None) -> None:
+        """Draw the conclusion; afterwards the call does not change. `view`: the last metadata of its sessions."""
+        call, facts = self.call, self.session.facts
+        told = facts.state if facts.state not in (None, CallState.ACTIVE, CallState.MEDIA_ONLY) else None
+        end = facts.ended if told is not None and facts.ended is not None else self.end
+        if end is None and self.stop_at_first:
+            end = self.session.stop
+        if told is not None:
+            call.state = told
+        else:
+            call.state = CallState.COMPLETED if end is not None else CallState.INCOMPLETE
+        if end is None or call.state is CallState.INCOMPLETE:
+            end = end if end is not None else call.last_seen
+            warn(call, "end-not-seen", "The end of the call was not told: it ends with what was received last.")
+        call.ended = max(end, call.started, call.answered or 0)
+        call.ended_by = facts.ended_by
+        if self._paused is not None:
+            self._period(self._pauses, self._paused, call.ended)
+        call.holds = [
+            hold if hold.end is not None else hold._replace(end=max(call.ended, hold.begin)) for hold in call.holds
+        ]
+        self._settle_parties()
+        self._warn(view)
+        note(call, call.last_seen, 0, "finished", f"{call.state}")
+
+    def _settle_parties(self) -> None:
+        call = self.call
+        for party in (call.caller, call.callee, *call.others):
+            if party.joined is None:
+                party.joined = call.started if party is call.caller else call.answered
+            if party.left is None and call.state is not CallState.INCOMPLETE:
+                party.left = call.ended
+
+    def _warn(self, view: View | None) -> None:
+        call = self.call
+        if view is None or not view.said:
+            text = "The SRC sent no recording metadata that can be read: who spoke is told by the order of its lines."
+            warn(call, "metadata-missing", text)
+        elif self.cast.assumed:
+            text = "The metadata do not tell who speaks on a line: the first is taken for the caller's."
+            warn(call, "sides-assumed", text)
+        if self.cast.mixed:
+            warn(call, "mixed-stream", "A stream carries several participants: they are on one channel together.")
+        if view is not None and view.notes:
+            warn(
+                call, "metadata-unsound", f"The recording metadata are not as RFC 7865 has them: {_listed(view.notes)}."
+            )
+        if self._pauses:
+            warn(call, "paused", f"The recording was paused {_times(self._pauses)}: what was said then is missing.")
+        if self._gaps:
+            text = f"No recording session carried the call {_times(self._gaps)}: what was said then is missing."
+            warn(call, "interrupted", text)
+        if self.stop_at_first:
+            text = "The SRC delivered the call after its end: times of streams and audio are those of the delivery."
+            warn(call, "delivered-late", text)
+        for code, text in self.warnings.items():
+            warn(call, code, text)
+
+
+def _joined(session: Communication) -> list[int]:
+    """When its first participant joined, if that is told."""
+    times = [member.joined for member in session.members if member.joined is not None]
+    return [min(times)] if times else []
+
+
+def _trust(identity: Identity) -> int:
+    return identity.origin
+
+
+def _listed(notes: Sequence[str]) -> str:
+    return "; ".join(notes[:6])[:400] + ("; and more" if len(notes) > 6 else "")
+
+
+def _times(periods: Sequence[tuple[int, int]]) -> str:
+    return "; ".join(f"from {format_time(begin)} to {format_time(end)}" for begin, end in periods[:8])

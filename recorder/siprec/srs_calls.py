@@ -1,0 +1,333 @@
+"""Recording sessions that we receive, among the calls of the one engine.
+
+In: `RsPicture`s, from any thread. Out, in the engine's thread: calls that begin, endpoints at which their media arrive,
+calls that are over; and in each call's working directory, what the SRC said of it, verbatim. Several sessions of one
+call (a second server's, one after a failure) are joined by `session_id`; a session may carry several calls. It is told
+what the engine tells (it is a `Follower` of the service), and reads no clock but that.
+"""
+
+import queue
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from secrets import token_hex
+
+from recorder.call_events import CallEnded, CallEvent, CallStarted
+from recorder.engine import Engine
+from recorder.messages import Message
+from recorder.model import Call, GroupReason
+from recorder.sightings import FlowSighting
+from recorder.siprec.received import Received, ReceivedError, ReceivedFile
+from recorder.siprec.srs_call import ReceivedCall
+from recorder.siprec.srs_cast import Placed
+from recorder.siprec.srs_picture import Over, RsPicture
+from recorder.siprec.srs_view import Communication, View
+from recorder.trace import note, warn
+
+GRACE = 5_000_000_000
+"""ns after its end for which a call is kept open: media still on their way, another session that takes over."""
+REJOIN = 60_000_000_000
+"""ns for which a call waits for another session after its last one went without a word."""
+UNIQUE = 16
+"""Characters of a `session_id` from which on it is believed to be no other call's."""
+MAX_OVER = 256
+MAX_PENDING = 1 << 18
+"""Octets of messages kept of a session for calls that begin in it later."""
+SAME_START = 2_000_000_000
+"""ns by which two SRCs may tell the begin of one call differently."""
+
+
+@dataclass(slots=True)
+class _Rs:
+    """A recording session in progress."""
+
+    picture: RsPicture
+    calls: dict[str, ReceivedCall] = field(default_factory=dict)
+    """By `session_id`; empty: what no metadata explain."""
+    messages: list[Received] = field(default_factory=list)
+    octets: int = 0
+    over: dict[str, None] = field(default_factory=dict)
+    """Calls of it that are over, by `session_id`: the metadata may go on to name them."""
+
+
+class SessionCalls:
+    """Makes calls of recording sessions."""
+
+    def __init__(
+        self,
+        *,
+        keep: bool = True,
+        rejoin: int = REJOIN,
+        correction: Callable[[], int] = lambda: 0,
+        trouble: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`keep`: what was received is kept verbatim. `correction` gives what is added to wall-clock times to have
+        capture times, ns. `trouble` takes sentences about a disk that refuses."""
+        self._keep = keep
+        self._rejoin = rejoin
+        self._correction = correction
+        self._trouble = trouble
+        self._queue: queue.SimpleQueue[RsPicture] = queue.SimpleQueue()
+        self._sessions: dict[int, _Rs] = {}
+        self._calls: dict[int, ReceivedCall] = {}
+        """By `Call.index`."""
+        self._by_key: dict[str, ReceivedCall] = {}
+        self._files: dict[int, ReceivedFile] = {}
+        self._views: dict[int, View] = {}
+        """Last metadata of each call's sessions."""
+        self._over: dict[int, ReceivedCall] = {}
+        """Calls whose packets are still to be counted."""
+        self.media: dict[int, int] = {}
+        """Running number of a session -> capture time of its last packet of media, ns. Read by the sessions' loop."""
+        self.identifiers: dict[int, tuple[str, ...]] = {}
+        """Running number of a session -> `Call.id` of its calls, likewise."""
+
+    def submit(self, picture: RsPicture) -> None:
+        """A recording session changed; from any thread."""
+        self._queue.put(picture)
+
+    # What the engine and the service tell (`Follower`)
+
+    def attach(self, engine: Engine) -> None:
+        """The engine whose calls these are."""
+        self._engine = engine
+
+    def heard(self, message: Message) -> None:
+        """A SIP message on the wire: none of ours."""
+
+    def begun(self, call: Call) -> None:
+        """A call begins."""
+
+    def dropped(self, call: Call) -> None:
+        """A call turned out to be part of another."""
+
+    def finished(self, call: Call, flows: Sequence[FlowSighting]) -> None:
+        """A call is over: tell how many packets each of its sessions carried."""
+        received = self._over.pop(call.index, None)
+        for flow in flows if received is not None else ():
+            session = received.carried_by.get(flow.destination) if received is not None else None
+            if session is not None:
+                session.packets += flow.packets
+
+    def turn(self, now: int) -> None:
+        """Take in what came; end calls of which nothing more is waited for. `now`: capture time, ns."""
+        while not self._queue.empty():
+            if self._engine.media is None:
+                self._engine.take_up(now)
+            picture, correction = self._queue.get(), self._correction()
+            self._apply(_shifted(picture, correction) if correction else picture)
+        for each in [each for each in self._calls.values() if each.due is not None and each.due <= now]:
+            self._engine.carry_out(self._engine.tracker.dismiss(each.call, now))
+        self._note_media()
+
+    # Pictures
+
+    def _apply(self, picture: RsPicture) -> None:
+        rs = self._sessions.get(picture.rs)
+        if rs is None:
+            rs = self._sessions[picture.rs] = _Rs(picture)
+        rs.picture = picture
+        self._take_messages(rs, picture)
+        for session, placed in self._shares(rs, picture):
+            found = self._find(rs, picture, session, placed)
+            if found is not None:
+                self._hear(rs, found, picture, session, placed)
+        self._let_go(rs, picture)
+        self.identifiers[picture.rs] = tuple(str(each.call.id) for each in rs.calls.values() if each.call.id)
+        if picture.over is not None:
+            del self._sessions[picture.rs]
+            self.media.pop(picture.rs, None)
+            self.identifiers.pop(picture.rs, None)
+
+    def _shares(self, rs: _Rs, picture: RsPicture) -> list[tuple[Communication | None, list[Placed]]]:
+        """The communication sessions of a picture, each with the lines that carry it."""
+        sessions = picture.view.sessions
+        if not sessions:
+            # Metadata without a session: nothing is recorded for now (RFC 7866, section 10). Without any, all is.
+            lines: list[Placed] = [(line, None) for line in picture.lines]
+            return [] if picture.view.said and not rs.calls else [(None, lines)]
+        labels = {flow.label: (at, flow) for at, session in enumerate(sessions) for flow in session.flows if flow.label}
+        placed: list[list[Placed]] = [[] for _ in sessions]
+        unnamed: list[Placed] = []
+        for line in picture.lines:
+            at, flow = labels.get(line.label or "", (None, None))
+            if at is None:
+                unnamed.append((line, None))
+            else:
+                placed[at].append((line, flow))
+        for each in unnamed:
+            placed[self._home(rs, sessions, placed, each)].append(each)
+        shares: list[tuple[Communication | None, list[Placed]]] = []
+        for session, lines in zip(sessions, placed, strict=True):
+            shares.append((session, sorted(lines, key=_position)))
+        return shares
+
+    def _home(self, rs: _Rs, sessions: Sequence[Communication], placed: Sequence[list[Placed]], line: Placed) -> int:
+        """Where a line belongs that no stream names: to the call that has it, else to the first that has none."""
+        for at, session in enumerate(sessions):
+            known = rs.calls.get(session.id)
+            if known is not None and (rs.picture.rs, line[0].index) in known.cast.lines:
+                return at
+        return next((at for at, lines in enumerate(placed) if not lines), 0)
+
+    def _find(
+        self, rs: _Rs, picture: RsPicture, session: Communication | None, placed: Sequence[Placed]
+    ) -> ReceivedCall | None:
+        """The call of a session, made where it is new; None where there is nothing to record of it."""
+        key = session.id if session is not None else ""
+        known = rs.calls.get(key)
+        if known is None and session is None and rs.calls:
+            return next(iter(rs.calls.values()))
+        if known is None and session is not None and "" in rs.calls:
+            # Metadata came late: what was recorded until now is of the first session that they name.
+            known = rs.calls[key] = rs.calls.pop("")
+            known.key = key
+            if _unique(key):
+                self._by_key.setdefault(key, known)
+        if known is not None:
+            return known
+        other = self._by_key.get(key)
+        if other is not None and session is not None and _same(other, session, picture):
+            rs.calls[key] = other
+            return other
+        if session is not None and session.stop is not None and (not placed or key in rs.over):
+            return None
+        return self._begin(rs, picture, key)
+
+    def _begin(self, rs: _Rs, picture: RsPicture, key: str) -> ReceivedCall:
+        tracker = self._engine.tracker
+        call = tracker.admit(picture.call_id, picture.began, lambda now: self._settle(received, now))
+        received = ReceivedCall(call, key)
+        self._calls[call.index] = rs.calls[key] = received
+        if _unique(key):
+            self._by_key[key] = received
+        note(call, picture.at, 0, "recording-session", f"sent by {picture.src} as {picture.call_id[:120]}")
+        return received
+
+    def _hear(
+        self,
+        rs: _Rs,
+        received: ReceivedCall,
+        picture: RsPicture,
+        session: Communication | None,
+        placed: Sequence[Placed],
+    ) -> None:
+        call, fresh = received.call, received.call.index not in self._views
+        events = received.hear(picture, session, placed)
+        if picture.view.said or fresh:
+            self._views[call.index] = picture.view
+        if fresh:
+            events.insert(0, CallStarted(call))
+        if session is not None:
+            tracker = self._engine.tracker
+            if session.group:
+                tracker.share(call, [f"siprec-group {session.group}"], GroupReason.METADATA)
+            if _unique(session.id):
+                tracker.share(call, [f"siprec-session {session.id}"], GroupReason.METADATA)
+        if received.end is not None and call.ended is None and picture.over is None:
+            events.append(self._ended(received, picture.at))
+        self._engine.carry_out(events)
+        if self._keep:
+            # The call has its directory only when it has begun.
+            self._write(received, rs.messages if fresh else picture.messages)
+
+    def _ended(self, received: ReceivedCall, at: int) -> CallEvent:
+        received.call.ended = received.end
+        received.due = at + GRACE
+        return CallEnded(received.call, at)
+
+    def _let_go(self, rs: _Rs, picture: RsPicture) -> None:
+        """A recording session is over, or its metadata name a call no more (RFC 7866, section 9.2)."""
+        named = {session.id for session in picture.view.sessions}
+        gone = [key for key in rs.calls if picture.over is not None or (key and picture.view.said and key not in named)]
+        events: list[CallEvent] = []
+        for received in dict.fromkeys(rs.calls.pop(key) for key in gone):
+            events += received.leave(picture.rs, picture.at, picture.over)
+            if received.legs or received.call.index not in self._calls:
+                continue
+            if received.end is not None or picture.over is not Over.LOST:
+                events.append(self._ended(received, picture.at))
+            else:
+                received.due = picture.at + self._rejoin
+        self._engine.carry_out(events)
+
+    def _settle(self, received: ReceivedCall, now: int) -> None:
+        """A call is over: whoever ends it asks for this first."""
+        call = received.call
+        received.settle(now, self._views.pop(call.index, None))
+        self._calls.pop(call.index, None)
+        if self._by_key.get(received.key) is received:
+            del self._by_key[received.key]
+        for number in received.legs:
+            rs = self._sessions.get(number)
+            if rs is not None:
+                rs.calls = {key: each for key, each in rs.calls.items() if each is not received}
+                rs.over[received.key] = None
+                if len(rs.over) > MAX_OVER:
+                    del rs.over[next(iter(rs.over))]
+        self._over[call.index] = received
+        file = self._files.pop(call.index, None)
+        if file is not None:
+            file.close()
+            if file.left_out:
+                warn(call, "received-cut", f"{file.left_out} messages of the SRC found no room beside the recording.")
+
+    # What was received
+
+    def _take_messages(self, rs: _Rs, picture: RsPicture) -> None:
+        for message in picture.messages:
+            if rs.octets + len(message.body) <= MAX_PENDING:
+                rs.octets += len(message.body)
+                rs.messages.append(message)
+
+    def _write(self, received: ReceivedCall, messages: Sequence[Received]) -> None:
+        call = received.call
+        for message in messages:
+            try:
+                file = self._files.get(call.index)
+                if file is None:
+                    file = self._files[call.index] = ReceivedFile(self._engine.directory_of(call), token_hex(16))
+                file.add(message)
+            except (ReceivedError, KeyError) as error:
+                warn(call, "received-cut", "What the SRC sent could not be kept: the disk refused.")
+                self._trouble(str(error))
+                return
+
+    def _note_media(self) -> None:
+        media = self._engine.media
+        if media is None:
+            return
+        for number, rs in self._sessions.items():
+            last = [media.calls[c.call.index].last_media for c in rs.calls.values() if c.call.index in media.calls]
+            self.media[number] = max(last, default=0)
+
+
+def _position(placed: Placed) -> int:
+    return placed[0].index
+
+
+def _unique(key: str) -> bool:
+    return len(key) >= UNIQUE
+
+
+def _same(known: ReceivedCall, session: Communication, picture: RsPicture) -> bool:
+    """Whether a session that another recording session brings is the call that has its identifier: some SRCs use one
+    for many calls."""
+    before = known.session
+    if (
+        before.sip_session_ids
+        and session.sip_session_ids
+        and not (set(before.sip_session_ids) & set(session.sip_session_ids))
+    ):
+        return False
+    if before.start is not None and session.start is not None and abs(before.start - session.start) > SAME_START:
+        return False
+    ours = {identity.uri for person in known.persons.values() for identity in person.identities}
+    persons = [picture.view.persons.get(member.person) for member in session.members]
+    theirs = {identity.uri for person in persons if person is not None for identity in person.identities}
+    return not ours or not theirs or bool(ours & theirs)
+
+
+def _shifted(picture: RsPicture, correction: int) -> RsPicture:
+    """A picture with capture times in place of wall-clock ones; what the metadata tell is by another's clock, which is
+    taken to agree with the wall."""
+    return replace(picture, at=picture.at + correction, began=picture.began + correction)
