@@ -10,7 +10,7 @@ where the policy may yet keep a call. Read `LivePackets.before`, `LivePackets.af
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from capture.tcpstreams import endpoints
 from recorder.endpoints import Rule
 from recorder.engine import Engine, Prepared
 from recorder.held_frames import MAX_AGE, Held, HeldBatch, HeldFrames
+from recorder.journal_frames import journal_frames
 from recorder.live_calls import LiveCalls, LiveRecord
 from recorder.live_claims import LiveClaims
 from recorder.messages import Message
@@ -161,6 +162,23 @@ class LivePackets:
                     self._notes[-1].kept = kept
                 else:
                     self._notes.append(_Note(message.seen, kept))
+
+    def begin_late(self, call: Call) -> None:
+        """Keep the packets of a call in progress from now on, behind the messages that were heard of it so far."""
+        record = self._live.records.get(call.index)
+        if record is None or call.index in self._kept or record.broken or record.listening is Listening.PASSED_OVER:
+            return
+        record.decision = replace(record.decision, keep_packets=True)
+        self._message = None
+        self.begun(call)
+        kept = self._kept.get(call.index)
+        if kept is None:
+            return
+        said = journal_frames(record.directory)
+        rows = np.arange(len(said), dtype=np.int64)
+        blocks, _ = blocks_of(said, rows, self._interfaces(said.link_type), said.time)
+        if len(rows):
+            self._append(kept, blocks.data)
 
     def finished(self, call: Call, flows: Sequence[FlowSighting]) -> None:
         """A call is over: complete its file. The registry still knows its endpoints."""

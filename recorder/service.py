@@ -90,8 +90,8 @@ class ServiceOptions:
 class Follower(Observer, Protocol):
     """Who follows calls as they go on: recording sessions towards servers do."""
 
-    def attach(self, engine: Engine) -> None:
-        """The engine whose calls these are; before any packet."""
+    def attach(self, engine: Engine, keep_packets: Callable[[Call], None]) -> None:
+        """The engine whose calls these are; before any packet. `keep_packets` keeps those of a call from now on."""
 
     def begun(self, call: Call) -> None:
         """A call begins, and its decision stands."""
@@ -195,7 +195,7 @@ class CaptureService:
         )
         self._packets.attach(self._engine)
         for follower in self._followers:
-            follower.attach(self._engine)
+            follower.attach(self._engine, self._packets.begin_late)
         self._lister = CallLister(self._engine, self._live)
         base = clock_memory.recall(self._options.out) if self._stamped_here else None
         if base is not None and any(self._working.iterdir()):

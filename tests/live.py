@@ -13,7 +13,7 @@ from recorder.document import CallDocument, parse
 from recorder.log import ServiceLog, open_log
 from recorder.policy import Policy, PolicyHolder
 from recorder.policy_file import load_policy
-from recorder.service import CaptureService, ServiceOptions
+from recorder.service import CaptureService, Follower, ServiceOptions
 
 
 class FileSource:
@@ -54,11 +54,15 @@ def quiet_log() -> tuple[ServiceLog, io.StringIO]:
 
 
 def service(
-    out: Path, policy: Policy | None = None, log: ServiceLog | None = None, **options: object
+    out: Path,
+    policy: Policy | None = None,
+    log: ServiceLog | None = None,
+    followers: Sequence[Follower] = (),
+    **options: object,
 ) -> CaptureService:
     log = log or quiet_log()[0]
     holder = PolicyHolder(policy or Policy(), lambda _: None)
-    return CaptureService(ServiceOptions(out, **options), holder, log)  # type: ignore[arg-type]
+    return CaptureService(ServiceOptions(out, **options), holder, log, followers)  # type: ignore[arg-type]
 
 
 def record_live(out: Path, sources: Sequence[FileSource], **options: object) -> list[tuple[CallDocument, Path]]:

@@ -14,7 +14,7 @@ from capture.batch import KIND_UDP
 from recorder._live_packet_kernels import enter_places, find_places
 from recorder.live_claims import place_of
 from tests.capture_builder import record
-from tests.live import FileSource, comparable, policy_of, record_live, recordings
+from tests.live import FileSource, comparable, policy_of, record_live, recordings, service
 
 PCAPS = Path(__file__).parents[2] / "pcaps"
 
@@ -33,6 +33,45 @@ def test_what_is_kept_replays_as_the_same_call(tmp_path, name):
     assert (place / "audio.wav").read_bytes() == (other / "audio.wav").read_bytes()
     assert comparable(again)["streams"] == comparable(document)["streams"]
     assert (again.started, again.ended, again.state) == (document.started, document.ended, document.state)
+
+
+class KeepsLate:
+    """Follows calls, and has the packets of all kept once so many turns are over."""
+
+    def __init__(self, turns: int) -> None:
+        self.turns, self.calls = turns, []
+
+    def attach(self, engine, keep_packets):
+        self.keep = keep_packets
+
+    def begun(self, call):
+        self.calls.append(call)
+
+    def turn(self, now):
+        self.turns -= 1
+        if self.turns == 0:
+            for call in self.calls:
+                self.keep(call)
+
+    def dropped(self, call): ...
+    def heard(self, message): ...
+    def finished(self, call, flows): ...
+
+
+@pytest.mark.parametrize("name", ["pcmu.pcap", "tcp.pcapng", "ipv6.pcap"])
+def test_a_call_that_is_kept_from_its_middle_on_replays_as_that_call_with_the_rest_of_its_media(tmp_path, name):
+    late = KeepsLate(turns=4)
+    running = service(tmp_path / "live", workers=1, followers=[late])
+    running.run([FileSource(PCAPS / name)], lambda: None, lambda _: None)
+    ((document, place),) = recordings(tmp_path / "live")
+    record([place / "packets.pcapng"], tmp_path / "again")
+    ((again, _),) = recordings(tmp_path / "again")
+    assert (again.started, again.answered, again.ended) == (document.started, document.answered, document.ended)
+    assert (again.call_id, again.state, len(again.streams)) == (document.call_id, document.state, len(document.streams))
+    ordered = [sorted(each.streams, key=lambda stream: stream.ssrc) for each in (again, document)]
+    for less, more in zip(*ordered, strict=True):
+        assert (less.ssrc, less.participant, less.lost) == (more.ssrc, more.participant, 0)
+        assert 0 < less.packets < more.packets
 
 
 @pytest.mark.skipif(which("tshark") is None, reason="tshark is not here")
