@@ -138,23 +138,41 @@ class Peer:
 class Session(Protocol):
     """An established dialog."""
 
-    call_id: str
     peer: Peer
-    local_uri: str
-    remote_uri: str
     answer: SipMessage
     """The 2xx to our INVITE (or the reliable provisional response where only that had the session description, RFC
     3262), or the peer's INVITE."""
-    allows: frozenset[str]
-    """Methods of the peer's Allow, upper case; empty where it sent none (then UPDATE is not used)."""
-    local_address: str
-    """Host of our end of its transport, for SDP."""
     on_request: Callable[[SipMessage], Awaitable[Reply]]
     """Asked for the answer to the peer's re-INVITE, UPDATE, INFO, NOTIFY, MESSAGE; set it at once. BYE, OPTIONS, ACK
     and glare (491, 500 with Retry-After) are the agent's. Where the reply to a re-INVITE makes an offer, wait for
     `acknowledged` to have the answer."""
     on_end: Callable[[Ended], None]
     """Told once, whoever ended it; nothing is to be sent afterwards."""
+
+    @property
+    def call_id(self) -> str:
+        """Call-ID of the dialog."""
+        ...
+
+    @property
+    def local_uri(self) -> str:
+        """URI of our From."""
+        ...
+
+    @property
+    def remote_uri(self) -> str:
+        """URI of the peer's From or To."""
+        ...
+
+    @property
+    def allows(self) -> frozenset[str]:
+        """Methods of the peer's Allow, upper case; empty where it sent none (then UPDATE is not used)."""
+        ...
+
+    @property
+    def local_address(self) -> str:
+        """Host of our end of its transport, for SDP."""
+        ...
 
     @property
     def over(self) -> bool:
@@ -191,8 +209,11 @@ class Incoming(Protocol):
 
     message: SipMessage
     peer: Peer
-    local_address: str
-    """Host of our end of its transport, for SDP."""
+
+    @property
+    def local_address(self) -> str:
+        """Host of our end of its transport, for SDP."""
+        ...
 
     def progress(self, status: int, reason: str = "") -> None:
         """Send a provisional response; 100 was sent."""

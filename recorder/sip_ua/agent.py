@@ -1,0 +1,239 @@
+"""The user agent: the core with a clock, transports and names to look up (`recorder.sip_ua.api.Agent`).
+
+In: sessions to begin, INVITEs of peers. Out: sessions. All of it runs in one asyncio loop; nothing blocks.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
+from email.utils import formatdate
+from functools import partial
+from random import Random, SystemRandom
+from typing import Any
+
+from decoders.sip import SipMessage
+from recorder.sip_ua.agent_session import AgentIncoming, AgentSession
+from recorder.sip_ua.api import Credentials, Incoming, NewSession, Peer, Reply
+from recorder.sip_ua.config import AgentConfig
+from recorder.sip_ua.core import Core
+from recorder.sip_ua.incoming import IncomingInvite
+from recorder.sip_ua.layer import Failure, Hop, Received, ResponseUser
+from recorder.sip_ua.message import Request, with_tag
+from recorder.sip_ua.outgoing import Beginning
+from recorder.sip_ua.session import DialogSession
+from recorder.sip_ua.stack import Authorize
+from recorder.sip_ua.wire import Flow, Target, Transports
+
+Locate = Callable[[str], Awaitable[Sequence[Target]]]
+"""Targets of a URI in the order of preference (RFC 3263); none where it leads nowhere. Does not raise."""
+Admit = Callable[[SipMessage, Peer], Reply | Peer]
+"""Whether an INVITE may come in: the refusal (401 with a challenge), or who its sender is."""
+MakeAuthorize = Callable[[Credentials], Authorize]
+
+
+class SipAgent:
+    """Sessions over SIP. `admit` is asked about each INVITE outside of a dialog."""
+
+    def __init__(
+        self,
+        transports: Transports,
+        locate: Locate,
+        config: AgentConfig | None = None,
+        *,
+        authorizer: MakeAuthorize | None = None,
+        admit: Admit | None = None,
+        random: Random | None = None,
+        date: Callable[[], str] | None = None,
+    ) -> None:
+        self.date: Callable[[], str] = date or partial(formatdate, usegmt=True)
+        self.config = config or AgentConfig()
+        self._transports = transports
+        self._locate = locate
+        self._authorizer = authorizer
+        self._admit = admit
+        self._loop = asyncio.get_running_loop()
+        self._wake: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._on_invite: Callable[[Incoming], None] | None = None
+        self.core = Core(self.config, transports.local, self._find, random or SystemRandom())
+        transports.on_message = self._on_message
+        transports.on_lost = self._on_lost
+
+    @property
+    def on_invite(self) -> Callable[[Incoming], None]:
+        """Told of each INVITE outside of a dialog."""
+        return self._on_invite or (lambda incoming: incoming.refuse(405))
+
+    @on_invite.setter
+    def on_invite(self, told: Callable[[Incoming], None]) -> None:
+        self._on_invite = told
+        self.core.on_invite = self._invited
+
+    async def invite(self, new: NewSession) -> AgentSession:
+        """Begin a session."""
+        begun: dict[DialogSession, AgentSession] = {}
+
+        def wrap(session: DialogSession, answer: SipMessage) -> None:
+            begun[session] = AgentSession(self, session, answer)
+
+        beginning = Beginning(
+            self.core, new, self._locate, self._authorize(new.credentials), self.now, self.pump, self.date, wrap
+        )
+        session, _ = await beginning.run()
+        return begun[session]
+
+    async def ping(self, uri: str, credentials: Credentials | None = None, timeout: float = 5.0) -> SipMessage | None:
+        """Send OPTIONS, target after target; the first final response, None where none came within `timeout` s."""
+        try:
+            async with asyncio.timeout(timeout):
+                for target in await self._locate(uri):
+                    response = await self._options(uri, target, self._authorize(credentials))
+                    if response is not None:
+                        return response
+        except TimeoutError:
+            pass
+        return None
+
+    async def close(self, patience: float = 2.0) -> None:
+        """End all sessions and close the transports, waiting at most `patience` s for answers."""
+        self.core.on_invite = None
+        ends = [asyncio.ensure_future(self._bye(session)) for session in self.core.sessions]
+        if ends:
+            _, late = await asyncio.wait(ends, timeout=patience / 2)
+            if late:
+                for session in self.core.sessions:
+                    session.hurry(self.now())
+                self.pump()
+                _, late = await asyncio.wait(late, timeout=patience / 2)
+            for end in late:
+                end.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks or ends:
+            await asyncio.gather(*self._tasks, *ends, return_exceptions=True)
+        if self._wake is not None:
+            self._wake.cancel()
+        await self._transports.close()
+
+    def now(self) -> float:
+        """The present moment, s."""
+        return self._loop.time()
+
+    def start(self, job: Coroutine[Any, Any, None]) -> None:
+        """Have a coroutine run; its exceptions go to the loop's handler."""
+        task = self._loop.create_task(job)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def pump(self) -> None:
+        """Send what the core wants sent, and wake it in time."""
+        outbox = self.core.layer.outbox
+        while outbox:
+            send = outbox.popleft()
+            failed = partial(self._failed, send.failed) if send.failed is not None else None
+            self._transports.send(send.data, send.hop.target, send.hop.flow, failed)
+        when = self.core.next_timeout()
+        if self._wake is not None:
+            if when is not None and self._wake.when() == when and not self._wake.cancelled():
+                return
+            self._wake.cancel()
+        self._wake = self._loop.call_at(when, self._on_time) if when is not None else None
+
+    def local_host(self, flow: Flow, peer: Peer) -> str:
+        """Host of our end of a flow, as `peer` sees it."""
+        if flow.local.host not in ("0.0.0.0", "::"):
+            return flow.local.host
+        local = self._transports.local(Target(flow.transport, peer.address))
+        return local[0].strip("[]") if local is not None else flow.local.host
+
+    async def _bye(self, session: DialogSession) -> None:
+        over: asyncio.Future[None] = self._loop.create_future()
+        session.bye(None, (), lambda: None if over.done() else over.set_result(None), self.now())
+        self.pump()
+        await over
+
+    def _authorize(self, credentials: Credentials | None) -> Authorize | None:
+        return self._authorizer(credentials) if credentials is not None and self._authorizer is not None else None
+
+    def _invited(self, invite: IncomingInvite, now: float) -> None:
+        peer = invite.received.peer
+        if self._admit is not None:
+            verdict = self._admit(invite.received.message, peer)
+            if isinstance(verdict, Reply):
+                invite.refuse(verdict.status, verdict.reason, verdict.headers, now)
+                return
+            peer = verdict
+        self.on_invite(AgentIncoming(self, invite, peer))
+
+    def _find(self, uri: str, then: Callable[[Sequence[Target], float], None]) -> None:
+        async def find() -> None:
+            targets = await self._locate(uri)
+            then(targets, self.now())
+            self.pump()
+
+        self.start(find())
+
+    async def _options(self, uri: str, target: Target, authorize: Authorize | None) -> SipMessage | None:
+        request = self._options_request(uri, target)
+        for _ in range(3):
+            future: asyncio.Future[SipMessage | Failure] = self._loop.create_future()
+            user = ResponseUser(partial(_final, future), partial(_failure, future))
+            outgoing = self.core.sender.request(request, [Hop(target)], user, self.now())
+            self.pump()
+            try:
+                outcome = await future
+            except asyncio.CancelledError:
+                outgoing.abandon(self.now())
+                raise
+            if not isinstance(outcome, SipMessage):
+                return None
+            again = authorize(outcome, request) if outcome.status in (401, 407) and authorize is not None else None
+            if again is None:
+                return outcome
+            request = replace(again, cseq=request.cseq + 1)
+        return None
+
+    def _options_request(self, uri: str, target: Target) -> Request:
+        local = self._transports.local(target)
+        config = self.config
+        identity = config.identity or f"<sip:{config.contact_user}@{local[0] if local else 'invalid'}>"
+        headers = [
+            ("Contact", self.core.contact(target, None)),
+            ("Accept", config.accept),
+            ("Supported", config.supported),
+            ("User-Agent", config.product),
+        ]
+        call_id = f"{self.core.random.getrandbits(128):032x}"
+        from_ = with_tag(identity, self.core.new_tag())
+        return Request("OPTIONS", uri, from_, f"<{uri}>", call_id, 1, headers=tuple(headers))
+
+    def _on_message(self, data: bytes, flow: Flow, peer: Peer) -> None:
+        self.core.received(data, flow, peer, self.now())
+        self.pump()
+
+    def _on_lost(self, flow: Flow, why: str) -> None:
+        self.core.lost(flow, why, self.now())
+        self.pump()
+
+    def _on_time(self) -> None:
+        self.core.timeouts(self.now())
+        self.pump()
+
+    def _failed(self, failed: Callable[[str, float], None], why: str) -> None:
+        failed(why, self.now())
+        self.pump()
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._loop.call_exception_handler({"message": "a session's handler failed", "exception": error})
+
+
+def _final(future: "asyncio.Future[SipMessage | Failure]", received: Received, now: float) -> None:
+    if (received.message.status or 0) >= 200 and not future.done():
+        future.set_result(received.message)
+
+
+def _failure(future: "asyncio.Future[SipMessage | Failure]", failure: Failure, now: float) -> None:
+    if not future.done():
+        future.set_result(failure)

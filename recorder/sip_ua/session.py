@@ -1,0 +1,382 @@
+"""A session: an established INVITE dialog with its offer/answer state and its session timer, from either side.
+
+In: requests of the peer, requests that we are to send, time. Out: requests and responses, questions to `on_request`,
+one `on_end`. Glare is decided here (RFC 3261, section 14.2; RFC 3311, section 5.2), and so are refreshes and the end of
+a session that nobody refreshes (RFC 4028, section 10).
+"""
+
+from collections.abc import Callable, Sequence
+
+from decoders.sip import SipMessage
+from recorder.sip_ua.accepted import Unacknowledged
+from recorder.sip_ua.api import Body, Ended, EndedBy, Header, Peer, Reply
+from recorder.sip_ua.asks import Answer, Ask, Asks, Outcome
+from recorder.sip_ua.bodies import describes_session, session_description
+from recorder.sip_ua.dialog import Dialog
+from recorder.sip_ua.layer import Hop, Received, ResponseUser
+from recorder.sip_ua.message import encode_response
+from recorder.sip_ua.server_transaction import InviteServer, ServerTransaction
+from recorder.sip_ua.session_timer import (
+    SessionTimer,
+    agree_as_client,
+    agree_as_server,
+    min_se,
+    supports_timer,
+    too_small,
+)
+from recorder.sip_ua.stack import Authorize, Stack
+from recorder.sip_ua.timers import Timer
+from recorder.sip_ua.wire import Flow
+
+Respond = Callable[[Reply, float], None]
+_ASKED = frozenset({"INVITE", "UPDATE", "INFO", "NOTIFY", "MESSAGE"})
+"""Requests that `on_request` answers."""
+
+
+class DialogSession:
+    """One session. `body` is what we last said of ourselves in offer or answer."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        dialog: Dialog,
+        *,
+        contact: str,
+        flow: Flow,
+        peer: Peer,
+        allows: frozenset[str],
+        body: Body | None = None,
+        authorize: Authorize | None = None,
+    ) -> None:
+        self.stack = stack
+        self.dialog = dialog
+        self.contact = contact
+        self.flow = flow
+        self.peer = peer
+        self.allows = allows
+        self.authorize = authorize
+        self.over = False
+        self.on_request: Callable[[Received, Respond], None] = lambda received, respond: respond(Reply(488), 0.0)
+        self.on_end: Callable[[Ended, float], None] = lambda ended, now: None
+        self.on_invited: Callable[[], None] = lambda: None
+        """A re-INVITE came: the next ACK is its own."""
+        self.on_ack: Callable[[SipMessage, float], None] = lambda message, now: None
+        self._body = session_description(body)
+        self._asks = Asks(self)
+        self._timer: SessionTimer | None = None
+        self._least = 0
+        """Min-SE that a 422 demanded."""
+        self._alarms: list[Timer] = []
+        self._serving: tuple[Received, ServerTransaction] | None = None
+        """A request that carries an offer, or asks for one, and has no final response."""
+        self._unacknowledged: dict[int, Unacknowledged] = {}
+        self._offered = False
+        """Our offer went out in a 2xx and waits for its answer in the ACK."""
+        self._goodbye: Callable[[float], None] | None = None
+        """Sends the BYE that waits for an ACK."""
+
+    def ask(
+        self,
+        method: str,
+        body: Body | None,
+        headers: Sequence[Header],
+        done: Callable[[Outcome, float], None],
+        now: float,
+        answer: Answer | None = None,
+    ) -> None:
+        """Send a request when its turn comes; `done` is told its outcome."""
+        self._asks.add(Ask(method, body, headers, done, answer), now)
+
+    def bye(self, body: Body | None, headers: Sequence[Header], done: Callable[[], None], now: float) -> None:
+        """End the session. A BYE must not overtake the ACK of our 2xx (section 15); `done`: there is nothing more to
+        wait for."""
+        if self.over:
+            done()
+            return
+        if self._unacknowledged:
+            self._goodbye = lambda now: self._send_bye(body, headers, done, now)
+        else:
+            self._send_bye(body, headers, done, now)
+        self._end(Ended(EndedBy.US), now)
+
+    def hurry(self, now: float) -> None:
+        """Do not wait for an ACK any longer."""
+        self._say_goodbye(now)
+
+    def headers_of(self, ask: Ask) -> list[Header]:
+        """Header fields of a request of ours."""
+        config = self.stack.config
+        headers: list[Header] = [("User-Agent", config.product)]
+        if ask.method in ("INVITE", "UPDATE"):
+            headers = [("Contact", self.contact), ("Allow", config.allow), ("Supported", config.supported), *headers]
+            if self._timer is not None:
+                interval = max(self._timer.interval, self._least)
+                timer = SessionTimer(interval, self._timer.ours)
+                headers.append(("Session-Expires", timer.header(request=True)))
+                if self._least:
+                    headers.append(("Min-SE", str(self._least)))
+        return [*headers, *ask.headers]
+
+    def may_negotiate(self) -> bool:
+        """Whether no INVITE and no offer of the peer is open."""
+        return self._serving is None and not self._unacknowledged
+
+    def accepted(self, ask: Ask, response: SipMessage, now: float) -> None:
+        """A 2xx to a request of ours came."""
+        if ask.exclusive:
+            body = session_description(ask.body)
+            self._body = body if body is not None else self._body
+            self.note_allow(response)
+            self.set_timer(agree_as_client(response), now)
+
+    def raise_interval(self, response: SipMessage) -> bool:
+        """Take Min-SE of a 422 (RFC 4028, section 7.3); False where that was done before."""
+        least = min_se(response)
+        if self._timer is None or least <= max(self._least, self._timer.interval):
+            return False
+        self._least = least
+        return True
+
+    def broken(self, text: str, response: SipMessage | None, now: float) -> None:
+        """The peer is gone (section 12.2.1.2): whoever is there still is told by a BYE."""
+        if not self.over:
+            self._send_bye(None, (), lambda: None, now)
+            self._end(Ended(EndedBy.TRANSPORT, response, text), now)
+
+    def note_allow(self, message: SipMessage) -> None:
+        """Keep what the peer says that it takes."""
+        methods = frozenset(method.upper() for method in message.getlist("allow"))
+        self.allows = methods or self.allows
+
+    def _send_bye(self, body: Body | None, headers: Sequence[Header], done: Callable[[], None], now: float) -> None:
+        tries = 0
+        request_headers = [("User-Agent", self.stack.config.product), *headers]
+
+        def send(extra: Sequence[Header], now: float) -> None:
+            def known(hops: list[Hop], now: float) -> None:
+                self.stack.sender.request(request, hops, user, now)
+
+            def on_response(received: Received, now: float) -> None:
+                nonlocal tries
+                status = received.message.status or 0
+                tries += status >= 200
+                if status in (401, 407) and tries < 3 and self.authorize is not None:
+                    again = self.authorize(received.message, request)
+                    if again is not None:
+                        send([header for header in again.headers if header[0].lower().endswith("authorization")], now)
+                        return
+                if status >= 200:
+                    done()
+
+            request = self.dialog.request("BYE", [*request_headers, *extra], body)
+            user = ResponseUser(on_response, lambda failure, now: done())
+            self.stack.hops(self.dialog.next_hop, self.flow, known, now)
+
+        send((), now)
+
+    def _say_goodbye(self, now: float) -> None:
+        for waiting in self._unacknowledged.values():
+            waiting.stop()
+        self._unacknowledged.clear()
+        goodbye, self._goodbye = self._goodbye, None
+        if goodbye is not None:
+            self.stack.remove(self)
+            goodbye(now)
+
+    def receive(self, received: Received, transaction: ServerTransaction, now: float) -> None:
+        """A request of the peer came, other than ACK and CANCEL."""
+        message = received.message
+        method = message.method or ""
+        if self.over:
+            self._respond(received, transaction, Reply(200 if method == "BYE" else 481), now)
+        elif not self.dialog.in_order(message):
+            self._respond(received, transaction, Reply(500, "CSeq out of order"), now)
+        elif method == "BYE":
+            self._respond(received, transaction, Reply(200), now)
+            self._end(Ended(EndedBy.PEER, message), now)
+        elif method == "OPTIONS":
+            self._respond(received, transaction, Reply(200, headers=[("Accept", self.stack.config.accept)]), now)
+        elif method not in _ASKED:
+            self._respond(received, transaction, Reply(481 if method == "PRACK" else 405), now)
+        else:
+            refusal = self._glare(received) if method in ("INVITE", "UPDATE") else None
+            if refusal is not None:
+                self._respond(received, transaction, refusal, now)
+            else:
+                self._serve(received, transaction, now)
+
+    def acknowledge(self, message: SipMessage, now: float) -> None:
+        """An ACK of the peer came."""
+        number = message.cseq[0] if message.cseq else -1
+        waiting = self._unacknowledged.pop(number, None)
+        if waiting is None:
+            return
+        waiting.stop()
+        self._offered = False
+        self.on_ack(message, now)
+        if self._unacknowledged:
+            return
+        self._say_goodbye(now)
+        self._asks.advance(now)
+
+    def cancelled(self, received: Received, transaction: ServerTransaction, now: float) -> None:
+        """The peer takes a re-INVITE back that has no final response."""
+        if not transaction.answered:
+            self._respond(received, transaction, Reply(487), now)
+            self._served(transaction, now)
+
+    def send_accepted(self, transaction: InviteServer, data: bytes, cseq: int, *, offered: bool, now: float) -> None:
+        """Send a 2xx to an INVITE until it is acknowledged."""
+
+        def expired(now: float) -> None:
+            self._unacknowledged.clear()
+            if self.over:
+                self._say_goodbye(now)
+            else:
+                self._send_bye(None, (), lambda: None, now)
+                self._end(Ended(EndedBy.TIMER, text="no ACK came"), now)
+
+        self._offered = offered
+        self._unacknowledged[cseq] = Unacknowledged(self.stack.layer, transaction, data, expired, now)
+
+    def _glare(self, received: Received) -> Reply | None:
+        """The refusal of an INVITE or UPDATE that comes at the wrong time, or asks for too short an interval."""
+        message = received.message
+        least = self.stack.config.min_se
+        if too_small(message, least):
+            return Reply(422, headers=[("Min-SE", str(least))])
+        negotiates = message.method == "INVITE" or describes_session(message)
+        if not negotiates:
+            return None
+        if self._serving is not None:
+            return Reply(500, headers=[("Retry-After", str(self.stack.random.randint(0, 10)))])
+        if self._asks.negotiating or self._offered:
+            return Reply(491)
+        return None
+
+    def _serve(self, received: Received, transaction: ServerTransaction, now: float) -> None:
+        message = received.message
+        negotiates = message.method == "INVITE" or (message.method == "UPDATE" and describes_session(message))
+        if message.method == "INVITE":
+            transaction.respond(100, encode_response(message, 100, source=received.peer.address), now)
+            self.on_invited()
+        if negotiates:
+            self._serving = received, transaction
+
+        def respond(reply: Reply, now: float) -> None:
+            if transaction.answered:
+                return
+            if self.over:
+                self._respond(received, transaction, Reply(487), now)
+            elif reply.status < 300 and message.method in ("INVITE", "UPDATE"):
+                self._accept(received, transaction, reply, now)
+            else:
+                self._respond(received, transaction, reply, now)
+            self._served(transaction, now)
+
+        self.on_request(received, respond)
+
+    def _accept(self, received: Received, transaction: ServerTransaction, reply: Reply, now: float) -> None:
+        message = received.message
+        self.dialog.refresh(message)
+        self.flow = received.flow
+        self.note_allow(message)
+        timer = agree_as_server(message, self.stack.config.session_expires)
+        headers = [*self.accepting_headers(message, timer), *reply.headers]
+        full = Reply(reply.status, reply.reason, reply.body, headers)
+        data = self._encode(received, full)
+        body = session_description(reply.body)
+        self._body = body if body is not None else self._body
+        self.set_timer(timer, now)
+        if isinstance(transaction, InviteServer):
+            offered = body is not None and not describes_session(message)
+            cseq = message.cseq[0] if message.cseq else 0
+            self.send_accepted(transaction, data, cseq, offered=offered, now=now)
+        else:
+            transaction.respond(reply.status, data, now)
+
+    def accepting_headers(self, request: SipMessage, timer: SessionTimer | None) -> list[Header]:
+        """Header fields of our 2xx to an INVITE or UPDATE."""
+        config = self.stack.config
+        headers: list[Header] = [("Contact", self.contact), ("Allow", config.allow), ("Supported", config.supported)]
+        if timer is not None:
+            headers.append(("Session-Expires", timer.header(request=False)))
+            if supports_timer(request) and not timer.ours:
+                headers.append(("Require", "timer"))
+        return [*headers, ("Server", config.product)]
+
+    def _respond(self, received: Received, transaction: ServerTransaction, reply: Reply, now: float) -> None:
+        headers = list(reply.headers)
+        if reply.status == 405 or received.message.method == "OPTIONS":
+            headers += [("Allow", self.stack.config.allow), ("Supported", self.stack.config.supported)]
+        transaction.respond(
+            reply.status, self._encode(received, Reply(reply.status, reply.reason, reply.body, headers)), now
+        )
+
+    def _encode(self, received: Received, reply: Reply) -> bytes:
+        return encode_response(
+            received.message,
+            reply.status,
+            reply.reason,
+            source=received.peer.address,
+            headers=reply.headers,
+            body=reply.body,
+        )
+
+    def _served(self, transaction: ServerTransaction, now: float) -> None:
+        if self._serving is not None and self._serving[1] is transaction:
+            self._serving = None
+            self._asks.advance(now)
+
+    def set_timer(self, timer: SessionTimer | None, now: float) -> None:
+        """A session timer was agreed on, or none; it begins anew."""
+        self._timer = timer
+        for alarm in self._alarms:
+            alarm.stop()
+        self._alarms = []
+        start = self.stack.layer.timers.start
+        if timer is not None:
+            self._alarms.append(start(now + timer.end_after, self._expire))
+            if timer.ours:
+                self._alarms.append(start(now + timer.refresh_after, self._refresh))
+        elif self.stack.config.session_expires is not None:
+            self._alarms.append(start(now + self.stack.config.session_expires / 2, self._probe))
+
+    def _refresh(self, now: float) -> None:
+        timer = self._timer
+
+        def done(outcome: Outcome, now: float) -> None:
+            if not isinstance(outcome, SipMessage) and not self.over and timer is not None:
+                self._alarms.append(self.stack.layer.timers.start(now + timer.interval / 8, self._refresh))
+
+        if "UPDATE" in self.allows:
+            self.ask("UPDATE", None, (), done, now)
+        else:
+            self.ask("INVITE", self._body, (), done, now)
+
+    def _probe(self, now: float) -> None:
+        """Without a session timer: is the peer still there?"""
+        self.ask("OPTIONS", None, [("Accept", self.stack.config.accept)], lambda outcome, now: None, now)
+        if self.stack.config.session_expires is not None and not self.over:
+            again = now + self.stack.config.session_expires / 2
+            self._alarms = [self.stack.layer.timers.start(again, self._probe)]
+
+    def _expire(self, now: float) -> None:
+        if not self.over:
+            self._send_bye(None, [("Reason", 'SIP;cause=408;text="Session timer"')], lambda: None, now)
+            self._end(Ended(EndedBy.TIMER, text="the session timer ran out"), now)
+
+    def _end(self, ended: Ended, now: float) -> None:
+        self.over = True
+        for alarm in self._alarms:
+            alarm.stop()
+        if self._goodbye is None:
+            for waiting in self._unacknowledged.values():
+                waiting.stop()
+            self._unacknowledged.clear()
+            self.stack.remove(self)
+        serving, self._serving = self._serving, None
+        if serving is not None and not serving[1].answered:  # the dialog is gone (section 15.1.2)
+            self._respond(*serving, Reply(487), now)
+        self._asks.close("the session is over", now)
+        self.on_end(ended, now)
