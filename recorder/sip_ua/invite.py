@@ -62,17 +62,16 @@ class Attempt:
     ) -> None:
         self._stack = stack
         self._request = request
-        self._hop = hop
         self._plan = plan
         self._done: Callable[[AttemptOutcome, float], None] | None = done
         self._early: dict[str, _Early] = {}
         self._again: dict[str, Callable[[float], None]] = {}
         """To tag of each 2xx -> sends its ACK again."""
+        user = ResponseUser(self._on_response, self._on_failure)
+        self._outgoing = stack.sender.request(request, [hop], user, now)
         start = stack.layer.timers.start
         self._silence: Timer = start(now + plan.timeout, self._on_silence)
         self._limit: Timer = start(now + plan.answer_timeout, self._on_limit)
-        user = ResponseUser(self._on_response, self._on_failure)
-        self._outgoing = stack.sender.request(request, [hop], user, now)
 
     def cancel(self, now: float) -> None:
         """Nobody wants an answer any more; `done` is not told."""

@@ -168,6 +168,11 @@ def stamp_via(value: str, source: Endpoint) -> str:
     return value
 
 
+def check(headers: Iterable[Header], body: Body | None = None) -> None:
+    """Raise ValueError where something cannot stand in a message, before anything has been done with it."""
+    _encode("", headers, body)
+
+
 def _encode(start: str, headers: Iterable[Header], body: Body | None) -> bytes:
     lines = [start]
     for name, value in headers:

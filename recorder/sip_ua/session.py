@@ -14,7 +14,7 @@ from recorder.sip_ua.asks import Answer, Ask, Asks, Outcome
 from recorder.sip_ua.bodies import describes_session, session_description
 from recorder.sip_ua.dialog import Dialog
 from recorder.sip_ua.layer import Hop, Received, ResponseUser
-from recorder.sip_ua.message import encode_response
+from recorder.sip_ua.message import check, encode_response
 from recorder.sip_ua.server_transaction import InviteServer, ServerTransaction
 from recorder.sip_ua.session_timer import (
     SessionTimer,
@@ -84,12 +84,15 @@ class DialogSession:
         now: float,
         answer: Answer | None = None,
     ) -> None:
-        """Send a request when its turn comes; `done` is told its outcome."""
+        """Send a request when its turn comes; `done` is told its outcome. Raises ValueError for a header that no
+        message can have."""
+        check(headers, body)
         self._asks.add(Ask(method, body, headers, done, answer), now)
 
     def bye(self, body: Body | None, headers: Sequence[Header], done: Callable[[], None], now: float) -> None:
         """End the session. A BYE must not overtake the ACK of our 2xx (section 15); `done`: there is nothing more to
         wait for."""
+        check(headers, body)
         if self.over:
             done()
             return
