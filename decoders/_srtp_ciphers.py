@@ -1,4 +1,4 @@
-"""Authentication and decryption of single SRTP and SRTCP packets under one key (RFC 3711, RFC 7714).
+"""Authentication, decryption and encryption of single SRTP and SRTCP packets under one key (RFC 3711, RFC 7714).
 
 In: a packet already cut into its parts, its SSRC and index. Out: whether it is authentic, and its plain text. Which
 index a packet has is for `decoders.srtp` to find out. Never raises.
@@ -34,10 +34,14 @@ class Sha1Authenticator:
 
     def verify(self, message: bytes, tag: bytes) -> bool:
         """Whether `tag` authenticates `message`."""
+        return hmac.compare_digest(self.sign(message), tag)
+
+    def sign(self, message: bytes) -> bytes:
+        """The tag of `message`."""
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(message)
         outer.update(inner.digest())
-        return hmac.compare_digest(outer.digest()[: self._octets], tag)
+        return outer.digest()[: self._octets]
 
     def find(self, message: bytes, tag: bytes, endings: Sequence[bytes]) -> int | None:
         """Position of the first of `endings` that makes `message` authentic; None where none does."""
@@ -95,8 +99,14 @@ class GcmCipher:
 
         is the same in form: 16 zero bits, SSRC, then the index in 48 bits.
         """
-        nonce = (self._salt ^ ssrc << 48 ^ index).to_bytes(12, "big")
         try:
-            return self._cipher.decrypt(nonce, text, associated)
+            return self._cipher.decrypt(self._nonce(ssrc, index), text, associated)
         except InvalidTag:
             return None
+
+    def seal(self, text: bytes, associated: bytes, ssrc: int, index: int) -> bytes:
+        """Encrypted text with its tag."""
+        return self._cipher.encrypt(self._nonce(ssrc, index), text, associated)
+
+    def _nonce(self, ssrc: int, index: int) -> bytes:
+        return (self._salt ^ ssrc << 48 ^ index).to_bytes(12, "big")

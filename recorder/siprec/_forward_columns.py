@@ -1,0 +1,218 @@
+"""The forwarder's memory: tables of 64-bit numbers that its kernels and its thread share.
+
+In: capacities. Out: `Tables`. A flow is RTP on the wire by (source, destination, SSRC, realm); a link is a flow's claim
+on one direction of a call; a source is that direction, with one numbering of its own whatever flow it comes by; a leg
+sends a source to a server. An entry is a packet in the history: a ring of octets, whose oldest go first. Entries of a
+flow that is not forwarded (yet) hold whole packets, those of a source payloads with room for a header before them.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capture.batch import Bytes, Int32, Int64, UInt8
+
+(
+    SOURCE_HIGH,
+    SOURCE_LOW,
+    DESTINATION_HIGH,
+    DESTINATION_LOW,
+    PORTS_SSRC,
+    REALM,
+    FIRST_SEEN,
+    LAST_SEEN,
+    FLOW_HEAD,
+    FLOW_TAIL,
+    LINKS,
+    STATE,
+    FLOW_COLUMNS,
+) = range(13)
+"""Of `flows`. Ports and SSRC are source port << 48 | destination port << 32 | SSRC; head and tail are entries."""
+ASKED, PLACED, SEALED, PASSED = 1, 2, 3, 4
+"""States of a flow: nobody said whose it is; forwarded; forwarded once it is decrypted; of nobody."""
+
+LINK_FLOW, LINK_SOURCE, NEXT_LINK, WAS_ACTIVE, LINK_COLUMNS = range(5)
+
+(
+    ACTIVE,
+    STARTED,
+    LEGS,
+    HEAD,
+    TAIL,
+    NUMBER,
+    HIGHEST,
+    SEEN,
+    SEQUENCE_OFFSET,
+    STAMP_OFFSET,
+    OUT_SEQUENCE,
+    OUT_STAMP,
+    OUT_TIME,
+    OUT_RATE,
+    RENEW,
+    SKIP,
+    SOURCE_COLUMNS,
+) = range(17)
+"""Of `sources`: the active link; whether any packet was taken; first leg; entries; packets taken; highest sequence
+number of the active flow and which of the 64 up to it came; what is added to its numbers; numbers and time of the
+newest packet taken; whether the next one begins a numbering, and how many may be left out as repeated."""
+
+(
+    LEG_SOURCE,
+    NEXT_LEG,
+    MODE,
+    DESCRIPTOR,
+    SSRC,
+    START,
+    ANCHORED,
+    ANCHOR,
+    OFFSET,
+    OLD_OFFSET,
+    LEG_STAMP_OFFSET,
+    CURSOR,
+    CURSOR_NUMBER,
+    SEALING,
+    PACKETS,
+    OCTETS,
+    UNSENT,
+    FIRST,
+    LAST,
+    LAST_SEQUENCE,
+    LAST_STAMP,
+    LAST_RATE,
+    REFUSED,
+    LEG_COLUMNS,
+) = range(24)
+"""Of `legs`. START is the sequence number of the first packet to come, ANCHORED whether it has come, ANCHOR the
+source's number from which on OFFSET makes the leg's, before it OLD_OFFSET (-1: too late to be sent)."""
+SILENT, WAITING, DRAINING, LIVE = 0, 1, 2, 3
+"""Modes of a leg: sends nothing; waits for its answer; sends what has waited; sends what comes."""
+
+(
+    CHAIN,
+    NEXT_ENTRY,
+    TIME,
+    SEQUENCE,
+    STAMP,
+    TYPE,
+    FORMAT,
+    AT,
+    SIZE,
+    ENTRY_NUMBER,
+    ENTRY_COLUMNS,
+) = range(11)
+"""Of `entries`: flow, or -1 - source; TYPE is marker bit and payload type as on the wire."""
+
+(
+    NEXT,
+    OLDEST,
+    ARENA_AT,
+    ROOM,
+    ADDRESS,
+    KEEP,
+    FRESH,
+    SEALED_COUNT,
+    OUTGOING_COUNT,
+    CUT,
+    REFUSED_FLOWS,
+    COUNTS,
+) = range(12)
+"""Of `counts`: number of the next entry and of the oldest; where the next octets go, and how many there is room for;
+the arena's address; ns that entries are kept; rows in `fresh`, `sealed` and `outgoing`; packets that a snap length cut;
+packets of flows for which there was no room."""
+
+SCRATCH = 1 << 16
+"""Octets of the arena behind its room, for a packet on its way from one chain to another."""
+HEADER = 12
+"""Octets of an RTP header without contributing sources."""
+FORMATS = 32
+"""Formats of one source; the last stands for what is not known."""
+UNKNOWN = FORMATS - 1
+NOT_ACCEPTED = 255
+DIGESTS = 16
+"""Payloads that a source remembers."""
+OUTGOING_COLUMNS = 5
+"""Leg, entry, sequence number, timestamp, type."""
+
+
+class Tables(NamedTuple):
+    """What the kernels work on."""
+
+    flows: Int64
+    slots: Int32
+    """Hash table of flows, -1 where empty."""
+    links: Int64
+    link_formats: UInt8
+    """(links, 128): payload type -> format of the source."""
+    sources: Int64
+    rates: Int32
+    """(sources, FORMATS): clock rates, Hz."""
+    digests: Int64
+    legs: Int64
+    types: UInt8
+    """(legs, FORMATS): payload type under which a format goes out."""
+    entries: Int64
+    arena: Bytes
+    history: Bytes
+    """The arena, not to be written."""
+    counts: Int64
+    fresh: Int32
+    """Flows that are new."""
+    sealed: Int64
+    """(n, 2): row and flow of packets to be decrypted."""
+    outgoing: Int64
+    """(n, OUTGOING_COLUMNS): packets of legs that encrypt."""
+    free: Int32
+    """Flow rows that are free, `free[0]` of them from `free[1]` on."""
+
+
+class Capacity(NamedTuple):
+    """How much there is room for."""
+
+    flows: int = 1 << 15
+    sources: int = 1 << 14
+    legs: int = 1 << 13
+    history: int = 64 << 20
+    """Octets."""
+    keep_ns: int = 10_000_000_000
+    """How old packets in the history may become."""
+    rows: int = 1 << 14
+    """Packets of one batch that are encrypted."""
+
+
+def make_tables(capacity: Capacity) -> Tables:
+    """Empty tables."""
+    rows = 1 << (capacity.history // 200).bit_length()
+    arena: Bytes = np.zeros(capacity.history + SCRATCH, np.uint8)
+    history = arena.view()
+    history.flags.writeable = False
+    counts = np.zeros(COUNTS, np.int64)
+    counts[ROOM] = capacity.history
+    counts[ADDRESS] = arena.ctypes.data
+    counts[KEEP] = capacity.keep_ns
+    free = np.zeros(capacity.flows + 1, np.int32)
+    free[0] = capacity.flows
+    free[1:] = np.arange(capacity.flows, dtype=np.int32)[::-1]
+    return Tables(
+        flows=_rows(capacity.flows, FLOW_COLUMNS),
+        slots=np.full(4 << (capacity.flows - 1).bit_length(), -1, np.int32),
+        links=_rows(capacity.flows, LINK_COLUMNS),
+        link_formats=np.zeros((capacity.flows, 128), np.uint8),
+        sources=_rows(capacity.sources, SOURCE_COLUMNS),
+        rates=np.zeros((capacity.sources, FORMATS), np.int32),
+        digests=_rows(capacity.sources, DIGESTS),
+        legs=_rows(capacity.legs, LEG_COLUMNS),
+        types=np.zeros((capacity.legs, FORMATS), np.uint8),
+        entries=_rows(rows, ENTRY_COLUMNS),
+        arena=arena,
+        history=history,
+        counts=counts,
+        fresh=np.zeros(capacity.flows, np.int32),
+        sealed=_rows(capacity.rows, 2),
+        outgoing=_rows(capacity.rows, OUTGOING_COLUMNS),
+        free=free,
+    )
+
+
+def _rows(count: int, columns: int) -> NDArray[np.int64]:
+    return np.zeros((count, columns), np.int64)

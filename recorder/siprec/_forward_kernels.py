@@ -1,0 +1,353 @@
+"""The kernels that Python calls for every batch: rows of datagrams in, packets to recording servers out.
+
+In: the columns of a `DatagramBatch` and the tables. Out: datagrams sent; flows that are new, in `fresh`; rows to be
+decrypted, in `sealed`; packets to be encrypted, in `outgoing`. A packet that is not (yet) its source's own way waits in
+its flow's chain. They never wait, allocate or raise, and never read outside a datagram.
+"""
+
+import numpy as np
+from numba import njit
+
+from capture._octets_at import be16, be32, be64, copy, octet
+from capture.batch import KIND_UDP, Bytes, Int32, Int64, UInt8, UInt16, UInt32, UInt64
+from recorder.siprec._forward_columns import (
+    ACTIVE,
+    ASKED,
+    AT,
+    CUT,
+    DESTINATION_HIGH,
+    DESTINATION_LOW,
+    FIRST_SEEN,
+    FLOW_HEAD,
+    FLOW_TAIL,
+    FORMAT,
+    FRESH,
+    LAST_SEEN,
+    LEGS,
+    LINK_FLOW,
+    LINK_SOURCE,
+    LINKS,
+    LIVE,
+    MODE,
+    NEXT_ENTRY,
+    NEXT_LEG,
+    NEXT_LINK,
+    OLDEST,
+    OUT_TIME,
+    PASSED,
+    PORTS_SSRC,
+    REALM,
+    REFUSED_FLOWS,
+    ROOM,
+    SEALED,
+    SEALED_COUNT,
+    SEQUENCE,
+    SEQUENCE_OFFSET,
+    SIZE,
+    SOURCE_HIGH,
+    SOURCE_LOW,
+    STAMP,
+    STAMP_OFFSET,
+    STARTED,
+    STATE,
+    TIME,
+    TYPE,
+    UNSENT,
+    Tables,
+)
+from recorder.siprec._history_kernels import head_of, keep, row_of, set_head
+from recorder.siprec._leg_kernels import send_entry
+from recorder.siprec._numbering_kernels import may_take_over, number_packet, take_over
+
+LOOKS_LIKE_RTP = (53, 137)
+"""Ports of DNS and NetBIOS names: one identifier in four makes a message of these look like RTP."""
+_FIRST, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
+_SHIFT = np.uint64(29)
+
+
+@njit(cache=True, nogil=True)
+def _mixed(key: np.uint64, word: int) -> np.uint64:
+    key = (key ^ np.uint64(word)) * _FIRST
+    return (key ^ (key >> _SHIFT)) * _SECOND
+
+
+@njit(cache=True, nogil=True)
+def _slot(tables: Tables, flow: Int64) -> int:
+    """Where the search for a flow's row begins."""
+    key = np.uint64(0)
+    for column in (SOURCE_HIGH, SOURCE_LOW, DESTINATION_HIGH, DESTINATION_LOW, PORTS_SSRC, REALM):
+        key = _mixed(key, flow[column])
+    return int(key >> np.uint64(32)) & (len(tables.slots) - 1)
+
+
+@njit(cache=True, nogil=True)
+def _is_flow(tables: Tables, number: int, wanted: Int64) -> bool:
+    found = tables.flows[number]
+    for column in (PORTS_SSRC, SOURCE_LOW, DESTINATION_LOW, SOURCE_HIGH, DESTINATION_HIGH, REALM):
+        if found[column] != wanted[column]:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def find_flow(tables: Tables, wanted: Int64, time: int) -> int:
+    """Number of a flow, which is new where it was not known; -1 where there is no room."""
+    mask = len(tables.slots) - 1
+    slot = _slot(tables, wanted)
+    while tables.slots[slot] >= 0:
+        number = int(tables.slots[slot])
+        if _is_flow(tables, number, wanted):
+            return number
+        slot = (slot + 1) & mask
+    free = tables.free
+    if free[0] == 0:
+        tables.counts[REFUSED_FLOWS] += 1
+        return -1
+    number = int(free[free[0]])
+    free[0] -= 1
+    tables.slots[slot] = number
+    flow = tables.flows[number]
+    flow[:] = wanted
+    flow[FIRST_SEEN] = time
+    flow[FLOW_HEAD] = flow[FLOW_TAIL] = flow[LINKS] = -1
+    flow[STATE] = ASKED
+    tables.fresh[tables.counts[FRESH]] = number
+    tables.counts[FRESH] += 1
+    return number
+
+
+@njit(cache=True, nogil=True)
+def header_size(buffer: Bytes, at: int, size: int) -> int:
+    """Octets of an RTP header with contributing sources and extension; -1 where it is none or not all there.
+
+    RFC 3550, appendix A.1, and RFC 5761, section 4, which tells RTP from RTCP.
+    """
+    if size < 12:
+        return -1
+    first = octet(buffer, at)
+    second = octet(buffer, at + 1)
+    if first >> 6 != 2 or 192 <= second <= 223:
+        return -1
+    header = 12 + 4 * (first & 15)
+    if first & 0x10:
+        if header + 4 > size:
+            return -1
+        header += 4 + 4 * be16(buffer, at + header + 2)
+    return header if header <= size else -1
+
+
+@njit(cache=True, nogil=True)
+def digest_of(buffer: Bytes, at: int, size: int) -> int:
+    """Hash of a payload."""
+    key = np.uint64(size)
+    place = 0
+    while place + 8 <= size:
+        key = (key ^ be64(buffer, at + place)) * _FIRST
+        key = key ^ (key >> _SHIFT)
+        place += 8
+    while place < size:
+        key = (key ^ np.uint64(octet(buffer, at + place))) * _SECOND
+        place += 1
+    return int(np.int64(key ^ (key >> _SHIFT)))
+
+
+@njit(cache=True, nogil=True)
+def _admit_active(tables: Tables, link: int, buffer: Bytes, at: int, size: int, time: int, waited: bool) -> None:
+    """Take a packet of the active flow into its source's stream, and send it to every leg that is live."""
+    header = header_size(buffer, at, size)
+    if header < 0:
+        return
+    end = size
+    if octet(buffer, at) & 0x20:
+        padding = octet(buffer, at + size - 1)
+        if padding == 0 or header + padding > size:
+            return
+        end -= padding
+    number = tables.links[link, LINK_SOURCE]
+    kind = octet(buffer, at + 1)
+    form = np.int64(tables.link_formats[link, kind & 0x7F])
+    sequence, stamp = be16(buffer, at + 2), be32(buffer, at + 4)
+    digest = digest_of(buffer, at + header, end - header)
+    rate = np.int64(tables.rates[number, form])
+    if not number_packet(tables, number, sequence, stamp, rate, digest, time, waited):
+        return
+    source = tables.sources[number]
+    entry = keep(tables, -1 - number, buffer, at + header, end - header, time)
+    row = tables.entries[row_of(tables, entry)]
+    row[SEQUENCE] = (sequence + source[SEQUENCE_OFFSET]) & 0xFFFF
+    row[STAMP] = (stamp + source[STAMP_OFFSET]) & 0xFFFFFFFF
+    row[TYPE], row[FORMAT] = kind, form
+    leg = source[LEGS]
+    while leg >= 0:
+        if tables.legs[leg, MODE] == LIVE:
+            send_entry(tables, leg, entry)
+        leg = tables.legs[leg, NEXT_LEG]
+
+
+@njit(cache=True, nogil=True)
+def _replay(tables: Tables, link: int, after: int) -> None:
+    """Take in what waits in the chain of a link's flow and came later than `after`."""
+    flow = tables.links[link, LINK_FLOW]
+    scratch = tables.counts[ROOM]
+    entry = head_of(tables, flow)
+    while entry >= 0:
+        row = tables.entries[row_of(tables, entry)]
+        size, time, following = row[SIZE], row[TIME], row[NEXT_ENTRY]
+        if time > after:
+            # A copy, because room for it may be made of where it stands.
+            copy(tables.arena, scratch, tables.history, row[AT], size)
+            _admit_active(tables, link, tables.history, scratch, size, time, True)
+        entry = following if following < 0 or following >= tables.counts[OLDEST] else head_of(tables, flow)
+
+
+@njit(cache=True, nogil=True)
+def _admit(tables: Tables, link: int, buffer: Bytes, at: int, size: int, time: int) -> bool:
+    """Take a packet into its source's stream; False where its flow is not the one that is forwarded."""
+    source = tables.sources[tables.links[link, LINK_SOURCE]]
+    if source[ACTIVE] != link:
+        if not may_take_over(tables, link, time):
+            return False
+        _begin(tables, link, be16(buffer, at + 2))
+    _admit_active(tables, link, buffer, at, size, time, False)
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _begin(tables: Tables, link: int, sequence: int) -> None:
+    """Make a link the active one and take in what has waited; `sequence` is of the packet that comes after it."""
+    source = tables.sources[tables.links[link, LINK_SOURCE]]
+    after = source[OUT_TIME] if source[STARTED] else 0
+    take_over(tables, link, sequence)
+    _replay(tables, link, after)
+
+
+@njit(cache=True, nogil=True)
+def take_packet(tables: Tables, flow: int, buffer: Bytes, at: int, size: int, time: int) -> None:
+    """Give a packet to each source of its flow; where one does not take it, or there is none, it waits."""
+    link = tables.flows[flow, LINKS]
+    waits = link < 0
+    while link >= 0:
+        if not _admit(tables, link, buffer, at, size, time):
+            waits = True
+        link = tables.links[link, NEXT_LINK]
+    if waits:
+        keep(tables, flow, buffer, at, size, time)
+
+
+@njit(cache=True, nogil=True)
+def adopt(tables: Tables, link: int) -> None:
+    """A link is new: take in what its flow has waiting, if its turn has come."""
+    flow = tables.links[link, LINK_FLOW]
+    head = head_of(tables, flow)
+    if head < 0 or tables.sources[tables.links[link, LINK_SOURCE], ACTIVE] == link:
+        return
+    tail = tables.flows[flow, FLOW_TAIL]
+    last = tables.entries[row_of(tables, tail), TIME]
+    if may_take_over(tables, link, last):
+        row = tables.entries[row_of(tables, head)]
+        _begin(tables, link, be16(tables.history, row[AT] + 2))
+
+
+@njit(cache=True, nogil=True)
+def take_packets(tables: Tables, flow: int, buffer: Bytes, at: Int64, size: Int64, time: Int64) -> None:
+    """Give plain packets to the sources of one flow."""
+    for k in range(len(at)):
+        if header_size(buffer, at[k], size[k]) >= 0:
+            take_packet(tables, flow, buffer, at[k], size[k], time[k])
+
+
+@njit(cache=True, nogil=True)
+def empty_chain(tables: Tables, flow: int) -> None:
+    """Nothing waits in a flow's chain any more."""
+    set_head(tables, flow, -1)
+
+
+@njit(cache=True, nogil=True)
+def _count_cut(tables: Tables, flow: int) -> None:
+    """A packet is not all there, so no leg of its flow gets it."""
+    tables.counts[CUT] += 1
+    link = tables.flows[flow, LINKS]
+    while link >= 0:
+        source = tables.sources[tables.links[link, LINK_SOURCE]]
+        leg = source[LEGS] if source[ACTIVE] == link else -1
+        while leg >= 0:
+            tables.legs[leg, UNSENT] += 1
+            leg = tables.legs[leg, NEXT_LEG]
+        link = tables.links[link, NEXT_LINK]
+
+
+@njit(cache=True, nogil=True)
+def forward_rows(
+    tables: Tables,
+    wanted: Int64,
+    buffer: Bytes,
+    kind: UInt8,
+    payload: Int64,
+    length: Int32,
+    missing: Int32,
+    source_high: UInt64,
+    source_low: UInt64,
+    destination_high: UInt64,
+    destination_low: UInt64,
+    source_port: UInt16,
+    destination_port: UInt16,
+    realm: UInt32,
+    time: Int64,
+) -> None:
+    """Forward a batch. `wanted` is room for the row of a flow."""
+    counts = tables.counts
+    for row in range(len(kind)):
+        if kind[row] != KIND_UDP:
+            continue
+        at, size = payload[row], np.int64(length[row])
+        if header_size(buffer, at, size) < 0:
+            continue
+        ports = np.int64(source_port[row]), np.int64(destination_port[row])
+        if ports[0] in LOOKS_LIKE_RTP or ports[1] in LOOKS_LIKE_RTP:
+            continue
+        wanted[SOURCE_HIGH] = np.int64(source_high[row])
+        wanted[SOURCE_LOW] = np.int64(source_low[row])
+        wanted[DESTINATION_HIGH] = np.int64(destination_high[row])
+        wanted[DESTINATION_LOW] = np.int64(destination_low[row])
+        wanted[PORTS_SSRC] = ports[0] << 48 | ports[1] << 32 | be32(buffer, at + 8)
+        wanted[REALM] = np.int64(realm[row])
+        flow = find_flow(tables, wanted, time[row])
+        if flow < 0:
+            continue
+        tables.flows[flow, LAST_SEEN] = time[row]
+        state = tables.flows[flow, STATE]
+        if state == PASSED:
+            continue
+        if missing[row] > 0:
+            _count_cut(tables, flow)
+        elif state != SEALED:
+            take_packet(tables, flow, buffer, at, size, time[row])
+        elif counts[SEALED_COUNT] < len(tables.sealed):
+            tables.sealed[counts[SEALED_COUNT], 0] = row
+            tables.sealed[counts[SEALED_COUNT], 1] = flow
+            counts[SEALED_COUNT] += 1
+
+
+@njit(cache=True, nogil=True)
+def drop_silent(tables: Tables, before: int, out: Int32) -> int:
+    """Forget flows whose last packet came earlier than `before`; writes their numbers to `out` and gives how many."""
+    count = 0
+    for number in range(len(tables.flows)):
+        flow = tables.flows[number]
+        if flow[STATE] == 0 or flow[LAST_SEEN] >= before:
+            continue
+        out[count] = number
+        count += 1
+        flow[STATE] = 0
+        tables.free[0] += 1
+        tables.free[tables.free[0]] = number
+    if count:
+        mask = len(tables.slots) - 1
+        tables.slots[:] = -1
+        for number in range(len(tables.flows)):
+            if tables.flows[number, STATE] != 0:
+                slot = _slot(tables, tables.flows[number])
+                while tables.slots[slot] >= 0:
+                    slot = (slot + 1) & mask
+                tables.slots[slot] = number
+    return count

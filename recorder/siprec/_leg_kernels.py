@@ -1,0 +1,204 @@
+"""Kernels that send: a packet of a source's stream to one leg, with the leg's own SSRC, numbers and payload type.
+
+In: a leg and an entry of the history. Out: a datagram from the leg's socket, or a row in `outgoing` for legs that
+encrypt, or a count of what was not sent. The header is written into the room before the payload: nothing is copied.
+"""
+
+from numba import njit
+
+from capture.batch import Int64
+from recorder.siprec._datagram_send import REFUSED as CONNECTION_REFUSED
+from recorder.siprec._datagram_send import send_datagram
+from recorder.siprec._forward_columns import (
+    ADDRESS,
+    ANCHOR,
+    ANCHORED,
+    AT,
+    CURSOR,
+    CURSOR_NUMBER,
+    DESCRIPTOR,
+    DRAINING,
+    ENTRY_NUMBER,
+    FIRST,
+    FORMAT,
+    HEADER,
+    LAST,
+    LAST_RATE,
+    LAST_SEQUENCE,
+    LAST_STAMP,
+    LEG_SOURCE,
+    LEG_STAMP_OFFSET,
+    LIVE,
+    MODE,
+    NEXT_ENTRY,
+    NOT_ACCEPTED,
+    NUMBER,
+    OCTETS,
+    OFFSET,
+    OLD_OFFSET,
+    OLDEST,
+    OUTGOING_COUNT,
+    PACKETS,
+    REFUSED,
+    SEALING,
+    SEQUENCE,
+    SIZE,
+    SSRC,
+    STAMP,
+    START,
+    TIME,
+    TYPE,
+    UNSENT,
+    Tables,
+)
+from recorder.siprec._history_kernels import head_of, row_of
+from recorder.siprec._numbering_kernels import ahead_of
+
+_STALE = 16_384
+"""Sequence numbers behind which an anchor is moved on, before the difference changes its sign."""
+
+
+@njit(cache=True, nogil=True)
+def _leg_sequence(leg: Int64, sequence: int) -> int:
+    """The leg's sequence number for one of its source's; -1 where what it would follow was never sent."""
+    if not leg[ANCHORED]:
+        leg[ANCHORED] = 1
+        leg[ANCHOR] = sequence
+        leg[OFFSET] = (leg[START] - sequence) & 0xFFFF
+        if leg[PACKETS] == 0:
+            leg[OLD_OFFSET] = leg[OFFSET]
+        else:
+            leg[OLD_OFFSET] = -1
+    ahead = ahead_of(sequence, leg[ANCHOR])
+    if ahead > _STALE:
+        leg[ANCHOR] = (sequence - _STALE // 2) & 0xFFFF
+        leg[OLD_OFFSET] = leg[OFFSET]
+    offset = leg[OFFSET] if ahead >= 0 else leg[OLD_OFFSET]
+    return (sequence + offset) & 0xFFFF if offset >= 0 else -1
+
+
+@njit(cache=True, nogil=True)
+def _pass_over(leg: Int64, sequence: int) -> None:
+    """Leave no gap for a packet whose format the server does not take: it would be heard as loss."""
+    leg[UNSENT] += 1
+    if leg[ANCHORED] and ahead_of(sequence, leg[ANCHOR]) >= 0:
+        leg[OLD_OFFSET] = leg[OFFSET]
+        leg[OFFSET] = (leg[OFFSET] - 1) & 0xFFFF
+        leg[ANCHOR] = (sequence + 1) & 0xFFFF
+
+
+@njit(cache=True, nogil=True)
+def note_sent(leg: Int64, sequence: int, stamp: int, rate: int, time: int, octets: int) -> None:
+    """Count a packet that went out."""
+    if leg[PACKETS] == 0:
+        leg[FIRST] = time
+    if leg[PACKETS] == 0 or ahead_of(sequence, leg[LAST_SEQUENCE]) > 0:
+        leg[LAST_SEQUENCE], leg[LAST_STAMP], leg[LAST] = sequence, stamp, time
+        if rate > 0:
+            leg[LAST_RATE] = rate
+    leg[PACKETS] += 1
+    leg[OCTETS] += octets
+
+
+@njit(cache=True, nogil=True)
+def send_entry(tables: Tables, number: int, entry: int) -> None:
+    """Send an entry of its source's chain to leg `number`."""
+    leg = tables.legs[number]
+    row = tables.entries[row_of(tables, entry)]
+    kind = tables.types[number, row[FORMAT]]
+    if kind == NOT_ACCEPTED:
+        _pass_over(leg, row[SEQUENCE])
+        return
+    sequence = _leg_sequence(leg, row[SEQUENCE])
+    if sequence < 0:
+        leg[UNSENT] += 1
+        return
+    stamp = (row[STAMP] + leg[LEG_STAMP_OFFSET]) & 0xFFFFFFFF
+    second = (row[TYPE] & 0x80) | kind
+    if leg[SEALING]:
+        count = tables.counts[OUTGOING_COUNT]
+        if count == len(tables.outgoing):
+            leg[UNSENT] += 1
+            return
+        out = tables.outgoing[count]
+        out[0], out[1], out[2], out[3], out[4] = number, entry, sequence, stamp, second
+        tables.counts[OUTGOING_COUNT] = count + 1
+        return
+    at = row[AT] - HEADER
+    write_header(tables, at, second, sequence, stamp, leg[SSRC])
+    size = row[SIZE] + HEADER
+    sent = send_datagram(leg[DESCRIPTOR], tables.counts[ADDRESS] + at, size)
+    if sent == CONNECTION_REFUSED:
+        # That was an earlier datagram's answer, and this one has not been sent.
+        leg[REFUSED] = row[TIME]
+        sent = send_datagram(leg[DESCRIPTOR], tables.counts[ADDRESS] + at, size)
+    if sent < 0:
+        leg[UNSENT] += 1
+        return
+    rate = tables.rates[leg[LEG_SOURCE], row[FORMAT]]
+    note_sent(leg, sequence, stamp, rate, row[TIME], row[SIZE])
+
+
+@njit(cache=True, nogil=True)
+def write_header(tables: Tables, at: int, second: int, sequence: int, stamp: int, ssrc: int) -> None:
+    """An RTP header without contributing sources, extension or padding (RFC 3550, section 5.1)."""
+    arena = tables.arena
+    arena[at] = 0x80
+    arena[at + 1] = second
+    arena[at + 2], arena[at + 3] = sequence >> 8, sequence & 0xFF
+    for k in range(4):
+        arena[at + 4 + k] = stamp >> (24 - 8 * k) & 0xFF
+        arena[at + 8 + k] = ssrc >> (24 - 8 * k) & 0xFF
+
+
+@njit(cache=True, nogil=True)
+def _next_waiting(tables: Tables, number: int) -> int:
+    """The entry that a leg has to send next; -1 where there is none. What has gone meanwhile counts as unsent."""
+    leg = tables.legs[number]
+    cursor = leg[CURSOR]
+    if cursor >= tables.counts[OLDEST]:
+        return tables.entries[row_of(tables, cursor), NEXT_ENTRY]
+    entry = head_of(tables, -1 - leg[LEG_SOURCE])
+    if entry >= 0:
+        skipped = tables.entries[row_of(tables, entry), ENTRY_NUMBER] - leg[CURSOR_NUMBER] - 1
+        if skipped > 0:
+            leg[UNSENT] += skipped
+        # Not all of the chain need be behind the cursor.
+        while entry >= 0 and tables.entries[row_of(tables, entry), ENTRY_NUMBER] <= leg[CURSOR_NUMBER]:
+            entry = tables.entries[row_of(tables, entry), NEXT_ENTRY]
+    return entry
+
+
+@njit(cache=True, nogil=True)
+def drain(tables: Tables, numbers: Int64, quota: int) -> int:
+    """Send up to `quota` packets of what waits for each of these legs; how many legs have more."""
+    left = 0
+    for number in numbers:
+        leg = tables.legs[number]
+        if leg[MODE] != DRAINING:
+            continue
+        for _ in range(quota):
+            entry = _next_waiting(tables, number)
+            if entry < 0:
+                leg[MODE] = LIVE
+                break
+            leg[CURSOR] = entry
+            leg[CURSOR_NUMBER] = tables.entries[row_of(tables, entry), ENTRY_NUMBER]
+            send_entry(tables, number, entry)
+        if leg[MODE] == DRAINING:
+            left += 1
+    return left
+
+
+@njit(cache=True, nogil=True)
+def seek(tables: Tables, number: int, since: int) -> None:
+    """Let a leg begin with the first entry of its source that came at `since` or later."""
+    leg = tables.legs[number]
+    entry = head_of(tables, -1 - leg[LEG_SOURCE])
+    before = -1
+    last = tables.sources[leg[LEG_SOURCE], NUMBER]
+    while entry >= 0 and tables.entries[row_of(tables, entry), TIME] < since:
+        before = entry
+        entry = tables.entries[row_of(tables, entry), NEXT_ENTRY]
+    leg[CURSOR] = before
+    leg[CURSOR_NUMBER] = tables.entries[row_of(tables, entry), ENTRY_NUMBER] - 1 if entry >= 0 else last

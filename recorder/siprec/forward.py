@@ -1,0 +1,357 @@
+"""The forwarder: media of calls from the wire to recording servers, a kernel's work for every batch of packets.
+
+In: batches of a live source of its own; which flow is of which call (`place`, see `forward_claims`); legs that sessions
+open and connect. Out: RTP and RTCP from each leg's own ports, with its own SSRC, numbers and payload types; flows that
+nobody has spoken for (`take_new_flows`).
+
+One thread runs it (`run`). The other methods may be called from any thread: they put commands into a queue that the
+thread takes up within milliseconds, and never wait. Nothing that comes over a wire raises.
+"""
+
+import base64
+import hmac
+import os
+import sys
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from capture.address import Endpoint
+from capture.batch import DatagramBatch, PacketBatch
+from capture.layers import decode_layers, read_only
+from capture.live import LiveSource
+from capture.port_pool import PortPool, PortsExhausted
+from decoders.sdp import CryptoKey, PayloadFormat
+from decoders.srtp_protect import SrtpSender
+from recorder.siprec import _forward_columns as columns
+from recorder.siprec._forward_columns import Capacity, make_tables
+from recorder.siprec._forward_kernels import drop_silent, forward_rows
+from recorder.siprec.forward_legs import LegBook, OpenLeg
+from recorder.siprec.forward_ports import HIGH_PORT, LOW_PORT, PortPair
+from recorder.siprec.forward_rtcp import RtcpState
+from recorder.siprec.forward_sealed import open_rows, open_waiting, send_protected
+from recorder.siprec.forward_sources import Rows
+from recorder.siprec.legs import LegId, LegReport, LocalMedia, RemoteMedia, Source
+
+__all__ = ["Capacity", "ForwardOptions", "Forwarded", "MediaForwarder", "NewFlow", "PortsExhausted"]
+
+MOST_NEW_FLOWS = 16_384
+"""Flows that wait for somebody to say whose they are; the oldest is forgotten, and found again."""
+MOST_CLOSED = 4096
+"""Legs that are closed, and whose reports are kept."""
+IDLE = 30_000_000_000
+"""ns of silence after which a flow is forgotten."""
+PATIENCE = 0.02
+"""s that the thread waits for packets at a time."""
+_CATCHING_UP = 0.002
+_LISTEN = 0.1
+_SWEEP = 5.0
+
+
+class NewFlow(NamedTuple):
+    """RTP that nobody has spoken for yet."""
+
+    number: int
+    """Of its row, until it is said to be gone."""
+    source: Endpoint
+    destination: Endpoint
+    ssrc: int
+    realm: int
+    first: int
+    """Capture time of its first packet, ns."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardOptions:
+    """How media is sent."""
+
+    low_port: int = LOW_PORT
+    high_port: int = HIGH_PORT
+    capacity: Capacity = field(default_factory=Capacity)
+    switch_interval: float = 0.0005
+    """s after which a thread that has Python hands it to the forwarder's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """What the forwarder as a whole has done."""
+
+    packets: int
+    """Sent, RTCP not counted."""
+    octets: int
+    """Of payload."""
+    unsent: int
+    cut: int
+    """Packets of the wire that were not all there."""
+    refused: int
+    """Packets of flows for which there was no room."""
+    flows: int
+    """Now, known or not."""
+    legs: int
+    """Now."""
+
+
+class MediaForwarder:
+    """A `Forwarder` (see `legs`)."""
+
+    def __init__(self, options: ForwardOptions | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives seconds for what is paced. Raises ValueError for a range of ports that holds no pair."""
+        self._options = options or ForwardOptions()
+        self._pool = PortPool(self._options.low_port, self._options.high_port)
+        self._clock = clock
+        self._tables = make_tables(self._options.capacity)
+        self._rows = Rows(self._tables)
+        self._book = LegBook(self._tables, self._rows, clock)
+        self._wanted = np.zeros(columns.FLOW_COLUMNS, np.int64)
+        self._silent = np.zeros(len(self._tables.flows), np.int32)
+        self._commands: deque[Callable[[], None]] = deque()
+        self._legs: dict[LegId, OpenLeg] = {}
+        self._closed: OrderedDict[LegId, LegReport] = OrderedDict()
+        self._new: deque[NewFlow] = deque(maxlen=MOST_NEW_FLOWS)
+        self._gone: deque[int] = deque()
+        self._next_look = self._next_sweep = 0.0
+        self._secret = os.urandom(16)
+        self._now = time.time_ns()
+        self._over = False
+        self.stopping = False
+        """Set by any thread: `run` returns."""
+
+    # What sessions ask, in any thread
+
+    def open(self, leg: LegId, local_host: str, since: int) -> LocalMedia:
+        """See `Forwarder`."""
+        opened = self._make(leg, local_host)
+        self._commands.append(partial(self._book.open, opened, since))
+        return opened.local
+
+    def move(self, leg: LegId, local_host: str, since: int, to: LegId) -> LocalMedia:
+        """See `Forwarder`. `leg` is closed; its report can still be had by `close`."""
+        old = self._legs.get(leg)
+        if old is None:
+            return self.open(to, local_host, since)
+        opened = self._make(to, local_host)
+        self._commands.append(partial(self._book.move, old, opened, since))
+        self._keep_report(leg, self.close(leg))
+        return opened.local
+
+    def connect(self, leg: LegId, remote: RemoteMedia) -> None:
+        """See `Forwarder`. Raises ValueError for a key of ours that nothing can be protected with."""
+        if remote.encrypt is not None:
+            SrtpSender(remote.encrypt)
+        found = self._legs.get(leg)
+        if found is not None:
+            self._commands.append(lambda: self._book.connect(found, remote, self._now))
+
+    def pause(self, leg: LegId) -> None:
+        """See `Forwarder`."""
+        found = self._legs.get(leg)
+        if found is not None:
+            self._commands.append(partial(self._book.pause, found))
+
+    def resume(self, leg: LegId) -> None:
+        """See `Forwarder`."""
+        found = self._legs.get(leg)
+        if found is not None:
+            self._commands.append(lambda: self._book.resume(found, self._now))
+
+    def close(self, leg: LegId) -> LegReport:
+        """See `Forwarder`. For a leg that is not open, what is known of it still."""
+        found = self._legs.pop(leg, None)
+        if found is None:
+            return self._closed.pop(leg, None) or LegReport(0, 0, 0, None, None, None, None, None, None, False)
+        report = self._book.report_of(found, self._now)
+        self._commands.append(lambda: self._book.close(found, self._now))
+        return report
+
+    def report(self, legs: Sequence[LegId]) -> dict[LegId, LegReport]:
+        """See `Forwarder`. Legs that are not open are left out."""
+        found = ((leg, self._legs.get(leg)) for leg in legs)
+        return {leg: self._book.report_of(opened, self._now) for leg, opened in found if opened is not None}
+
+    # What the engine's thread asks
+
+    def take_new_flows(self) -> list[NewFlow]:
+        """Flows that were found since this was last asked."""
+        found = []
+        while self._new:
+            found.append(self._new.popleft())
+        return found
+
+    def take_gone_flows(self) -> list[int]:
+        """Numbers of flows that are forgotten, and whose numbers may be others' from now on."""
+        found = []
+        while self._gone:
+            found.append(self._gone.popleft())
+        return found
+
+    def place(
+        self,
+        flow: NewFlow,
+        source: Source,
+        formats: Mapping[int, PayloadFormat],
+        crypto: Sequence[CryptoKey] = (),
+    ) -> None:
+        """A flow carries a source's media, by these formats and keys; again where they have changed.
+
+        Of several flows of one source, that which was placed first is forwarded, until it falls silent.
+        """
+        self._commands.append(lambda: self._place(flow, source, formats, tuple(crypto)))
+
+    def pass_over(self, flow: NewFlow) -> None:
+        """A flow is of nobody, and what it has waiting is forgotten. It may be placed later."""
+        self._commands.append(lambda: self._unplace(flow, columns.PASSED))
+
+    def forwarded(self) -> Forwarded:
+        """Counts, for those who look after the service."""
+        packets, octets, unsent = self._book.totals()
+        counts = self._tables.counts.tolist()
+        flows = len(self._tables.flows) - int(self._tables.free[0])
+        return Forwarded(
+            packets, octets, unsent, counts[columns.CUT], counts[columns.REFUSED_FLOWS], flows, len(self._legs)
+        )
+
+    # What the forwarder's thread does
+
+    def run(self, source: LiveSource) -> None:
+        """Forward until `stopping`, or until the source has ended; then say BYE for all legs."""
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(min(before, self._options.switch_interval))
+        shown = began = 0
+        try:
+            while not self.stopping and not source.ended:
+                batch = source.poll(_CATCHING_UP if self._book.draining else PATIENCE)
+                if source.stamped_here:
+                    self.step(batch, time.time_ns())
+                    continue
+                # Captures at their own pace: their time goes on between packets as ours does.
+                if batch is not None and len(batch):
+                    shown, began = int(batch.time[-1]), time.monotonic_ns()
+                self.step(batch, shown + time.monotonic_ns() - began if shown else time.time_ns())
+        finally:
+            sys.setswitchinterval(before)
+            self.shut()
+
+    def step(self, batch: PacketBatch | None, now: int) -> None:
+        """Carry out what was asked, forward a batch, and do what is due at capture time `now` (ns)."""
+        self._now = now
+        while self._commands:
+            self._commands.popleft()()
+        datagrams = None
+        if batch is not None and len(batch):
+            datagrams = decode_layers(batch)
+            self._forward(datagrams)
+        counts = self._tables.counts
+        if datagrams is not None and counts[columns.SEALED_COUNT]:
+            open_rows(self._tables, self._rows.flows, datagrams)
+        self._book.turn(now)
+        if counts[columns.OUTGOING_COUNT]:
+            send_protected(self._tables, self._book.sealing)
+        if counts[columns.FRESH]:
+            self._tell_new()
+        clock = self._clock()
+        if clock >= self._next_look:
+            self._next_look = clock + _LISTEN
+            self._book.hear(now)
+        if clock >= self._next_sweep:
+            self._next_sweep = clock + _SWEEP
+            self._sweep(now)
+
+    def shut(self) -> None:
+        """Close all legs; nothing is sent any more."""
+        self._over = True
+        while self._commands:
+            self._commands.popleft()()
+        self._legs.clear()
+        self._book.shut(self._now)
+
+    def _make(self, leg: LegId, local_host: str) -> OpenLeg:
+        if self._over:
+            raise PortsExhausted("media is forwarded no more: the service is about to end")
+        ports = PortPair.take(self._pool, local_host)
+        ssrc = int.from_bytes(os.urandom(4), "big")
+        local = LocalMedia(ports.rtp, ports.rtcp, ssrc, self._cname(leg.session))
+        opened = self._legs[leg] = OpenLeg(leg, ports, local, RtcpState(ssrc, local.cname))
+        return opened
+
+    def _cname(self, session: int) -> str:
+        """One name for all that a session sends, as its streams belong together; no other session has it (RFC 7022)."""
+        return base64.b64encode(hmac.digest(self._secret, str(session).encode(), "sha256")[:12]).decode()
+
+    def _keep_report(self, leg: LegId, report: LegReport) -> None:
+        self._closed[leg] = report
+        while len(self._closed) > MOST_CLOSED:
+            self._closed.popitem(last=False)
+
+    def _forward(self, datagrams: DatagramBatch) -> None:
+        forward_rows(
+            self._tables,
+            self._wanted,
+            read_only(datagrams.packets.buffer),
+            datagrams.kind,
+            datagrams.payload,
+            datagrams.length,
+            datagrams.missing,
+            datagrams.source_high,
+            datagrams.source_low,
+            datagrams.destination_high,
+            datagrams.destination_low,
+            datagrams.source_port,
+            datagrams.destination_port,
+            datagrams.realm,
+            datagrams.packets.time,
+        )
+
+    def _tell_new(self) -> None:
+        """Hand over what the kernel found."""
+        count = int(self._tables.counts[columns.FRESH])
+        self._tables.counts[columns.FRESH] = 0
+        numbers = self._tables.fresh[:count].tolist()
+        for number, row in zip(numbers, self._tables.flows[numbers].tolist(), strict=True):
+            ports = row[columns.PORTS_SSRC] & _WORD
+            self._new.append(
+                NewFlow(
+                    number,
+                    Endpoint(row[columns.SOURCE_HIGH] & _WORD, row[columns.SOURCE_LOW] & _WORD, ports >> 48),
+                    Endpoint(
+                        row[columns.DESTINATION_HIGH] & _WORD,
+                        row[columns.DESTINATION_LOW] & _WORD,
+                        ports >> 32 & 0xFFFF,
+                    ),
+                    ports & 0xFFFFFFFF,
+                    row[columns.REALM],
+                    row[columns.FIRST_SEEN],
+                )
+            )
+
+    def _is_current(self, flow: NewFlow) -> bool:
+        """Whether a flow's row is still its own."""
+        row = self._tables.flows[flow.number]
+        return bool(row[columns.STATE] and row[columns.FIRST_SEEN] == flow.first)
+
+    def _place(
+        self, flow: NewFlow, source: Source, formats: Mapping[int, PayloadFormat], crypto: tuple[CryptoKey, ...]
+    ) -> None:
+        if not self._is_current(flow) or not self._rows.place(flow.number, source, formats, crypto):
+            return
+        placed = self._rows.flows[flow.number]
+        if placed.srtp is not None:
+            open_waiting(self._tables, flow.number, placed)
+
+    def _unplace(self, flow: NewFlow, state: int) -> None:
+        if self._is_current(flow):
+            self._rows.unplace(flow.number, state)
+
+    def _sweep(self, now: int) -> None:
+        """Forget flows that are silent."""
+        count = drop_silent(self._tables, now - IDLE, self._silent)
+        for number in self._silent[:count].tolist():
+            self._rows.unplace(number, 0)
+            self._gone.append(number)
+
+
+_WORD = (1 << 64) - 1
