@@ -150,6 +150,8 @@ class MediaPorts:
         self._packets = self._octets = self._cut = self._strange = self._dropped = 0
         self._next_look = self._handed_over = 0.0
         self._closed = False
+        self._receive()  # compiles the kernels, or loads them, before there is anything to lose
+        read_drops(self._descriptors, self._facts, self._size, self._drops)
 
     @property
     def ended(self) -> bool:

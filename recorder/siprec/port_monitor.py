@@ -21,6 +21,16 @@ from decoders.demux import RTCP, classify
 from recorder.siprec import _port_kernels as kernels
 
 _HALF = (1 << 64) - 1
+_NOTHING = PacketBatch(
+    buffer=np.zeros(1, np.uint8),
+    time=np.zeros(0, np.int64),
+    offset=np.zeros(0, np.int64),
+    captured=np.zeros(0, np.int32),
+    wire=np.zeros(0, np.int32),
+    link_type=np.zeros(0, np.int32),
+    number=np.zeros(0, np.int64),
+    capture=np.zeros(0, np.int32),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,7 @@ class PortMonitor:
 
     def __init__(self, pairs: int) -> None:
         self.states: Int64 = np.zeros((pairs, kernels.STATE), np.int64)
+        self.take(_NOTHING, np.zeros(0, np.int32))  # compiles the kernel, or loads it
 
     def begin(self, pair: int) -> None:
         """The pair was opened anew."""
