@@ -164,7 +164,7 @@ class MemoryTransports:
         seen = Seen(loop.time(), self.address, target.endpoint, target.transport, data)
         self.network.seen.append(seen)
         if target.transport is Transport.UDP:
-            delays = self.network.fate(seen)
+            delays = [delay + len(self.network.seen) * 1e-9 for delay in self.network.fate(seen)]
             seen.lost = not delays
             for delay in delays:
                 loop.call_later(delay, self._deliver_datagram, data, target.endpoint)
@@ -182,7 +182,7 @@ class MemoryTransports:
                     return
                 known = self._connect(there, target)
             flow, other = known, self.connections[known.id]
-        loop.call_later(0.01, self._deliver_on, data, flow.id, other)
+        loop.call_later(0.01 + len(self.network.seen) * 1e-9, self._deliver_on, data, flow.id, other)
 
     def local(self, target: Target) -> tuple[str, int] | None:
         return (self.address.host, self.address.port) if target.transport in self.served else None

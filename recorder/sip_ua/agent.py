@@ -12,11 +12,12 @@ from random import Random, SystemRandom
 from typing import Any
 
 from decoders.sip import SipMessage
-from recorder.sip_ua.agent_session import AgentIncoming, AgentSession
-from recorder.sip_ua.api import Credentials, Incoming, NewSession, Peer, Reply
+from recorder.sip_ua.agent_session import AgentIncoming, AgentSession, Farewell
+from recorder.sip_ua.api import Credentials, Incoming, NewSession, Peer, Reply, UnreachableError
 from recorder.sip_ua.config import AgentConfig
 from recorder.sip_ua.core import Core
 from recorder.sip_ua.incoming import IncomingInvite
+from recorder.sip_ua.invite import Attempt
 from recorder.sip_ua.layer import Failure, Hop, Received, ResponseUser
 from recorder.sip_ua.message import Request, with_tag
 from recorder.sip_ua.outgoing import Beginning
@@ -54,6 +55,9 @@ class SipAgent:
         self._loop = asyncio.get_running_loop()
         self._wake: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._attempts: set[Attempt] = set()
+        self._farewells: set[asyncio.Future[None]] = set()
+        self._closing = self._closed = False
         self._on_invite: Callable[[Incoming], None] | None = None
         self.core = Core(self.config, transports.local, self._find, random or SystemRandom())
         transports.on_message = self._on_message
@@ -71,13 +75,23 @@ class SipAgent:
 
     async def invite(self, new: NewSession) -> AgentSession:
         """Begin a session."""
+        if self._closing:
+            raise UnreachableError("the agent was closed")
         begun: dict[DialogSession, AgentSession] = {}
 
         def wrap(session: DialogSession, answer: SipMessage) -> None:
             begun[session] = AgentSession(self, session, answer)
 
         beginning = Beginning(
-            self.core, new, self._locate, self._authorize(new.credentials), self.now, self.pump, self.date, wrap
+            self.core,
+            new,
+            self._locate,
+            self._authorize(new.credentials),
+            self.now,
+            self.pump,
+            self.date,
+            wrap,
+            self._attempts,
         )
         session, _ = await beginning.run()
         return begun[session]
@@ -96,21 +110,25 @@ class SipAgent:
 
     async def close(self, patience: float = 2.0) -> None:
         """End all sessions and close the transports, waiting at most `patience` s for answers."""
+        self._closing = True
         self.core.on_invite = None
-        ends = [asyncio.ensure_future(self._bye(session)) for session in self.core.sessions]
-        if ends:
-            _, late = await asyncio.wait(ends, timeout=patience / 2)
-            if late:
-                for session in self.core.sessions:
-                    session.hurry(self.now())
-                self.pump()
-                _, late = await asyncio.wait(late, timeout=patience / 2)
-            for end in late:
-                end.cancel()
+        for attempt in list(self._attempts):
+            attempt.stop("the agent was closed", self.now())
+        for session in self.core.sessions:
+            session.bye(None, (), self.farewell(), self.now())
+        self.pump()
+        await self._wait_for_farewells(patience / 2)
+        for session in self.core.sessions:
+            session.hurry(self.now())
+        self.pump()
+        await self._wait_for_farewells(patience / 2)
+        self._closed = True
+        for farewell in self._farewells:
+            farewell.set_result(None)
         for task in list(self._tasks):
             task.cancel()
-        if self._tasks or ends:
-            await asyncio.gather(*self._tasks, *ends, return_exceptions=True)
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._wake is not None:
             self._wake.cancel()
         await self._transports.close()
@@ -127,6 +145,8 @@ class SipAgent:
 
     def pump(self) -> None:
         """Send what the core wants sent, and wake it in time."""
+        if self._closed:
+            return
         outbox = self.core.layer.outbox
         while outbox:
             send = outbox.popleft()
@@ -139,6 +159,15 @@ class SipAgent:
             self._wake.cancel()
         self._wake = self._loop.call_at(when, self._on_time) if when is not None else None
 
+    def farewell(self) -> "Farewell":
+        """What waits for the answer to a BYE; `close` ends the waiting."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        if self._closed:
+            future.set_result(None)
+        self._farewells.add(future)
+        future.add_done_callback(self._farewells.discard)
+        return Farewell(future)
+
     def local_host(self, flow: Flow, peer: Peer) -> str:
         """Host of our end of a flow, as `peer` sees it."""
         if flow.local.host not in ("0.0.0.0", "::"):
@@ -146,11 +175,9 @@ class SipAgent:
         local = self._transports.local(Target(flow.transport, peer.address))
         return local[0].strip("[]") if local is not None else flow.local.host
 
-    async def _bye(self, session: DialogSession) -> None:
-        over: asyncio.Future[None] = self._loop.create_future()
-        session.bye(None, (), lambda: None if over.done() else over.set_result(None), self.now())
-        self.pump()
-        await over
+    async def _wait_for_farewells(self, patience: float) -> None:
+        if self._farewells:
+            await asyncio.wait(self._farewells, timeout=patience)
 
     def _authorize(self, credentials: Credentials | None) -> Authorize | None:
         return self._authorizer(credentials) if credentials is not None and self._authorizer is not None else None

@@ -14,6 +14,18 @@ from recorder.sip_ua.session import DialogSession, Respond
 from recorder.sip_ua.wire import Flow
 
 
+class Farewell:
+    """Waits until nothing more is to be expected of a session."""
+
+    def __init__(self, over: "asyncio.Future[None]") -> None:
+        self.over = over
+
+    def __call__(self) -> None:
+        """There is nothing more."""
+        if not self.over.done():
+            self.over.set_result(None)
+
+
 class Driver(Protocol):
     """The agent, as its sessions see it."""
 
@@ -31,6 +43,10 @@ class Driver(Protocol):
 
     def local_host(self, flow: Flow, peer: Peer) -> str:
         """Host of our end of a flow, as `peer` sees it."""
+        ...
+
+    def farewell(self) -> Farewell:
+        """What waits for the answer to a BYE, as long as the agent lives."""
         ...
 
     def date(self) -> str:
@@ -110,10 +126,10 @@ class AgentSession:
 
     async def bye(self, body: Body | None = None, headers: Sequence[Header] = ()) -> None:
         """End it."""
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.core.bye(body, headers, lambda: None if over.done() else over.set_result(None), self._driver.now())
+        farewell = self._driver.farewell()
+        self.core.bye(body, headers, farewell, self._driver.now())
         self._driver.pump()
-        await over
+        await farewell.over
 
     async def acknowledged(self) -> SipMessage | None:
         """Wait for the ACK of the INVITE that was accepted last."""

@@ -80,6 +80,11 @@ class Attempt:
         self._limit.stop()
         self._outgoing.abandon(now)
 
+    def stop(self, why: str, now: float) -> None:
+        """Take it back; its user is told that there is no session."""
+        self._outgoing.abandon(now)
+        self._finish(UnreachableError(why), now)
+
     def _finish(self, outcome: AttemptOutcome, now: float) -> None:
         done, self._done = self._done, None
         self._silence.stop()

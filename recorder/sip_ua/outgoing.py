@@ -42,6 +42,8 @@ class Beginning:
     date: Callable[[], str]
     wrap: Callable[[DialogSession, SipMessage], None]
     """Told of the session in the very moment that it begins: the peer's next request may be here already."""
+    running: set[Attempt]
+    """Where the attempt in progress is entered."""
     call_id: str = ""
     tag: str = ""
     cseq: int = 0
@@ -116,6 +118,7 @@ class Beginning:
         new = self.new
         plan = Plan(contact, new.answer, self.authorize, new.timeout, new.answer_timeout)
         attempt = Attempt(self.core, request, Hop(target), plan, done, self.now())
+        self.running.add(attempt)
         self.pump()
         try:
             return await future
@@ -127,6 +130,8 @@ class Beginning:
                     outcome[0].bye(None, (), lambda: None, self.now())
             self.pump()
             raise
+        finally:
+            self.running.discard(attempt)
 
     def _request(self, uri: str, target: Target) -> Request:
         new, config = self.new, self.core.config
