@@ -83,7 +83,9 @@ def _version() -> str | None:
         return None
 
 
-def times(begin: int | None, end: int | None, first: str = "associate-time", last: str = "disassociate-time") -> str:
+def time_lines(
+    begin: int | None, end: int | None, first: str = "associate-time", last: str = "disassociate-time"
+) -> str:
     """Begin and end as far as known; an end never lies before its begin (captures of two clocks can say so)."""
     lines = "" if begin is None else f"    <{first}>{format_time(begin)}</{first}>\n"
     if end is None:
@@ -109,7 +111,7 @@ def _stop(call: Call) -> int | None:
 def _group(call: Call, texts: Texts, group_id: UUID) -> str:
     """RFC 7865, section 6.2. When a group of several calls ended is not one call's to tell."""
     alone = call.group is None and group_id == call.id
-    times = times(call.started, _stop(call) if alone else None)
+    times = time_lines(call.started, _stop(call) if alone else None)
     return f'  <group group_id="{texts.group}">\n{times}{extension.conversation(call, group_id)}  </group>\n'
 
 
@@ -123,7 +125,7 @@ def _session(call: Call, texts: Texts) -> str:
     return (
         f'  <session session_id="{texts.session}">\n{"".join(known)}'
         f"    <group-ref>{texts.group}</group-ref>\n"
-        f"{times(start, _stop(call), 'start-time', 'stop-time')}{extension.call_facts(call)}  </session>\n"
+        f"{time_lines(start, _stop(call), 'start-time', 'stop-time')}{extension.call_facts(call)}  </session>\n"
     )
 
 
@@ -170,14 +172,16 @@ def _session_recording(call: Call, streams: Sequence[StreamReport], texts: Texts
     """RFC 7865, section 6.4: the call was recorded from its first packet seen to its last."""
     begin = min([call.started, *(s.started for s in streams)])
     end = max([call.last_seen, call.ended or 0, *(s.ended for s in streams)])
-    return f'  <sessionrecordingassoc session_id="{texts.session}">\n{times(begin, end)}  </sessionrecordingassoc>\n'
+    return (
+        f'  <sessionrecordingassoc session_id="{texts.session}">\n{time_lines(begin, end)}  </sessionrecordingassoc>\n'
+    )
 
 
 def _participant_session(call: Call, party: Party, identifier: str, texts: Texts) -> str:
     """RFC 7865, section 6.6; the parameters are the capabilities of the participant's Contact (RFC 3840)."""
     answered = call.answered if party is call.callee else None
     joined = next(time for time in (party.joined, answered, call.started) if time is not None)
-    times = times(joined, party.left if party.left is not None else _stop(call))
+    times = time_lines(joined, party.left if party.left is not None else _stop(call))
     params = [leaf("    ", "param", {"pname": name, "pval": value}) for name, value in party.contact_params]
     return (
         f'  <participantsessionassoc participant_id="{identifier}" session_id="{texts.session}">\n'
@@ -196,7 +200,7 @@ def _participant_streams(side: Side, streams: Iterable[tuple[StreamReport, str]]
         for stream, stream_id in placed
         if stream.side is owner
     ]
-    times = times(min(s.started for s, _ in placed), max(s.ended for s, _ in placed))
+    times = time_lines(min(s.started for s, _ in placed), max(s.ended for s, _ in placed))
     return (
         f'  <participantstreamassoc participant_id="{texts.participants[side]}">\n{"".join(lines)}{times}'
         "  </participantstreamassoc>\n"

@@ -14,7 +14,7 @@ from lxml import etree
 
 from recorder import metadata_extension as extension
 from recorder.document import format_time
-from recorder.metadata import NAMESPACE, times
+from recorder.metadata import NAMESPACE, time_lines
 from recorder.metadata_ids import Identifiers, group_uuid, id_text
 from recorder.metadata_text import ANONYMOUS, aor_uri, xml_text
 from recorder.model import CallState, Side
@@ -154,7 +154,7 @@ def _elements(told: Told) -> Iterable[tuple[Key, Element]]:
     for stream in told.streams:
         identifier = stream_id(ids, stream)
         yield (_STREAM, identifier, ""), Element(_stream(stream, identifier, session))
-    recorded = times(told.since, told.until)
+    recorded = time_lines(told.since, told.until)
     text = f'  <sessionrecordingassoc session_id="{session}">\n{recorded}  </sessionrecordingassoc>\n'
     yield (_RECORDING, session, ""), Element(text)
     for party in picture.parties:
@@ -192,7 +192,7 @@ def _group(told: Told, group: str) -> str:
     picture = told.picture
     first = nested("    ", "sr:conversation", {"first-call": str(picture.group)}, "")
     return (
-        f'  <group group_id="{group}">\n{times(picture.started, None)}{first}'
+        f'  <group group_id="{group}">\n{time_lines(picture.started, None)}{first}'
         f"{_own(told.overrides.group_extension)}  </group>\n"
     )
 
@@ -207,7 +207,7 @@ def _session(told: Told, session: str, group: str) -> str:
     start = None if picture.state is CallState.MEDIA_ONLY else picture.started
     return (
         f'  <session session_id="{session}">\n{"".join(known)}    <group-ref>{group}</group-ref>\n'
-        f"{times(start, _stop(picture), 'start-time', 'stop-time')}{_call_facts(picture)}"
+        f"{time_lines(start, _stop(picture), 'start-time', 'stop-time')}{_call_facts(picture)}"
         f"{_own(told.overrides.session_extension)}  </session>\n"
     )
 
@@ -265,7 +265,7 @@ def _member(
     capabilities = "".join(leaf("    ", "param", {"pname": name, "pval": value}) for name, value in params)
     return (
         f'  <participantsessionassoc participant_id="{identifier}" session_id="{session}">\n'
-        f"{times(begin, end)}{capabilities}  </participantsessionassoc>\n"
+        f"{time_lines(begin, end)}{capabilities}  </participantsessionassoc>\n"
     )
 
 
@@ -283,7 +283,7 @@ def _media(told: Told, party: PartyPicture, identifier: str, begin: int, ids: Id
 
 def _stream_association(identifier: str, lines: str, begin: int | None, end: int | None) -> str:
     return (
-        f'  <participantstreamassoc participant_id="{identifier}">\n{lines}{times(begin, end)}'
+        f'  <participantstreamassoc participant_id="{identifier}">\n{lines}{time_lines(begin, end)}'
         "  </participantstreamassoc>\n"
     )
 
