@@ -8,7 +8,7 @@ the rest is refused by port 0. A version number is never trusted: descriptions a
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from capture.address import Endpoint
 from capture.errors import SpanrecError
@@ -18,13 +18,25 @@ from decoders.sdp import CryptoKey, Direction, MediaDescription, Origin, Payload
 from recorder.media_endpoints import literal
 
 if TYPE_CHECKING:
-    from capture.media_ports import MediaPort, MediaPorts
+    from capture.media_ports import MediaPort
 
 MAX_LINES = 16
 """Audio descriptions of one session that are taken; a conference with one for each participant is the largest known."""
 _AUXILIARY = frozenset({"TELEPHONE-EVENT", "CN", "RED"})
 """Formats that are of use beside speech."""
 _SENDING = (Direction.SENDRECV, Direction.SENDONLY)
+
+
+class Ports(Protocol):
+    """Where pairs of ports come from."""
+
+    def open(self, host: str) -> "MediaPort":
+        """A pair at an address of ours; `rtp` of it is what others send to. Raises SpanrecError where none is left."""
+        ...
+
+    def release(self, port: "MediaPort") -> None:
+        """A pair that is used no more."""
+        ...
 
 
 class OfferError(SpanrecError):
@@ -68,13 +80,10 @@ class _Chosen(NamedTuple):
 class Answerer:
     """The descriptions of one session."""
 
-    def __init__(
-        self, host: str, ports: "MediaPorts", *, session_id: int, octets: Callable[[int], bytes], bind: str = ""
-    ) -> None:
-        """`host` is written into descriptions, ports are opened at `bind`, the same where that is empty. `octets` gives
-        so many random ones, for keys."""
+    def __init__(self, host: str, ports: Ports, *, session_id: int, octets: Callable[[int], bytes]) -> None:
+        """Ports are opened at `host`; what they are announced as stands in descriptions. `octets` gives so many random
+        ones, for keys."""
         self._host = host
-        self._bind = bind
         self._ports = ports
         self._octets = octets
         self._origin = Origin("-", str(session_id), 0, host)
@@ -134,7 +143,7 @@ class Answerer:
         opened: dict[int, MediaPort] = {}
         try:
             for index in indices:
-                opened[index] = self._ports.open(self._bind or self._host, self._host if self._bind else None)
+                opened[index] = self._ports.open(self._host)
         except SpanrecError:
             for port in opened.values():
                 self._ports.release(port)
@@ -174,7 +183,8 @@ class Answerer:
         media = tuple(self._own(offered, paused=paused, offering=offering) for offered in self._offered)
         if self._last is None or self._last.media != media:
             self._origin = replace(self._origin, version=(self._origin.version or 0) + 1)
-            self._last = SessionDescription(self._origin, "-", media, self._host)
+            host = next((each.address for each in media if each.port), self._host)
+            self._last = SessionDescription(replace(self._origin, address=host), "-", media, host)
         return self._last
 
     def _own(self, offered: MediaDescription, *, paused: bool, offering: bool) -> MediaDescription:
@@ -189,7 +199,7 @@ class Answerer:
             media=line.media,
             port=line.port.rtp.port,
             protocol=offered.protocol,
-            address=self._host,
+            address=line.port.rtp.host,
             formats=line.formats,
             direction=Direction.RECVONLY if willing else Direction.INACTIVE,
             rtcp_port=None if line.mux or line.port.rtcp.port == line.port.rtp.port + 1 else line.port.rtcp.port,

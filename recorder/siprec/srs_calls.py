@@ -111,9 +111,9 @@ class SessionCalls:
     def turn(self, now: int) -> None:
         """Take in what came; end calls of which nothing more is waited for. `now`: capture time, ns."""
         while not self._queue.empty():
-            if self._engine.media is None:
-                self._engine.take_up(now)
             picture, correction = self._queue.get(), self._correction()
+            if self._engine.media is None:
+                self._engine.take_up(max(now, picture.at))
             self._apply(_shifted(picture, correction) if correction else picture)
         for each in [each for each in self._calls.values() if each.due is not None and each.due <= now]:
             self._engine.carry_out(self._engine.tracker.dismiss(each.call, now))
