@@ -331,7 +331,7 @@ class Recording:
 
     def samples(self) -> np.ndarray:
         """Of the audio, shape (n, channels)."""
-            return soundfile.read(self.directory / "audio.wav", dtype="int16", always_2d=True)[0]
+        return soundfile.read(self.directory / "audio.wav", dtype="int16", always_2d=True)[0]
 
     @property
     def codes(self) -> list[str]:
