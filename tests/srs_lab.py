@@ -76,7 +76,7 @@ class PaperPorts:
     def state(self, port: MediaPort) -> PortState:
         return self.states.get(port.rtp.port, NOTHING)
 
-    def mute(self, port: MediaPort, muted: bool) -> None:
+    def mute(self, port: MediaPort, *, muted: bool) -> None:
         (self.muted.add if muted else self.muted.discard)(port.rtp.port)
 
     def release(self, port: MediaPort) -> None:

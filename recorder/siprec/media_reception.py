@@ -70,6 +70,11 @@ class MediaReception:
             self._monitor.expect(pair, clock_rate=terms.clock_rate, secure=bool(terms.decrypt), source=terms.source)
             self._reports.agree(pair, port.opening, terms, time.monotonic())
 
+    def mute(self, port: MediaPort, *, muted: bool) -> None:
+        """Hand on nothing of what comes to a port, or hand it on again: what is said meanwhile is for no record."""
+        with self._lock:
+            self._monitor.mute(port.place // 2, muted=muted)
+
     def state(self, port: MediaPort) -> PortState:
         """What came to a port, to tell dead media, strays and NAT."""
         with self._lock:

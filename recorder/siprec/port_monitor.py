@@ -86,11 +86,13 @@ class PortMonitor:
 
     def __init__(self, pairs: int) -> None:
         self.states: Int64 = np.zeros((pairs, kernels.STATE), np.int64)
+        self._muted = np.zeros(pairs, np.bool_)
         self.take(_NOTHING, np.zeros(0, np.int32))  # compiles the kernel, or loads it
 
     def begin(self, pair: int) -> None:
         """The pair was opened anew."""
         self.states[pair] = 0
+        self._muted[pair] = False
         self.states[pair, kernels.CLOCK] = 8000
         self.states[pair, kernels.BAD] = -1
 
@@ -102,6 +104,10 @@ class PortMonitor:
         state[kernels.EXPECTED] = source is not None
         if source is not None:
             state[kernels.EXPECTED_HIGH : kernels.EXPECTED_PORT + 1] = _signed(source)
+
+    def mute(self, pair: int, *, muted: bool) -> None:
+        """Let nothing of the pair through, or let it through again; its sender is watched all the same."""
+        self._muted[pair] = muted
 
     def take(self, batch: PacketBatch, places: Int32) -> tuple[PacketBatch, list[tuple[int, bytes, int]]]:
         """The rows that are let through, and (pair, octets, time) of the encrypted RTCP among them."""
@@ -121,6 +127,8 @@ class PortMonitor:
                 at = int(datagrams.payload[row])
                 octets = batch.buffer[at : at + int(datagrams.length[row])].tobytes()
                 secured.append((pair, octets, int(batch.time[row])))
+        if self._muted.any():
+            keep[self._muted[places >> 1]] = 0
         return _kept(batch, keep), secured
 
     def hear_plain(self, pair: int, octets: bytes, time: int) -> None:

@@ -64,7 +64,7 @@ class Reception(Protocol):
         """What came to it."""
         ...
 
-    def mute(self, port: MediaPort, muted: bool) -> None:
+    def mute(self, port: MediaPort, *, muted: bool) -> None:
         """Let nothing through that comes to it, or let it through again."""
         ...
 
@@ -267,7 +267,7 @@ class ServerSession:
                 return
             self.paused = paused
             for line in self.lines:
-                self._around.reception.mute(line.port, paused)
+                self._around.reception.mute(line.port, muted=paused)
             self.show()
             body = self._described(self._answerer.offer(paused=paused))
             try:
@@ -319,7 +319,7 @@ class ServerSession:
             )
             self._around.reception.agree(line.port, terms)
             if self.paused:
-                self._around.reception.mute(line.port, True)
+                self._around.reception.mute(line.port, muted=True)
 
     @staticmethod
     def _described(description: SessionDescription) -> Body:
