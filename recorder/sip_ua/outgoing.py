@@ -90,7 +90,8 @@ class Beginning:
         request = self._request(uri, target)
         outcome: AttemptOutcome = UnreachableError("never tried")
         for _ in range(_MOST_TRIES):
-            outcome = await self._attempt(request, target)
+            self.cseq += 1
+            outcome = await self._attempt(replace(request, cseq=self.cseq), target)
             if not isinstance(outcome, RefusedError) or outcome.response is None:
                 return outcome
             again = None
@@ -101,8 +102,7 @@ class Beginning:
                 again = self._request(uri, target)
             if again is None:
                 return outcome
-            self.cseq = max(self.cseq, request.cseq) + 1
-            request = replace(again, cseq=self.cseq)
+            request = again
         return outcome
 
     async def _attempt(self, request: Request, target: Target) -> AttemptOutcome:
@@ -149,7 +149,6 @@ class Beginning:
             headers.append(("Session-Expires", str(self.interval)))
             if self.least:
                 headers.append(("Min-SE", str(self.least)))
-        self.cseq += 1
         return Request(
             "INVITE",
             uri,
