@@ -143,9 +143,9 @@ class Session(Protocol):
     """The 2xx to our INVITE (or the reliable provisional response where only that had the session description, RFC
     3262), or the peer's INVITE."""
     on_request: Callable[[SipMessage], Awaitable[Reply]]
-    """Asked for the answer to the peer's re-INVITE, UPDATE, INFO, NOTIFY, MESSAGE; set it at once. BYE, OPTIONS, ACK
-    and glare (491, 500 with Retry-After) are the agent's. Where the reply to a re-INVITE makes an offer, wait for
-    `acknowledged` to have the answer."""
+    """Asked for the answer to the peer's re-INVITE, UPDATE, INFO, NOTIFY, MESSAGE; set it at once. BYE, OPTIONS, ACK,
+    UPDATE without a body (a refresh) and glare (491, 500 with Retry-After) are the agent's. Where the reply to a
+    re-INVITE makes an offer, wait for `acknowledged` to have the answer."""
     on_end: Callable[[Ended], None]
     """Told once, whoever ended it; nothing is to be sent afterwards."""
 

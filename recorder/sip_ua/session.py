@@ -277,7 +277,10 @@ class DialogSession:
                 self._respond(received, transaction, reply, now)
             self._served(transaction, now)
 
-        self.on_request(received, respond)
+        if message.method == "UPDATE" and not message.body:
+            respond(Reply(200), now)  # no more than a refresh
+        else:
+            self.on_request(received, respond)
 
     def _accept(self, received: Received, transaction: ServerTransaction, reply: Reply, now: float) -> None:
         message = received.message
