@@ -1,7 +1,7 @@
 """SIP messages on a stream of our own: strict, for a peer that we talk to (RFC 3261, sections 7.5 and 18.3).
 
 In: octets as a connection gives them. Out: whole messages, and how many keep-alive pings there were (RFC 5626, section
-3.5.1). What cannot be framed raises FramingError, and the connection is of no more use. Bounded by MAX_HEAD and MAX_BODY.
+3.5.1). What cannot be framed raises FramingError, and the connection is of no more use. Bounded by MAX_HEAD, MAX_BODY.
 """
 
 import re

@@ -1,7 +1,7 @@
 """TLS for SIP: contexts, and whether a certificate is that of the host that was asked for (RFC 3261, 26; RFC 5922).
 
-In: files. Out: contexts for TLS 1.2 and later with what RFC 9325 recommends; names in a verified certificate. A server's
-certificate is always verified; a client's where there is an authority to verify it by and it is asked for.
+In: files. Out: contexts for TLS 1.2 and later with what RFC 9325 recommends; names in a verified certificate. The
+certificate of a server is always verified; that of a client where there is an authority to verify it by.
 """
 
 import ssl
@@ -100,8 +100,8 @@ def names_of(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:
 
 
 def names_fit(names: tuple[str, ...], host: str) -> bool:
-    """Whether a certificate with these names is that of `host` (RFC 5922, section 7.2): by a SIP URI of the domain, by a
-    DNS name without wildcards, by an address; by the common name only where there is none of those."""
+    """Whether a certificate with these names is that of `host` (RFC 5922, section 7.2): by a SIP URI of the domain, a
+    DNS name without wildcards, an address; by the common name only where there is none of those."""
     wanted = host.strip("[]").rstrip(".").lower()
     address = _address(wanted)
     identities = [name.partition(":")[::2] for name in names]
