@@ -95,19 +95,29 @@ class Server:
     def __init__(self, opened: ExitStack) -> None:
         self.rtp_socket, self.rtp = _bound(opened)
         self.rtcp_socket, self.rtcp = _bound(opened)
+        self._rtp: list[bytes] = []
+        self._rtcp: list[bytes] = []
 
     def remote(self, accepted: Mapping[PayloadFormat, int] | None = None, **fields: object) -> RemoteMedia:
         types = {PCMU: 0, PCMA: 8, DTMF: 101} if accepted is None else accepted
         return RemoteMedia(self.rtp, self.rtcp, types, **fields)  # type: ignore[arg-type]
 
+    def take_in(self) -> None:
+        """Read what has come, before the system's buffers are full."""
+        for opened, kept in ((self.rtp_socket, self._rtp), (self.rtcp_socket, self._rtcp)):
+            while True:
+                try:
+                    kept.append(opened.recv(4096))
+                except BlockingIOError:
+                    break
+
     def raw(self, *, rtcp: bool = False) -> list[bytes]:
-        """Datagrams that have come."""
-        found = []
-        while True:
-            try:
-                found.append((self.rtcp_socket if rtcp else self.rtp_socket).recv(4096))
-            except BlockingIOError:
-                return found
+        """Datagrams that have come since this was last asked."""
+        self.take_in()
+        kept = self._rtcp if rtcp else self._rtp
+        found = list(kept)
+        kept.clear()
+        return found
 
     def got(self) -> list[Got]:
         """RTP that has come."""
@@ -134,7 +144,7 @@ class Bench:
         self.forwarder = MediaForwarder(options, clock=lambda: self.seconds)
         self.now = START
         self.opened.callback(self.forwarder.shut)
-        self.flows: dict[tuple[int, tuple[str, int]], object] = {}
+        self.servers: list[Server] = []
 
     def __enter__(self) -> "Bench":
         return self
@@ -143,7 +153,14 @@ class Bench:
         self.opened.close()
 
     def server(self) -> Server:
-        return Server(self.opened)
+        self.servers.append(Server(self.opened))
+        return self.servers[-1]
+
+    def step(self, packets: PacketBatch | None = None) -> None:
+        """One step of the forwarder; servers read what it sent."""
+        self.forwarder.step(packets, self.now)
+        for server in self.servers:
+            server.take_in()
 
     def pass_time(self, ms: float, step: float = 5.0) -> None:
         """Let time pass without packets."""
@@ -151,7 +168,7 @@ class Bench:
             self.seconds += min(step, ms) / 1000
             self.now += round(min(step, ms) * MS)
             ms -= step
-            self.forwarder.step(None, self.now)
+            self.step()
 
     def feed(self, packets: Sequence[Rtp], batch: int = 5, snap: int | None = None) -> None:
         """Give packets in batches, each when its last packet has come."""
@@ -160,13 +177,13 @@ class Bench:
             until = START + round(some[-1].at * MS)
             self.seconds += max(until - self.now, 0) / 1e9
             self.now = max(self.now, until)
-            self.forwarder.step(batch_of(some, snap), self.now)
+            self.step(batch_of(some, snap))
 
     def place_all(self, source: Source, formats: Mapping[int, PayloadFormat] = FORMATS, **fields: object) -> None:
         """Every flow that is new carries the source."""
         for flow in self.forwarder.take_new_flows():
             self.forwarder.place(flow, source, formats, **fields)  # type: ignore[arg-type]
-        self.forwarder.step(None, self.now)
+        self.step()
 
     def leg(
         self, server: Server, source: Source, session: int = 1, since: int = 0, **fields: object
@@ -175,7 +192,7 @@ class Bench:
         leg = LegId(source, session)
         local = self.forwarder.open(leg, "127.0.0.1", since)
         self.forwarder.connect(leg, server.remote(**fields))  # type: ignore[arg-type]
-        self.forwarder.step(None, self.now)
+        self.step()
         return leg, local
 
 

@@ -55,7 +55,7 @@ LINK_FLOW, LINK_SOURCE, NEXT_LINK, WAS_ACTIVE, LINK_COLUMNS = range(5)
 ) = range(17)
 """Of `sources`: the active link; whether any packet was taken; first leg; entries; packets taken; highest sequence
 number of the active flow and which of the 64 up to it came; what is added to its numbers; numbers and time of the
-newest packet taken; whether the next one begins a numbering, and how many may be left out as repeated."""
+newest packet taken; whether the next one begins a numbering, and how many of those that waited may be left out."""
 
 (
     LEG_SOURCE,
@@ -71,6 +71,7 @@ newest packet taken; whether the next one begins a numbering, and how many may b
     LEG_STAMP_OFFSET,
     CURSOR,
     CURSOR_NUMBER,
+    SINCE,
     SEALING,
     PACKETS,
     OCTETS,
@@ -82,9 +83,10 @@ newest packet taken; whether the next one begins a numbering, and how many may b
     LAST_RATE,
     REFUSED,
     LEG_COLUMNS,
-) = range(24)
+) = range(25)
 """Of `legs`. START is the sequence number of the first packet to come, ANCHORED whether it has come, ANCHOR the
-source's number from which on OFFSET makes the leg's, before it OLD_OFFSET (-1: too late to be sent)."""
+source's number from which on OFFSET makes the leg's, before it OLD_OFFSET (-1: too late to be sent). SINCE is
+the capture time before which nothing is sent of what waits."""
 SILENT, WAITING, DRAINING, LIVE = 0, 1, 2, 3
 """Modes of a leg: sends nothing; waits for its answer; sends what has waited; sends what comes."""
 

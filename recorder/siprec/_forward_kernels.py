@@ -44,6 +44,7 @@ from recorder.siprec._forward_columns import (
     SEQUENCE,
     SEQUENCE_OFFSET,
     SIZE,
+    SKIP,
     SOURCE_HIGH,
     SOURCE_LOW,
     STAMP,
@@ -107,7 +108,8 @@ def find_flow(tables: Tables, wanted: Int64, time: int) -> int:
     free[0] -= 1
     tables.slots[slot] = number
     flow = tables.flows[number]
-    flow[:] = wanted
+    for column in (SOURCE_HIGH, SOURCE_LOW, DESTINATION_HIGH, DESTINATION_LOW, PORTS_SSRC, REALM):
+        flow[column] = wanted[column]
     flow[FIRST_SEEN] = time
     flow[FLOW_HEAD] = flow[FLOW_TAIL] = flow[LINKS] = -1
     flow[STATE] = ASKED
@@ -152,7 +154,7 @@ def digest_of(buffer: Bytes, at: int, size: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _admit_active(tables: Tables, link: int, buffer: Bytes, at: int, size: int, time: int, waited: bool) -> None:
+def _admit_active(tables: Tables, link: int, buffer: Bytes, at: int, size: int, time: int) -> None:
     """Take a packet of the active flow into its source's stream, and send it to every leg that is live."""
     header = header_size(buffer, at, size)
     if header < 0:
@@ -169,7 +171,7 @@ def _admit_active(tables: Tables, link: int, buffer: Bytes, at: int, size: int, 
     sequence, stamp = be16(buffer, at + 2), be32(buffer, at + 4)
     digest = digest_of(buffer, at + header, end - header)
     rate = np.int64(tables.rates[number, form])
-    if not number_packet(tables, number, sequence, stamp, rate, digest, time, waited):
+    if not number_packet(tables, number, sequence, stamp, rate, digest, time):
         return
     source = tables.sources[number]
     entry = keep(tables, -1 - number, buffer, at + header, end - header, time)
@@ -196,7 +198,7 @@ def _replay(tables: Tables, link: int, after: int) -> None:
         if time > after:
             # A copy, because room for it may be made of where it stands.
             copy(tables.arena, scratch, tables.history, row[AT], size)
-            _admit_active(tables, link, tables.history, scratch, size, time, True)
+            _admit_active(tables, link, tables.history, scratch, size, time)
         entry = following if following < 0 or following >= tables.counts[OLDEST] else head_of(tables, flow)
 
 
@@ -208,7 +210,7 @@ def _admit(tables: Tables, link: int, buffer: Bytes, at: int, size: int, time: i
         if not may_take_over(tables, link, time):
             return False
         _begin(tables, link, be16(buffer, at + 2))
-    _admit_active(tables, link, buffer, at, size, time, False)
+    _admit_active(tables, link, buffer, at, size, time)
     return True
 
 
@@ -219,6 +221,7 @@ def _begin(tables: Tables, link: int, sequence: int) -> None:
     after = source[OUT_TIME] if source[STARTED] else 0
     take_over(tables, link, sequence)
     _replay(tables, link, after)
+    source[SKIP] = 0
 
 
 @njit(cache=True, nogil=True)

@@ -42,6 +42,7 @@ from recorder.siprec._forward_columns import (
     REFUSED,
     SEALING,
     SEQUENCE,
+    SINCE,
     SIZE,
     SSRC,
     STAMP,
@@ -184,7 +185,8 @@ def drain(tables: Tables, numbers: Int64, quota: int) -> int:
                 break
             leg[CURSOR] = entry
             leg[CURSOR_NUMBER] = tables.entries[row_of(tables, entry), ENTRY_NUMBER]
-            send_entry(tables, number, entry)
+            if tables.entries[row_of(tables, entry), TIME] >= leg[SINCE]:
+                send_entry(tables, number, entry)
         if leg[MODE] == DRAINING:
             left += 1
     return left
@@ -200,5 +202,5 @@ def seek(tables: Tables, number: int, since: int) -> None:
     while entry >= 0 and tables.entries[row_of(tables, entry), TIME] < since:
         before = entry
         entry = tables.entries[row_of(tables, entry), NEXT_ENTRY]
-    leg[CURSOR] = before
+    leg[CURSOR], leg[SINCE] = before, since
     leg[CURSOR_NUMBER] = tables.entries[row_of(tables, entry), ENTRY_NUMBER] - 1 if entry >= 0 else last

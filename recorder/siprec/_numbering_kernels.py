@@ -117,17 +117,15 @@ def _is_repeated(tables: Tables, number: int, digest: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def number_packet(
-    tables: Tables, number: int, sequence: int, stamp: int, rate: int, digest: int, time: int, waited: bool
-) -> bool:
+def number_packet(tables: Tables, number: int, sequence: int, stamp: int, rate: int, digest: int, time: int) -> bool:
     """Whether a packet of the active flow goes into the stream of source `number`.
 
     Then `OUT_SEQUENCE` and the like may have moved, and its own numbers are its sequence number and timestamp plus the
-    source's offsets. `waited`: it came before its flow took over.
+    source's offsets.
     """
     source = tables.sources[number]
     if source[RENEW]:
-        if waited and source[SKIP] > 0 and _is_repeated(tables, number, digest):
+        if source[SKIP] > 0 and _is_repeated(tables, number, digest):
             source[SKIP] -= 1
             return False
         _begin_numbering(source, sequence, stamp, time)

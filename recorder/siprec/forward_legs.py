@@ -24,7 +24,7 @@ from recorder.siprec.legs import LegId, LegReport, LocalMedia, RemoteMedia
 
 PER_SECOND = 800.0
 """Packets of what has waited that a leg sends in a second: sixteen times as fast as speech is spoken."""
-MOST_AT_ONCE = 8
+MOST_AT_ONCE = 16
 SHOWN_UNREACHABLE = 10_000_000_000
 """ns for which a refusal counts."""
 _MOST_HEARD = 64
@@ -88,7 +88,8 @@ class LegBook:
         before, after = self._tables.legs[old.row], self._tables.legs[new.row]
         if before[columns.MODE] in (columns.WAITING, columns.DRAINING):
             after[columns.CURSOR] = -1
-            after[columns.CURSOR_NUMBER] = min(before[columns.CURSOR_NUMBER], after[columns.CURSOR_NUMBER])
+            for column in (columns.CURSOR_NUMBER, columns.SINCE):
+                after[column] = min(before[column], after[column])
         if old.paused:
             self.pause(new)
 
@@ -216,12 +217,12 @@ class LegBook:
     def _catch_up(self, leg: OpenLeg, now: int) -> None:
         """Begin with what waits, but for what is too old."""
         row = self._tables.legs[leg.row]
-        cursor, number = int(row[columns.CURSOR]), int(row[columns.CURSOR_NUMBER])
+        cursor, number, since = (int(row[each]) for each in (columns.CURSOR, columns.CURSOR_NUMBER, columns.SINCE))
         seek(self._tables, leg.row, now - int(self._tables.counts[columns.KEEP]))
         if row[columns.CURSOR_NUMBER] > number:
             row[columns.UNSENT] += row[columns.CURSOR_NUMBER] - number
         else:
-            row[columns.CURSOR], row[columns.CURSOR_NUMBER] = cursor, number
+            row[columns.CURSOR], row[columns.CURSOR_NUMBER], row[columns.SINCE] = cursor, number, since
         row[columns.MODE] = columns.DRAINING
         self._draining = np.append(self._draining, leg.row)
 

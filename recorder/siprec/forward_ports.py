@@ -60,6 +60,8 @@ class PortPair:
         """Send RTP there from now on; False where the system says that there is no way."""
         try:
             self.rtp_socket.connect((remote.host, remote.port))
+            # What came back from where it sent before is no answer of the new end.
+            self.rtp_socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         except OSError:
             return False
         return True

@@ -1,0 +1,177 @@
+"""Whose media a flow on the wire is, for the forwarder: what the registry says, asked again as calls go on.
+
+In: flows that the forwarder has found, the registry of media endpoints, and capture time, once for each turn of the
+engine's loop. Out: flows placed as sources of calls with their formats and keys, or passed over. Used by the engine's
+thread alone. The registry is asked when a flow is new, when an endpoint of it is announced, and once a second.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from capture.address import Endpoint
+from decoders.sdp import CryptoKey, PayloadFormat
+from recorder.encryption import protection
+from recorder.endpoints import Claim, EndpointRegistry
+from recorder.model import MediaEndpoint, Side
+from recorder.renewal import formats_of
+from recorder.siprec.forward import NewFlow
+from recorder.siprec.legs import Source
+
+ASKED_EVERY = 1_000_000_000
+"""ns of capture time for which an answer of the registry holds, unless an endpoint is announced."""
+UNCLAIMED = 8_000_000_000
+"""ns after its first packet for which a flow's media is kept though nobody has announced it."""
+MOST_ASKED = 4096
+"""Flows that are asked for again in one turn."""
+
+
+class PlacesFlows(Protocol):
+    """What of the forwarder is spoken to here."""
+
+    def take_new_flows(self) -> list[NewFlow]:
+        """Flows that nobody has spoken for."""
+        ...
+
+    def take_gone_flows(self) -> list[int]:
+        """Numbers of flows that are forgotten."""
+        ...
+
+    def place(
+        self, flow: NewFlow, source: Source, formats: Mapping[int, PayloadFormat], crypto: Sequence[CryptoKey] = ()
+    ) -> None:
+        """A flow carries a source."""
+        ...
+
+    def pass_over(self, flow: NewFlow) -> None:
+        """A flow is of nobody."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One source that a flow carries."""
+
+    source: Source
+    formats: Mapping[int, PayloadFormat]
+    crypto: tuple[CryptoKey, ...]
+    rank: tuple[bool, int]
+    """Less is nearer to the speaker."""
+
+
+@dataclass(slots=True)
+class _Flow:
+    """A flow that the forwarder knows."""
+
+    flow: NewFlow
+    answers: dict[Source, _Answer] = field(default_factory=dict)
+    """As placed."""
+    passed_over: bool = False
+
+
+class ForwardClaims:
+    """The flows of one forwarder."""
+
+    def __init__(
+        self,
+        registry: EndpointRegistry,
+        forwarder: PlacesFlows,
+        wanted: Callable[[MediaEndpoint], bool] = lambda _: True,
+    ) -> None:
+        """`wanted` says of an announced endpoint whether its media may be forwarded at all."""
+        self._registry = registry
+        self._forwarder = forwarder
+        self._wanted = wanted
+        self._flows: dict[int, _Flow] = {}
+        self._at: dict[Endpoint, set[int]] = {}
+        """Endpoint -> flows from it or to it."""
+        self._due: deque[tuple[int, int, int]] = deque()
+        """(when to ask again, number, first packet) of each flow, in order."""
+        self._announced: set[Endpoint] = set()
+
+    def turn(self, now: int) -> None:
+        """Answer for what is new, and ask again what is due, at capture time `now` (ns)."""
+        for number in self._forwarder.take_gone_flows():
+            self._forget(number)
+        asked = [self._meet(flow, now) for flow in self._forwarder.take_new_flows()]
+        announced = self._registry.changed - self._announced
+        self._announced = set(self._registry.changed)
+        for endpoint in announced:
+            asked += self._at.get(endpoint, ())
+        asked += self._take_due(now)
+        self._ask(dict.fromkeys(asked), now)
+
+    def _meet(self, flow: NewFlow, now: int) -> int:
+        self._forget(flow.number)
+        self._flows[flow.number] = _Flow(flow)
+        for endpoint in (flow.source, flow.destination):
+            self._at.setdefault(endpoint, set()).add(flow.number)
+        self._due.append((now + ASKED_EVERY, flow.number, flow.first))
+        return flow.number
+
+    def _take_due(self, now: int) -> list[int]:
+        found: list[int] = []
+        # A clock that was set back must not silence the questions.
+        while self._due and len(found) < MOST_ASKED and not now < self._due[0][0] <= now + ASKED_EVERY:
+            _, number, first = self._due.popleft()
+            known = self._flows.get(number)
+            if known is not None and known.flow.first == first:
+                found.append(number)
+                self._due.append((now + ASKED_EVERY, number, first))
+        return found
+
+    def _ask(self, numbers: Mapping[int, None], now: int) -> None:
+        """Ask for flows, and place those that are nearest to their speakers first."""
+        changed: list[tuple[_Answer, _Flow]] = []
+        for number in numbers:
+            known = self._flows.get(number)
+            if known is None:
+                continue
+            answers = self._answers(known.flow, max(now, known.flow.first))
+            if known.answers.keys() - answers.keys() or (not answers and self._is_stale(known, now)):
+                self._forwarder.pass_over(known.flow)
+                known.answers, known.passed_over = {}, True
+            changed += [(each, known) for each in answers.values() if known.answers.get(each.source) != each]
+        changed.sort(key=lambda each: (each[0].rank, each[1].flow.first))
+        for answer, known in changed:
+            known.answers[answer.source], known.passed_over = answer, False
+            self._forwarder.place(known.flow, answer.source, answer.formats, answer.crypto)
+
+    def _is_stale(self, known: _Flow, now: int) -> bool:
+        """Whether it is time to let go of what an unclaimed flow has waiting."""
+        return not known.passed_over and now - known.flow.first > UNCLAIMED
+
+    def _answers(self, flow: NewFlow, at: int) -> dict[Source, _Answer]:
+        found: dict[Source, _Answer] = {}
+        claims = self._registry.claims(flow.source, flow.destination, flow.realm, at)
+        for claim in claims:
+            answer = self._answer(flow, claim) if self._wanted(claim.by) else None
+            if answer is not None:
+                found.setdefault(answer.source, answer)
+        return found
+
+    def _answer(self, flow: NewFlow, claim: Claim) -> _Answer | None:
+        encrypted, keys = protection(self._registry, claim)
+        if encrypted and not keys:
+            return None  # DTLS-SRTP: nobody but its ends can read it
+        away = claim.sender is None or claim.sender.endpoint != flow.source
+        # The caller's own hop is the first, the callee's the last.
+        hop = claim.by.hop if claim.speaker is Side.CALLER else -claim.by.hop
+        return _Answer(
+            source=Source(claim.by.call, claim.speaker, claim.by.media_index),
+            formats=formats_of(claim),
+            crypto=tuple(keys) if encrypted else (),
+            rank=(away, hop),
+        )
+
+    def _forget(self, number: int) -> None:
+        known = self._flows.pop(number, None)
+        if known is None:
+            return
+        for endpoint in (known.flow.source, known.flow.destination):
+            numbers = self._at.get(endpoint)
+            if numbers is not None:
+                numbers.discard(number)
+                if not numbers:
+                    del self._at[endpoint]
