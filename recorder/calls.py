@@ -182,7 +182,8 @@ class CallTracker:
         return [CallFinished(call)]
 
     def share(self, call: Call, keys: Iterable[str], why: GroupReason) -> None:
-        """A call has values that all calls of its conversation have."""
+        """A call has values that all calls of its conversation have; it can be joined also after it has finished."""
+        self._groups.remember(call)
         self._groups.share(call, keys, why)
 
     def media_only(self, first_time: int, packet: int, capture: int) -> Call:

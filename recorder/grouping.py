@@ -153,6 +153,10 @@ class Groups:
             peer.group_reasons.append((call.index, why))
             note(peer, call.last_seen, call.last_packet, "grouped", f"belongs with call {call.index} by {why}")
 
+    def remember(self, call: Call) -> None:
+        """The call can be joined also after it has finished."""
+        self._group(call.index)
+
     def identifier(self, call: Call) -> UUID | None:
         """`Call.id` of the first call of its group, also after that has finished; its own where it is alone."""
         group = self._group_of.get(call.index)

@@ -60,6 +60,8 @@ class ReceivedCall:
     call: Call
     key: str
     """Its `session_id`; empty where the SRC sent none."""
+    began: int
+    """When the SRC first told of it."""
     cast: Cast = field(default_factory=Cast)
     session: Communication = field(default_factory=lambda: Communication(""))
     persons: dict[str, Person] = field(default_factory=dict)
@@ -150,7 +152,7 @@ class ReceivedCall:
             (time for time in (facts.started, session.start, session.recorded_from, *_joined(session)) if time), None
         )
         if started is not None:
-            call.started = self._believed(started, picture)
+            call.started = self._believed(started)
         call_ids = [each for each in session.sip_session_ids if not _SESSION_ID.fullmatch(each)]
         call.call_id = facts.call_id or next(iter(call_ids), None) or call.call_id
         call.session_ids = tuple(each for each in session.sip_session_ids if _SESSION_ID.fullmatch(each))
@@ -162,16 +164,16 @@ class ReceivedCall:
         leg = self.legs[picture.rs]
         leg.told.session_ids = (session.id,) if session.id else ()
 
-    def _believed(self, time: int, picture: RsPicture) -> int:
+    def _believed(self, time: int) -> int:
         """A time by the SRC's clock, where that can be right."""
-        if picture.began - BEHIND <= time <= picture.began + AHEAD:
+        if self.began - BEHIND <= time <= self.began + AHEAD:
             return time
         self.warnings.setdefault(
             "clock-differs",
-            f"The SRC says that the call began at {format_time(time)}; it is told from {format_time(picture.began)} "
-            "on, when its recording began here.",
+            f"The SRC says that the call began at {format_time(time)}; it is told from {format_time(self.began)} on, "
+            "when its recording began here.",
         )
-        return picture.began
+        return self.began
 
     def _fill(self) -> None:
         """Parties by what the metadata say of their participants."""
@@ -332,7 +334,7 @@ class ReceivedCall:
         call, facts = self.call, self.session.facts
         told = facts.state if facts.state not in (None, CallState.ACTIVE, CallState.MEDIA_ONLY) else None
         end = facts.ended if told is not None and facts.ended is not None else self.end
-        if end is None and self.stop_at_first:
+        if self.stop_at_first and self.session.stop is not None:
             end = self.session.stop
         if told is not None:
             call.state = told

@@ -7,6 +7,7 @@ what the engine tells (it is a `Follower` of the service), and reads no clock bu
 """
 
 import queue
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from secrets import token_hex
@@ -30,6 +31,7 @@ REJOIN = 60_000_000_000
 UNIQUE = 16
 """Characters of a `session_id` from which on it is believed to be no other call's."""
 MAX_OVER = 256
+MAX_LATELY = 4096
 MAX_PENDING = 1 << 18
 """Octets of messages kept of a session for calls that begin in it later."""
 SAME_START = 2_000_000_000
@@ -74,6 +76,8 @@ class SessionCalls:
         self._files: dict[int, ReceivedFile] = {}
         self._views: dict[int, View] = {}
         """Last metadata of each call's sessions."""
+        self._lately: OrderedDict[str, Call] = OrderedDict()
+        """The last call of each group and communication session."""
         self._over: dict[int, ReceivedCall] = {}
         """Calls whose packets are still to be counted."""
         self.media: dict[int, int] = {}
@@ -103,10 +107,15 @@ class SessionCalls:
     def finished(self, call: Call, flows: Sequence[FlowSighting]) -> None:
         """A call is over: tell how many packets each of its sessions carried."""
         received = self._over.pop(call.index, None)
-        for flow in flows if received is not None else ():
-            session = received.carried_by.get(flow.destination) if received is not None else None
+        if received is None:
+            return
+        for flow in flows:
+            session = received.carried_by.get(flow.destination)
             if session is not None:
                 session.packets += flow.packets
+        if received.cast.mixed:
+            # That a side has no stream of its own does not mean that it was not heard.
+            call.warnings = [warning for warning in call.warnings if warning.code != "one-way"]
 
     def turn(self, now: int) -> None:
         """Take in what came; end calls of which nothing more is waited for. `now`: capture time, ns."""
@@ -195,8 +204,8 @@ class SessionCalls:
 
     def _begin(self, rs: _Rs, picture: RsPicture, key: str) -> ReceivedCall:
         tracker = self._engine.tracker
-        call = tracker.admit(picture.call_id, picture.began, lambda now: self._settle(received, now))
-        received = ReceivedCall(call, key)
+        call = tracker.admit(picture.call_id, picture.at, lambda now: self._settle(received, now))
+        received = ReceivedCall(call, key, picture.at)
         self._calls[call.index] = rs.calls[key] = received
         if _unique(key):
             self._by_key[key] = received
@@ -218,17 +227,27 @@ class SessionCalls:
         if fresh:
             events.insert(0, CallStarted(call))
         if session is not None:
-            tracker = self._engine.tracker
-            if session.group:
-                tracker.share(call, [f"siprec-group {session.group}"], GroupReason.METADATA)
-            if _unique(session.id):
-                tracker.share(call, [f"siprec-session {session.id}"], GroupReason.METADATA)
+            self._relate(call, session)
         if received.end is not None and call.ended is None and picture.over is None:
             events.append(self._ended(received, picture.at))
         self._engine.carry_out(events)
         if self._keep:
             # The call has its directory only when it has begun.
             self._write(received, rs.messages if fresh else picture.messages)
+
+    def _relate(self, call: Call, session: Communication) -> None:
+        """Calls of one group, and what remains of a call whose recording was over, belong together."""
+        keys = [f"siprec-group {session.group}"] if session.group else []
+        keys += [f"siprec-session {session.id}"] if _unique(session.id) else []
+        tracker = self._engine.tracker
+        tracker.share(call, keys, GroupReason.METADATA)
+        for key in keys:
+            before = self._lately.pop(key, None)
+            if before is not None and before is not call and before.index not in self._calls:
+                tracker.group(call, before, GroupReason.METADATA)
+            self._lately[key] = call
+            if len(self._lately) > MAX_LATELY:
+                self._lately.popitem(last=False)
 
     def _ended(self, received: ReceivedCall, at: int) -> CallEvent:
         received.call.ended = received.end
