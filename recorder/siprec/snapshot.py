@@ -105,12 +105,6 @@ def partial(before: Mapping[Key, Element], now: Mapping[Key, Element], at: int) 
     return Partial(_document("partial", changed), labels)
 
 
-def without(elements: Mapping[Key, Element], told: Told) -> Elements:
-    """Elements but for those of a call of which there is nothing more to say."""
-    own = {key for key, _ in _elements(told) if key[0] != _GROUP}
-    return {key: element for key, element in elements.items() if key not in own}
-
-
 def why_no_extension(text: str) -> str:
     """Why `text` cannot stand in a document as elements of a namespace of its own, a phrase; empty where it can."""
     if len(text) > _MOST_EXTENSION:

@@ -90,7 +90,7 @@ def _read(line: Line, media: MediaDescription, types: Sequence[int], resolved: M
         rtcp=rtcp or rtp._replace(port=port),
         payload_types=accepted,
         # What was offered inactive stays so, whatever the answer (RFC 3264, section 6.1).
-        sending=sending and line.sending,
+        sending=sending and line.asked,
         encrypt=encrypt,
         decrypt=decrypt,
     )

@@ -48,10 +48,14 @@ class Line:
     """Ours that are offered, one a suite; empty: media go in the clear."""
     sending: bool = True
     """We want to send: not paused."""
+    asked: bool = True
+    """We wanted to when we last made an offer."""
     refused: str = ""
     """Why the server takes no media here; empty where it does."""
     remote: RemoteMedia | None = None
     """What the server answered last."""
+    muted: bool = False
+    """The forwarder was told to send nothing."""
     numbers: dict[int, PayloadFormat] = field(default_factory=dict)
     """Payload types that have a meaning here, for good."""
 
@@ -97,6 +101,7 @@ class Offer:
         self._octets = octets
         self._origin = Origin(NAME, str(session_id), 0, host)
         self._text = b""
+        self._last: list[MediaDescription] | None = None
 
     def add(self, leg: LegId, local: LocalMedia, stream: StreamPicture, *, secure: bool, most: int) -> Line:
         """A media description for a stream, in the place of one that is over where there is such.
@@ -111,7 +116,7 @@ class Offer:
             self.lines.append(line)
         line.leg, line.local, line.ptime = leg, local, stream.ptime
         line.keys = self.keys() if secure else ()
-        line.sending, line.refused, line.remote, line.formats = True, "", None, {}
+        line.sending, line.refused, line.remote, line.muted, line.formats = True, "", None, False, {}
         line.take(stream.formats)
         return line
 
@@ -128,9 +133,24 @@ class Offer:
         """The description of a leg."""
         return next((line for line in self.lines if line.leg == leg), None)
 
+    @property
+    def pending(self) -> bool:
+        """Whether an offer would say something else than the last one; what was refused since is known to both."""
+        last = self._last
+        if last is None or len(last) != len(self.lines):
+            return bool(self.lines)
+        return any(self._own(line) != last[line.index] for line in self.lines if not line.refused)
+
     def offer(self) -> bytes:
         """All that we have, as an offer."""
-        return self._write([self._own(line) for line in self.lines])
+        self._last = [self._own(line) for line in self.lines]
+        for line in self.lines:
+            line.asked = line.sending
+        return self._write(self._last)
+
+    def failed(self) -> None:
+        """The last offer was refused: it has to be made again."""
+        self._last = None
 
     def answer(self, offered: Sequence[MediaDescription], chosen: Mapping[int, Mapping[int, PayloadFormat]]) -> bytes:
         """The answer to an offer of the server: it adds nothing (RFC 7866, section 7.2), so that what is more than we
@@ -159,7 +179,8 @@ class Offer:
     def _own(self, line: Line) -> MediaDescription:
         local = line.local
         if not line.offered or local is None:
-            return _refused(line.index, line.media, "RTP/SAVP" if line.keys else "RTP/AVP", line.formats)
+            label = line.label if line.leg is not None else None
+            return _refused(line.index, line.media, "RTP/SAVP" if line.keys else "RTP/AVP", line.formats, label)
         return MediaDescription(
             index=line.index,
             media=line.media,
@@ -185,5 +206,7 @@ class Offer:
         return self._text
 
 
-def _refused(index: int, media: str, protocol: str, formats: Mapping[int, PayloadFormat]) -> MediaDescription:
-    return MediaDescription(index, media, 0, protocol, "", formats)
+def _refused(
+    index: int, media: str, protocol: str, formats: Mapping[int, PayloadFormat], label: str | None = None
+) -> MediaDescription:
+    return MediaDescription(index, media, 0, protocol, "", formats, label=label)
