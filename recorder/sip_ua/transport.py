@@ -6,6 +6,7 @@ blocks, and nothing that a peer does raises.
 """
 
 import asyncio
+import os
 import socket
 import ssl
 from collections import OrderedDict
@@ -19,7 +20,7 @@ from recorder.sip_ua.api import Peer
 from recorder.sip_ua.connections import Connection, ConnectionUser
 from recorder.sip_ua.datagrams import DatagramSocket
 from recorder.sip_ua.listen import Listen, ListenError
-from recorder.sip_ua.tls import TlsFiles, client_context, server_context
+from recorder.sip_ua.tls import TlsError, TlsFiles, client_context, server_context
 from recorder.sip_ua.wire import Failed, Flow, Target
 
 _UNSPECIFIED = ("0.0.0.0", "::")
@@ -229,7 +230,9 @@ class SipTransports:
             connection.end(f"no connection within {self._options.connect_timeout:g} s")
         except ssl.SSLError as error:
             connection.end(f"TLS failed: {error.reason or error}")
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            connection.end(os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error))
+        except (ValueError, TlsError) as error:
             connection.end(str(error))
 
     def _client_context(self) -> ssl.SSLContext:

@@ -1,0 +1,280 @@
+"""Transports over real sockets of this machine."""
+
+import asyncio
+import socket
+import ssl
+from dataclasses import replace
+
+import pytest
+
+from capture.address import Endpoint, parse_endpoint
+from recorder.model import Transport
+from recorder.sip_ua.api import Peer
+from recorder.sip_ua.listen import ListenError, parse_listen
+from recorder.sip_ua.tls import TlsError, TlsFiles, names_fit
+from recorder.sip_ua.transport import SipTransports, TransportOptions, open_transports
+from recorder.sip_ua.wire import Flow, Target
+from tests.certificates import address, authority, dns, uri
+
+
+def message(body: bytes = b"") -> bytes:
+    return b"OPTIONS sip:a@b SIP/2.0\r\nVia: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+def loopback(port: int, host: str = "127.0.0.1") -> Endpoint:
+    found = parse_endpoint(host, port)
+    assert found is not None
+    return found
+
+
+class Ear:
+    """Collects what transports tell."""
+
+    def __init__(self, transports: SipTransports) -> None:
+        self.transports = transports
+        self.heard: asyncio.Queue[tuple[bytes, Flow, Peer]] = asyncio.Queue()
+        self.lost: asyncio.Queue[tuple[Flow, str]] = asyncio.Queue()
+        self.failed: asyncio.Queue[str] = asyncio.Queue()
+        transports.on_message = lambda *told: self.heard.put_nowait(told)
+        transports.on_lost = lambda *told: self.lost.put_nowait(told)
+
+    async def hear(self) -> tuple[bytes, Flow, Peer]:
+        return await asyncio.wait_for(self.heard.get(), 5)
+
+    async def fail(self) -> str:
+        return await asyncio.wait_for(self.failed.get(), 8)
+
+    def target(self, number: int = 0, name: str = "") -> Target:
+        each = self.transports.listening[number]
+        return Target(each.transport, each.endpoint, name)
+
+
+async def two(*listen: str, tls: TlsFiles | None = None, client: TlsFiles | None = None) -> tuple[Ear, Ear]:
+    """One that only sends, one that listens."""
+    options = TransportOptions(tuple(map(parse_listen, listen)), tls or TlsFiles())
+    there = Ear(await open_transports(options))
+    return Ear(await open_transports(TransportOptions(tls=client or TlsFiles()))), there
+
+
+async def close(*ears: Ear) -> None:
+    for ear in ears:
+        await ear.transports.close()
+
+
+@pytest.mark.parametrize("listen", ["udp:127.0.0.1:0", "tcp:127.0.0.1:0", "udp:[::1]:0", "tcp:[::1]:0"])
+def test_a_message_goes_there_and_its_answer_comes_back_by_the_same_way(listen):
+    async def talk() -> None:
+        here, there = await two(listen)
+        here.transports.send(message(b"there"), there.target(), None, here.failed.put_nowait)
+        data, flow, peer = await there.hear()
+        assert data == message(b"there")
+        there.transports.send(message(b"back"), Target(flow.transport, peer.address), flow)
+        data, back, answered_by = await here.hear()
+        assert data == message(b"back")
+        assert answered_by.address == there.transports.listening[0].endpoint
+        assert flow.local == there.transports.listening[0].endpoint
+        assert back.local == peer.address
+        assert here.failed.empty()
+        await close(here, there)
+
+    asyncio.run(talk())
+
+
+def test_what_we_say_of_ourselves_is_where_we_are_reached():
+    async def talk() -> None:
+        here, there = await two("udp:0.0.0.0:0", "tcp:127.0.0.1:0")
+        udp, tcp = (each.endpoint.port for each in there.transports.listening)
+        somewhere = loopback(5060, "127.0.0.9")
+        assert there.transports.local(Target(Transport.UDP, somewhere)) == ("127.0.0.1", udp)
+        assert there.transports.local(Target(Transport.TCP, somewhere)) == ("127.0.0.1", tcp)
+        own = here.transports.local(Target(Transport.UDP, somewhere))
+        assert own is not None
+        assert own[0] == "127.0.0.1"
+        assert own[1] > 0
+        assert here.transports.local(Target(Transport.TCP, somewhere)) == ("127.0.0.1", 0)
+        assert here.transports.local(Target(Transport.TCP, loopback(1, "::1"))) == ("[::1]", 0)
+        await close(here, there)
+
+    asyncio.run(talk())
+
+
+def test_a_port_where_nobody_is_fails_at_once_by_icmp_and_by_reset():
+    async def talk() -> None:
+        here, there = await two()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            nobody = loopback(free.getsockname()[1])
+        for transport in (Transport.UDP, Transport.TCP):
+            here.transports.send(message(), Target(transport, nobody), None, here.failed.put_nowait)
+            assert "refused" in (await here.fail()).lower()
+        await close(here, there)
+
+    asyncio.run(talk())
+
+
+def test_one_connection_carries_all_messages_to_a_target_in_order():
+    async def talk() -> None:
+        here, there = await two("tcp:127.0.0.1:0")
+        for number in range(50):
+            here.transports.send(message(b"%d" % number), there.target())
+        heard = [await there.hear() for _ in range(50)]
+        assert [data for data, _, _ in heard] == [message(b"%d" % number) for number in range(50)]
+        assert len({flow.id for _, flow, _ in heard}) == 1
+        await close(here, there)
+
+    asyncio.run(talk())
+
+
+def test_a_connection_that_went_is_told_of_and_made_anew():
+    async def talk() -> None:
+        here, there = await two("tcp:127.0.0.1:0")
+        target = there.target()
+        here.transports.send(message(b"1"), target)
+        await there.hear()
+        await there.transports.close()
+        flow, why = await asyncio.wait_for(here.lost.get(), 5)
+        assert flow.remote == target.endpoint
+        assert why
+        again = Ear(
+            await open_transports(
+                TransportOptions((replace(parse_listen("tcp:127.0.0.1:0"), endpoint=target.endpoint),))
+            )
+        )
+        here.transports.send(message(b"2"), target)
+        assert (await again.hear())[0] == message(b"2")
+        await close(here, again)
+
+    asyncio.run(talk())
+
+
+def test_pings_are_answered_and_nonsense_ends_the_connection():
+    async def talk() -> None:
+        here, there = await two("tcp:127.0.0.1:0")
+        reader, writer = await asyncio.open_connection("127.0.0.1", there.transports.listening[0].endpoint.port)
+        writer.write(b"\r\n\r\n")
+        assert await asyncio.wait_for(reader.readexactly(2), 5) == b"\r\n"
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        _, why = await asyncio.wait_for(there.lost.get(), 5)
+        assert "no SIP" in why
+        writer.close()
+        await close(here, there)
+
+    asyncio.run(talk())
+
+
+def files(made, name: str, *names, require: bool = False) -> TlsFiles:
+    certificate, key = made.sign(name, *names)
+    return TlsFiles(certificate, key, made.file, require)
+
+
+def test_tls_carries_messages_and_both_sides_know_each_other(tmp_path):
+    async def talk() -> None:
+        made = authority(tmp_path)
+        server = files(made, "server", dns("srs.example"), require=True)
+        here, there = await two("tls:127.0.0.1:0", tls=server, client=files(made, "client", uri("sip:src.example")))
+        here.transports.send(message(b"x"), there.target(name="srs.example"), None, here.failed.put_nowait)
+        data, flow, peer = await there.hear()
+        assert data == message(b"x")
+        assert peer.certificate == ("URI:sip:src.example", "CN:client")
+        there.transports.send(message(b"y"), Target(flow.transport, peer.address), flow)
+        assert "DNS:srs.example" in (await here.hear())[2].certificate
+        await close(here, there)
+
+    asyncio.run(talk())
+
+
+def test_a_certificate_of_somebody_else_gets_nothing(tmp_path):
+    async def talk() -> None:
+        made, other = authority(tmp_path / "a"), authority(tmp_path / "b", "Another")
+        server = files(made, "server", dns("srs.example"))
+        here, there = await two("tls:127.0.0.1:0", tls=server, client=TlsFiles(authorities=made.file))
+        here.transports.send(message(), there.target(name="else.example"), None, here.failed.put_nowait)
+        assert "not of else.example but of DNS:srs.example" in await here.fail()
+        stranger = Ear(await open_transports(TransportOptions(tls=TlsFiles(authorities=other.file))))
+        stranger.transports.send(message(), there.target(name="srs.example"), None, stranger.failed.put_nowait)
+        assert "TLS failed" in await stranger.fail()
+        assert there.heard.empty()
+        await close(here, there, stranger)
+
+    asyncio.run(talk())
+
+
+def test_mutual_tls_refuses_a_client_without_a_certificate(tmp_path):
+    async def talk() -> None:
+        made = authority(tmp_path)
+        server = files(made, "server", address("127.0.0.1"), require=True)
+        here, there = await two("tls:127.0.0.1:0", tls=server, client=TlsFiles(authorities=made.file))
+        here.transports.send(message(), there.target(), None, here.failed.put_nowait)
+        await asyncio.sleep(0.3)
+        assert there.heard.empty()
+        assert not here.lost.empty() or not here.failed.empty()
+        await close(here, there)
+
+    asyncio.run(talk())
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+def test_old_tls_is_refused(tmp_path, version):
+    async def talk() -> None:
+        made = authority(tmp_path)
+        here, there = await two("tls:127.0.0.1:0", tls=files(made, "server", dns("a.example")))
+        old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+        old.set_ciphers("ALL:@SECLEVEL=0")
+        with pytest.warns(DeprecationWarning, match="TLSVersion"):
+            old.minimum_version = old.maximum_version = version
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.open_connection("127.0.0.1", there.transports.listening[0].endpoint.port, ssl=old)
+        await close(here, there)
+
+    asyncio.run(talk())
+
+
+@pytest.mark.parametrize(
+    ("names", "host", "fits"),
+    [
+        (("DNS:a.example",), "A.example.", True),
+        (("DNS:*.example",), "a.example", False),
+        (("URI:sip:a.example", "DNS:b.example"), "a.example", True),
+        (("URI:sip:user@a.example",), "a.example", False),
+        (("IP:192.0.2.1",), "192.0.2.1", True),
+        (("IP:2001:db8::1",), "[2001:DB8::1]", True),
+        (("CN:a.example",), "a.example", True),
+        (("DNS:b.example", "CN:a.example"), "a.example", False),
+        ((), "a.example", False),
+    ],
+)
+def test_names_in_certificates_are_read_as_rfc_5922_says(names, host, fits):
+    assert names_fit(names, host) is fits
+
+
+def test_files_that_cannot_be_used_are_named(tmp_path):
+    (tmp_path / "bad.pem").write_text("nothing")
+    for broken in (tmp_path / "none.pem", tmp_path / "bad.pem"):
+        options = TransportOptions((parse_listen("tls:127.0.0.1:0"),), TlsFiles(broken))
+        with pytest.raises(TlsError, match=broken.name):
+            asyncio.run(open_transports(options))
+
+
+def test_an_address_that_is_taken_or_not_ours_is_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ListenError, match=str(port)):
+            asyncio.run(open_transports(TransportOptions((parse_listen(f"tcp:127.0.0.1:{port}"),))))
+
+
+@pytest.mark.parametrize("text", ["", "udp", "udp:", "ws:127.0.0.1:1", "udp:name:5060", "tcp:127.0.0.1:99999", "5060"])
+def test_what_is_no_address_is_refused(text):
+    with pytest.raises(ListenError, match="address"):
+        parse_listen(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("udp:127.0.0.1", "udp:127.0.0.1:5060"), ("TLS:[::1]", "tls:[::1]:5061"), ("tcp:0.0.0.0:7", "tcp:0.0.0.0:7")],
+)
+def test_ports_have_their_usual_values(text, shown):
+    assert str(parse_listen(text)) == shown
