@@ -190,7 +190,7 @@ def matcher(pattern: str) -> Matcher:
     if not pattern:
         raise ValueError("an empty pattern; write * for any text")
     if len(pattern) > 1 and pattern[0] == pattern[-1] == "/":
-        found = _regular(pattern[1:-1]).search
+        found = regular(pattern[1:-1]).search
         return lambda text: found(text[:LONGEST]) is not None
     first, *others = map(re.escape, pattern.split("*"))
     source = first
@@ -199,6 +199,19 @@ def matcher(pattern: str) -> Matcher:
         source += "".join(f"(?>.*?{part})" for part in others[:-1] if part) + ".*" + others[-1]
     fits = re.compile(source, re.IGNORECASE | re.DOTALL).fullmatch
     return lambda text: fits(text) is not None
+
+
+def regular(source: str) -> "re.Pattern[str]":
+    """A regular expression that takes long on no text. Raises ValueError with a sentence."""
+    if _nests(source):
+        raise ValueError(
+            f"/{source}/: a group that is repeated holds repeats or alternatives, which can take for ever on a crafted "
+            "text; write it without"
+        )
+    try:
+        return re.compile(source)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"/{source}/: is no regular expression: {error}") from error
 
 
 def _identity(patterns: Iterable[str]) -> Callable[[Sequence[Heard]], bool]:
@@ -225,18 +238,6 @@ def _identity(patterns: Iterable[str]) -> Callable[[Sequence[Heard]], bool]:
         return False
 
     return matches
-
-
-def _regular(source: str) -> "re.Pattern[str]":
-    if _nests(source):
-        raise ValueError(
-            f"/{source}/: a group that is repeated holds repeats or alternatives, which can take for ever on a crafted "
-            "text; write it without"
-        )
-    try:
-        return re.compile(source)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"/{source}/: is no regular expression: {error}") from error
 
 
 def _nests(source: str) -> bool:

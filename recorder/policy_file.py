@@ -15,6 +15,7 @@ from recorder.policy import Action, Decision, Policy, Rule
 from recorder.policy_conditions import Condition, Direction, Local
 from recorder.policy_hours import parse_hours
 from recorder.settings import SettingsError
+from recorder.settings_table import Place, known, texts, truth
 from recorder.tags import tag
 
 MAX_VLAN = 4094
@@ -28,10 +29,10 @@ _POLICY = ("default", "keep_packets", "local", "tags")
 def load_policy(settings: Mapping[str, Any], path: Path) -> Policy:
     """The policy of the settings read from `path`. Without any, every call is recorded."""
     table = settings.get("policy", {})
-    with _Place(path, "[policy]") as place:
-        _known(place, table, _POLICY)
+    with Place(path, "[policy]") as place:
+        known(table, _POLICY)
         place.key = "local"
-        local = _local(_texts(table.get("local", ())))
+        local = _local(texts(table.get("local", ())))
         otherwise = _decision(place, table, table.get("default", "record"), "default", "no rule")
     rules = settings.get("rule", [])
     if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
@@ -39,26 +40,11 @@ def load_policy(settings: Mapping[str, Any], path: Path) -> Policy:
     return Policy(tuple(_rule(path, number, rule, local) for number, rule in enumerate(rules, 1)), otherwise)
 
 
-class _Place:
-    """Where in a file one is; makes a SettingsError of the ValueErrors raised inside."""
-
-    def __init__(self, path: Path, where: str) -> None:
-        self.path, self.where, self.key = path, where, ""
-
-    def __enter__(self) -> "_Place":
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ValueError):
-            key = f"{self.key}: " if self.key else ""
-            raise SettingsError(f"{self.path}: {self.where}: {key}{error}") from error
-
-
 def _rule(path: Path, number: int, table: Mapping[str, Any], local: Local) -> Rule:
     name = table.get("name")
     said = f"rule {number}" if name is None else f"rule {number} ({name})"
-    with _Place(path, said) as place:
-        _known(place, table, (*_DOING, *_CONDITIONS))
+    with Place(path, said) as place:
+        known(table, (*_DOING, *_CONDITIONS))
         place.key = "name"
         if name is not None and not (isinstance(name, str) and 0 < len(name) <= 64 and name.isprintable()):
             raise ValueError(f"{name!r} is no name; write up to 64 characters")
@@ -73,32 +59,24 @@ def _rule(path: Path, number: int, table: Mapping[str, Any], local: Local) -> Ru
         return Rule(tuple(held), _decision(place, table, table["action"], "action", said))
 
 
-def _decision(place: _Place, table: Mapping[str, Any], action: Any, key: str, rule: str) -> Decision:
+def _decision(place: Place, table: Mapping[str, Any], action: Any, key: str, rule: str) -> Decision:
     place.key = key
     if action not in list(Action):
         raise ValueError(f"{action!r} is none of {', '.join(Action)}")
     place.key = "keep_packets"
-    keep = _truth(table.get("keep_packets", False))
+    keep = truth(table.get("keep_packets", False))
     place.key = "tags"
-    tags = tuple(sorted({tag(each) for each in _texts(table.get("tags", ()))}))
+    tags = tuple(sorted({tag(each) for each in texts(table.get("tags", ()))}))
     if action == Action.SKIP and (keep or tags):
         place.key = "tags" if tags else "keep_packets"
         raise ValueError("has no effect on calls that are skipped; leave it out")
     return Decision(Action(action), keep, tags, rule)
 
 
-def _known(place: _Place, table: object, keys: tuple[str, ...]) -> None:
-    if not isinstance(table, dict):
-        raise ValueError("must be a table")
-    for key in table:
-        if key not in keys:
-            raise ValueError(f"unknown setting {key!r}; known are {', '.join(sorted(keys))}")
-
-
-def _local(texts: list[str]) -> Local:
+def _local(listed: list[str]) -> Local:
     """Networks and domains, told apart by their characters."""
     networks, domains = [], []
-    for text in texts:
+    for text in listed:
         if ":" in text or _V4.fullmatch(text):
             networks.append(conditions.network(text))
         else:
@@ -106,26 +84,12 @@ def _local(texts: list[str]) -> Local:
     return Local(tuple(networks), tuple(domains))
 
 
-def _texts(value: object) -> list[str]:
-    """A string, or several."""
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"must be a string or a list of strings, not {value!r}")
-    return list(texts)
-
-
 def _some(value: object) -> list[str]:
     """A string, or several, but not none: that would hold for no call."""
-    texts = _texts(value)
-    if not texts:
+    found = texts(value)
+    if not found:
         raise ValueError("is an empty list, which holds for no call; leave it out")
-    return texts
-
-
-def _truth(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"must be true or false, not {value!r}")
-    return value
+    return found
 
 
 def _headers(value: object) -> list[Condition]:
@@ -171,7 +135,7 @@ def _percent(value: object) -> float:
 
 _Maker = Callable[[Any, Local], list[Condition]]
 _CONDITIONS: dict[str, _Maker] = {
-    "media_only": lambda value, _: [conditions.media_only(_truth(value))],
+    "media_only": lambda value, _: [conditions.media_only(truth(value))],
     "vlan": lambda value, _: _realms(value, MAX_VLAN, "VLAN", realm_of_vlans),
     "vxlan": lambda value, _: _realms(value, MAX_VNI, "VXLAN network identifier", realm_of_vni),
     "percent": lambda value, _: [conditions.percent(_percent(value))],

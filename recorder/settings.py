@@ -54,7 +54,7 @@ CAPTURE: dict[str, type] = {
 """Settings of the table `[capture]`, likewise. Each is an option of `spanrec capture`."""
 _PARAMETERS = {"format": "audio_format", "filter": "filter_", "socket": "status_socket"}
 """Options whose names in Python are others."""
-TABLES = ("capture", "policy", "retention", "rule")
+TABLES = ("capture", "policy", "retention", "rule", "server", "src", "srs")
 CALLS = ("list", "show", "export", "explain", "hold", "release", "expire")
 
 
@@ -118,6 +118,14 @@ def _check_tables(path: Path, values: Mapping[str, Any]) -> None:
         from recorder.retention_rules import load_retention
 
         load_retention(values, path)
+    if "src" in values or "server" in values:
+        from recorder.siprec.src_settings import load_src
+
+        load_src(values, path)
+    if "srs" in values:
+        from recorder.siprec.srs_settings import load_srs
+
+        load_srs(values, path)
 
 
 def _check(path: Path, key: str, value: object, known: Mapping[str, type]) -> None:
