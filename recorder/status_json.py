@@ -22,42 +22,42 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def snapshot_json(snapshot: Snapshot) -> bytes:
     """A snapshot."""
-    return _adapter(Snapshot).dump_json(snapshot)
+    return adapter(Snapshot).dump_json(snapshot)
 
 
 def calls_json(calls: Sequence[LiveCall]) -> bytes:
     """{"calls": [...]}."""
-    return b'{"calls":' + _adapter(tuple[LiveCall, ...]).dump_json(tuple(calls)) + b"}"
+    return b'{"calls":' + adapter(tuple[LiveCall, ...]).dump_json(tuple(calls)) + b"}"
 
 
 def call_json(call: LiveCall) -> bytes:
     """One call."""
-    return _adapter(LiveCall).dump_json(call)
+    return adapter(LiveCall).dump_json(call)
 
 
 def ladder_json(steps: Sequence[LadderStep]) -> bytes:
     """{"messages": [...]}."""
-    return b'{"messages":' + _adapter(tuple[LadderStep, ...]).dump_json(tuple(steps)) + b"}"
+    return b'{"messages":' + adapter(tuple[LadderStep, ...]).dump_json(tuple(steps)) + b"}"
 
 
 def read_snapshot(content: bytes) -> Snapshot:
     """Raises StatusError where it is none."""
-    return _read(_adapter(Snapshot), content)
+    return read(adapter(Snapshot), content)
 
 
 def read_calls(content: bytes) -> tuple[LiveCall, ...]:
     """Raises StatusError where it is none."""
-    return _read(_adapter(dict[str, tuple[LiveCall, ...]]), content).get("calls", ())
+    return read(adapter(dict[str, tuple[LiveCall, ...]]), content).get("calls", ())
 
 
 def read_call(content: bytes) -> LiveCall:
     """Raises StatusError where it is none."""
-    return _read(_adapter(LiveCall), content)
+    return read(adapter(LiveCall), content)
 
 
 def read_ladder(content: bytes) -> tuple[LadderStep, ...]:
     """Raises StatusError where it is none."""
-    return _read(_adapter(dict[str, tuple[LadderStep, ...]]), content).get("messages", ())
+    return read(adapter(dict[str, tuple[LadderStep, ...]]), content).get("messages", ())
 
 
 def time_schema() -> core_schema.CoreSchema:
@@ -79,20 +79,22 @@ def wire_schema() -> core_schema.CoreSchema:
     )
 
 
+@cache
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """What reads and writes values of a type."""
+    return TypeAdapter(kind)
+
+
+def read(reader: TypeAdapter[T], content: bytes) -> T:
+    """A value from its JSON. Raises StatusError where it is none."""
+    try:
+        return reader.validate_json(content)
+    except (ValidationError, TypeError) as error:
+        raise StatusError("the answer is not what this version of spanrec understands") from error
+
+
 def _parse_time(value: object) -> int:
     if not isinstance(value, str):
         raise ValueError("a time is a string")
     since_epoch = datetime.fromisoformat(value) - _EPOCH
     return since_epoch // timedelta(microseconds=1) * 1000
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
-def _read(adapter: TypeAdapter[T], content: bytes) -> T:
-    try:
-        return adapter.validate_json(content)
-    except (ValidationError, TypeError) as error:
-        raise StatusError("the answer is not what this version of spanrec understands") from error

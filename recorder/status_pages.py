@@ -91,8 +91,13 @@ class Pages:
 
 
 def personal(target: str) -> bool:
-    """Whether a page tells who calls whom."""
-    return _segments(target)[:1] == ("calls",)
+    """Whether a page tells who calls whom, or takes commands."""
+    return _segments(target)[:1] == ("calls",) or commanding(target)
+
+
+def commanding(target: str) -> bool:
+    """Whether a path is one of commands: they are not answered here."""
+    return target.startswith("/v1/")
 
 
 def refusal(status: int, text: str) -> Reply:

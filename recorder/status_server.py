@@ -1,39 +1,38 @@
-"""The status server: `status_pages` over HTTP, on a unix socket and on TCP.
+"""The status server: `status_pages` over HTTP, on a unix socket and on TCP, and where there are any, commands.
 
-In: GET requests. Out: what the pages answer. It serves beside a capture that must not wait, so it can take little:
-threads, octets of a request and seconds of a connection are bounded, and nothing that a client sends goes further than
-a comparison. The standard library's server does: only GET is served, to a few readers, and a framework would come with
-an event loop, routes and parsers that none of them needs.
+In: GET requests, and POST of commands with JSON. Out: what the pages answer. It serves beside a capture that must not
+wait, so it can take little: threads, octets of a request and seconds of a connection are bounded, and nothing that a
+client sends goes further than a comparison, but for commands, which are for who may ask everything. The standard
+library's server does: a few clients ask, and a framework would come with an event loop, routes and parsers that none of
+them needs.
 
 Who may ask what:
 
 - The unix socket is for its owner (mode 0600); who can open it may ask everything.
 - TCP tells metrics, health and status to everybody who reaches it, calls (who talks to whom) only to those with the
-  token. Beyond the loopback interface it is not opened without a token, and then tells nothing without it.
+  token, and takes commands only from them. Beyond the loopback interface it is not opened without a token, and then
+  tells nothing without it.
 - On loopback, a request must be addressed to loopback (Host header), so that no web page in a browser on this machine
   can read the answers under a name of its own (DNS rebinding).
 """
 
-import hmac
 import io
 import os
 import socket
 import stat
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from ipaddress import ip_address
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Protocol
 
 from recorder.status import StatusError, StatusProvider
+from recorder.status_access import Access, access_over_tcp, host_of
 from recorder.status_address import Address, TcpAddress
-from recorder.status_pages import Pages, Reply, personal, refusal
+from recorder.status_pages import JSON, Pages, Reply, commanding, personal, refusal
 
 CONNECTIONS = 16
 """At once, on each socket; more are closed."""
@@ -41,27 +40,48 @@ DEADLINE = 10.0
 """s for a connection as a whole: for its request, and again for the answer."""
 LONGEST_REQUEST = 16_384
 """Octets of request line and headers."""
+LONGEST_BODY = 65_536
+"""Octets of a command."""
+SLOW = 2.0
+"""s that a reader of a stream may take for a piece; a slower one is left."""
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Who may ask one socket."""
+class Lines(Protocol):
+    """An answer that goes on."""
 
-    token: str | None = None
-    always: bool = False
-    """The token is needed for everything, not only for what is personal."""
-    hosts: frozenset[str] | None = None
-    """Names that a request may be addressed to; None: any."""
-    everybody: bool = False
-    """The socket itself keeps others out."""
+    def __iter__(self) -> Iterator[bytes]:
+        """Its pieces."""
+        ...
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        ...
+
+
+class Commands(Protocol):
+    """What answers below `/v1`: see `siprec.control_pages`."""
+
+    def answer(self, method: str, target: str, body: bytes) -> "Reply | tuple[str, Lines]":
+        """A reply, or the content type and the lines of a stream."""
+        ...
+
+    def close(self) -> None:
+        """End the streams."""
+        ...
 
 
 class StatusServer:
     """Serves from threads of its own between `start` and `close`."""
 
-    def __init__(self, provider: StatusProvider, failed: Callable[[Exception], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        provider: StatusProvider,
+        failed: Callable[[Exception], None] = lambda _: None,
+        commands: Commands | None = None,
+    ) -> None:
         """`failed` is told, in the thread of the request, what a provider raises that is no StatusError."""
         self._pages = Pages(provider)
+        self._commands = commands
         self._failed = failed
         self._servers: list[_Server] = []
         self._unix: list[Path] = []
@@ -74,14 +94,14 @@ class StatusServer:
                 self._servers.append(_UnixServer(str(address), self._handler(Access(everybody=True))))
                 self._unix.append(address)
                 return address
-            server = _TcpServer(address, self._handler(_tcp_access(address, token)))
+            server = _TcpServer(address, self._handler(access_over_tcp(address, token)))
             self._servers.append(server)
             return TcpAddress(address.host, server.server_port)
         except OSError as error:
             raise StatusError(f"{address}: cannot serve the status here: {error.strerror or error}") from error
 
     def _handler(self, access: Access) -> Callable[..., "_Handler"]:
-        return partial(_Handler, self._pages, access, self._failed)
+        return partial(_Handler, self._pages, self._commands, access, self._failed)
 
     def start(self) -> None:
         """Answer from now on."""
@@ -91,6 +111,8 @@ class StatusServer:
 
     def close(self) -> None:
         """Close the sockets; answers on their way may be cut."""
+        if self._commands is not None:
+            self._commands.close()
         for server in self._servers:
             if server.serving:
                 server.shutdown()
@@ -153,14 +175,26 @@ class _UnixServer(_Server):
         self.server_name, self.server_port = "localhost", 0
 
 
+_Answer = Reply | tuple[str, Lines]
+_NOT_SERVED = refusal(405, "only GET is served here, and POST to commands")
+
+
 class _Handler(BaseHTTPRequestHandler):
     """One connection, one request."""
 
     protocol_version = "HTTP/1.1"
     default_request_version = "HTTP/1.0"
 
-    def __init__(self, pages: Pages, access: Access, failed: Callable[[Exception], None], *connection: Any) -> None:
+    def __init__(
+        self,
+        pages: Pages,
+        commands: Commands | None,
+        access: Access,
+        failed: Callable[[Exception], None],
+        *connection: Any,
+    ) -> None:
         self._pages = pages
+        self._commands = commands
         self._access = access
         self._failed = failed
         super().__init__(*connection)
@@ -176,31 +210,61 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer."""
-        self._send(self._answer())
+        self._send(self._refused() or self._answer(self._page))
 
     do_HEAD = do_GET  # noqa: N815
 
-    def _answer(self) -> Reply:
+    def do_POST(self) -> None:
+        """Carry out a command."""
+        commands = self._commands if commanding(self.path) else None
+        self._send(_NOT_SERVED if commands is None else self._refused() or self._answer(self._command))
+
+    def _refused(self) -> Reply | None:
+        """Why this client is not answered, None where it is."""
         access = self._access
         if self._octets.cut:
             return refusal(431, f"a request has at most {LONGEST_REQUEST} octets")
-        if access.hosts is not None and _host(self.headers.get_all("Host", [])) not in access.hosts:
+        if access.hosts is not None and host_of(self.headers.get_all("Host", [])) not in access.hosts:
             return refusal(421, "the Host header names another machine; ask for localhost or 127.0.0.1")
-        if not access.everybody and (access.always or personal(self.path)) and not self._knows_token():
+        guarded = access.always or personal(self.path)
+        if guarded and not access.everybody and not access.knows_token(self.headers.get("Authorization", "")):
             return refusal(401, "this is told on the unix socket, or to who has the token (Authorization: Bearer ...)")
+        return None
+
+    def _answer(self, page: Callable[[], _Answer]) -> _Answer:
         try:
-            return self._pages.answer(self.path, self.headers.get("Accept", ""))
+            return page()
         except Exception as error:  # what a provider gets wrong must not end in a silent connection
             self._failed(error)
             return refusal(500, "spanrec failed to answer this; its log may tell why")
 
-    def _knows_token(self) -> bool:
-        scheme, _, told = self.headers.get("Authorization", "").partition(" ")
-        wanted = self._access.token
-        same = hmac.compare_digest(told.strip().encode("latin-1", "replace"), (wanted or "").encode())
-        return wanted is not None and same and scheme.lower() == "bearer"
+    def _page(self) -> _Answer:
+        if self._commands is not None and commanding(self.path):
+            # To who asks for the head of a stream, there is nothing to be told.
+            return self._commands.answer("GET", self.path, b"") if self.command == "GET" else _NOT_SERVED
+        return self._pages.answer(self.path, self.headers.get("Accept", ""))
 
-    def _send(self, reply: Reply) -> None:
+    def _command(self) -> _Answer:
+        # No form of a page in a browser can send this type without being asked first.
+        if self.headers.get_content_type() != JSON:
+            return refusal(415, f"a command has the Content-Type {JSON}")
+        length = self.headers.get("Content-Length", "")
+        if not (length.isascii() and length.isdigit()) or self.headers.get("Transfer-Encoding") is not None:
+            return refusal(411, "a command says its Content-Length")
+        if len(length) > 9 or int(length) > LONGEST_BODY:
+            return refusal(413, f"a command has at most {LONGEST_BODY} octets")
+        self._octets.allow(int(length))
+        body = self.rfile.read(int(length))
+        if len(body) < int(length):
+            return refusal(400, "the body is shorter than its Content-Length")
+        assert self._commands is not None
+        return self._commands.answer("POST", self.path, body)
+
+    def _send(self, answer: _Answer) -> None:
+        if not isinstance(answer, Reply):
+            self._stream(*answer)
+            return
+        reply = answer
         self.connection.settimeout(DEADLINE)
         self.send_response(reply.status)
         self.send_header("Content-Type", reply.content_type)
@@ -211,15 +275,31 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.status == 401:
             self.send_header("WWW-Authenticate", "Bearer")
         if reply.status == 405:
-            self.send_header("Allow", "GET, HEAD")
+            self.send_header("Allow", "GET, POST" if self._commands and commanding(self.path) else "GET, HEAD")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(reply.body)
 
+    def _stream(self, content_type: str, lines: Lines) -> None:
+        """Send as it comes, until either side has enough."""
+        try:
+            self.connection.settimeout(SLOW)
+            # What the kernel holds for a reader that does not read is little.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LONGEST_BODY)
+            self.send_response(200)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            for line in lines:
+                self.wfile.write(line)
+        finally:
+            lines.close()
+
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the standard library refuses: JSON here, and nothing of the request in it."""
-        status = 405 if code == 501 else int(code)
-        self._send(refusal(status, "only GET is served" if status == 405 else "this is no request that is understood"))
+        refused = _NOT_SERVED if code == 501 else refusal(int(code), "this is no request that is understood")
+        self._send(refused)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: a scrape every few seconds is no news."""
@@ -238,6 +318,10 @@ class _Bounded(io.RawIOBase):
         """There was more than it took."""
         return self._left <= 0
 
+    def allow(self, octets: int) -> None:
+        """Take so many more."""
+        self._left += octets
+
     def readable(self) -> bool:
         return True
 
@@ -252,29 +336,6 @@ class _Bounded(io.RawIOBase):
             count = self._connection.recv_into(view[: self._left])
         self._left -= count
         return count
-
-
-def _tcp_access(address: TcpAddress, token: str | None) -> Access:
-    if not address.loopback:
-        if token is None:
-            raise StatusError(f"{address}: beyond this machine the status is served only with a token; name its file")
-        return Access(token, always=True)
-    hosts = {"localhost", "127.0.0.1", "::1", address.host}
-    return Access(token, hosts=frozenset(hosts))
-
-
-def _host(values: list[str]) -> str:
-    """The host of the Host header, without port and brackets; empty where there is not one such header."""
-    if len(values) != 1:
-        return ""
-    try:
-        host = urlsplit(f"//{values[0]}").hostname or ""
-    except ValueError:
-        return ""
-    try:
-        return str(ip_address(host))
-    except ValueError:
-        return host.lower()
 
 
 def _clear(path: Path) -> None:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from capture.errors import SpanrecError
+from recorder.status import Time, WireText
 
 ANSWER = 10.0
 """s that a command waits for its effect."""
@@ -42,10 +43,10 @@ class SessionState(StrEnum):
 class LegInfo:
     """One media description of a session."""
 
-    label: str
-    participant: str
+    label: WireText
+    participant: WireText
     """caller or callee, or its name in the metadata."""
-    codec: str
+    codec: WireText
     local: str
     remote: str
     packets: int
@@ -61,24 +62,24 @@ class SessionInfo:
     """Of ours, a short word that commands take."""
     role: Role
     state: SessionState
-    peer: str
+    peer: WireText
     """URI of the other side."""
-    rs_call_id: str
+    rs_call_id: WireText
     """Call-ID of the recording session."""
     calls: tuple[str, ...]
     """Identifiers of the calls in it (`Call.id`)."""
-    call_ids: tuple[str, ...]
+    call_ids: tuple[WireText, ...]
     """Their Call-IDs where known."""
-    caller: str
-    callee: str
-    since: int
+    caller: WireText
+    callee: WireText
+    since: Time
     group: str = ""
     instance: str = ""
     """Name of the rule's instance or persistent session."""
     legs: tuple[LegInfo, ...] = ()
-    attempts: tuple[str, ...] = ()
+    attempts: tuple[WireText, ...] = ()
     """Servers tried and what became of it, a phrase each, oldest first."""
-    note: str = ""
+    note: WireText = ""
 
 
 class EventKind(StrEnum):
@@ -101,13 +102,13 @@ class SessionEvent:
     """Something that happened. `details` hold words and numbers, never secrets."""
 
     kind: EventKind
-    at: int
+    at: Time
     session: str = ""
     call: str = ""
-    call_id: str = ""
-    peer: str = ""
-    text: str = ""
-    details: Mapping[str, str | int | float | None] = field(default_factory=dict)
+    call_id: WireText = ""
+    peer: WireText = ""
+    text: WireText = ""
+    details: Mapping[str, WireText | int | float | None] = field(default_factory=dict)
 
 
 Listener = Callable[[SessionEvent], None]
