@@ -14,7 +14,7 @@ MOST_HEAD = 48
 HEAD_4 = 28
 HEAD_6 = 48
 TURN = 64
-"""Datagrams taken from one socket in one pass."""
+"""Datagrams taken from one socket in the second round."""
 
 ROWS, MORE, TURN_OF, CUT, STRANGE, RESULT = range(6)
 """Columns of a pass's result: rows filled; whether something was left waiting; which ready socket is the first next
@@ -124,6 +124,7 @@ def receive_ready(
     events: UInt32,
     descriptor_at: int,
     socket_of: Int32,
+    likely: int,
     now: int,
     headroom: int,
     room: int,
@@ -140,38 +141,44 @@ def receive_ready(
     place: Int32,
     result: Int64,
 ) -> None:
-    """One pass over all sockets that have something, until the rows are full.
+    """Take what waits at all sockets, until the rows are full.
 
-    `events` has room for an event of each socket, which holds its descriptor in word `descriptor_at`; `socket_of` tells
-    a descriptor's socket, -1 where it is none of ours. `heads` and `templates` are by socket. `now` (ns) stands where
-    the kernel gives no time. In `result`, TURN_OF is also what the last pass left there.
+    `likely` is how many datagrams a socket should have: so many are asked for first, as to ask for more than there are
+    costs as much as one; a second round sees to the sockets that have more. `events` has room for an event of each
+    socket, which holds its descriptor in word `descriptor_at`; `socket_of` tells a descriptor's socket, -1 where it is
+    none of ours. `heads` and `templates` are by socket. `now` (ns) stands where the kernel gives no time. In `result`,
+    TURN_OF is also what the last pass left there.
     """
     turn = result[TURN_OF]
     result[:] = 0
-    ready = np.int64(epoll_wait(epoll, events.ctypes.data, events.shape[0], 0))
     count = 0
-    for each in range(ready):
-        which = (each + turn) % ready
-        descriptor = np.int64(events[which, descriptor_at])
-        socket = np.int64(socket_of[descriptor]) if descriptor < len(socket_of) else np.int64(-1)
-        if socket < 0:
-            continue
-        asked = min(TURN, len(rows) - count)
-        if asked == 0:
-            result[MORE] = 1
-            result[TURN_OF] = which
+    for asked in (likely, TURN):
+        result[MORE] = 0
+        ready = np.int64(epoll_wait(epoll, events.ctypes.data, events.shape[0], 0))
+        for each in range(ready):
+            which = (each + turn) % ready
+            descriptor = np.int64(events[which, descriptor_at])
+            socket = np.int64(socket_of[descriptor]) if descriptor < len(socket_of) else np.int64(-1)
+            if socket < 0:
+                continue
+            room_left = len(rows) - count
+            if room_left == 0:
+                result[MORE] = 1
+                result[TURN_OF] = which
+                break
+            first = messages.ctypes.data + count * _MESSAGE_OCTETS
+            got = int(recvmmsg(descriptor, first, min(asked, room_left), _DONTWAIT_TRUNC, 0))
+            if got == min(asked, room_left):
+                result[MORE] = 1
+            for row in range(count, count + got):
+                frame_row(
+                    row, socket, now, headroom, room, rows, names, messages, controls, heads, templates,
+                    time, offset, captured, wire, place, result,
+                )  # fmt: skip
+            if got > 0:
+                count += got
+        if count == len(rows):
             break
-        first = messages.ctypes.data + count * _MESSAGE_OCTETS
-        got = int(recvmmsg(descriptor, first, asked, _DONTWAIT_TRUNC, 0))
-        if got == asked:
-            result[MORE] = 1
-        for row in range(count, count + got):
-            frame_row(
-                row, socket, now, headroom, room, rows, names, messages, controls, heads, templates,
-                time, offset, captured, wire, place, result,
-            )  # fmt: skip
-        if got > 0:
-            count += got
     result[ROWS] = count
 
 

@@ -49,6 +49,9 @@ LINKTYPE_RAW = 101
 _MOST_DESCRIPTORS = 1 << 20
 _LOOK = 1.0
 """Seconds between two looks at the kernel's counts of drops."""
+_PACKET = 0.02
+"""Seconds between two packets of most streams."""
+_MOST_LIKELY = 16
 _TRIES = 256
 """Pairs that are tried before it is given up that another program leaves one free."""
 
@@ -64,8 +67,8 @@ class MediaPortOptions:
     """Seconds before a released pair is opened anew."""
     linger: float = 0.25
     """Seconds that a released pair is still read: what was sent before the end may come after it."""
-    pace: float = 0.02
-    """Least seconds between two batches: packets wait in the sockets meanwhile, and a look at each finds some."""
+    pace: float = 0.04
+    """Least seconds between two batches: a look at a socket costs as much as a packet, and is to find some."""
     receive_buffer: int = 512 << 10
     """Octets per socket, by the kernel's count: some ten seconds of G.711."""
     batch_rows: int = 8192
@@ -150,7 +153,7 @@ class MediaPorts:
         self._packets = self._octets = self._cut = self._strange = self._dropped = 0
         self._next_look = self._handed_over = 0.0
         self._closed = False
-        self._receive()  # compiles the kernels, or loads them, before there is anything to lose
+        self._receive(1)  # compiles the kernels, or loads them, before there is anything to lose
         read_drops(self._descriptors, self._facts, self._size, self._drops)
 
     @property
@@ -239,9 +242,10 @@ class MediaPorts:
         with self._reading:
             if self._closed:
                 return None
-            self._receive()
+            now = time.monotonic()
+            self._receive(min(max(round((now - self._handed_over) / _PACKET), 1), _MOST_LIKELY))
+            self._handed_over = now
             self._reap()
-        self._handed_over = time.monotonic()
         count = int(self._result[ROWS])
         return self._batch(count) if count else None
 
@@ -314,12 +318,12 @@ class MediaPorts:
             self._socket_of[self._descriptors[place]] = -1
             self._descriptors[place] = -1
 
-    def _receive(self) -> None:
+    def _receive(self, likely: int) -> None:
         slots = self._slots
         receive_ready(
-            self._epoll.fileno(), self._events, self._descriptor_at, self._socket_of, time.time_ns(), slots.headroom,
-            slots.room, slots.rows, slots.names, self._messages, self._controls, self._heads, self._templates,
-            slots.times, self._offset, self._captured, self._wire, self._place, self._result,
+            self._epoll.fileno(), self._events, self._descriptor_at, self._socket_of, likely, time.time_ns(),
+            slots.headroom, slots.room, slots.rows, slots.names, self._messages, self._controls, self._heads,
+            self._templates, slots.times, self._offset, self._captured, self._wire, self._place, self._result,
         )  # fmt: skip
 
     def _batch(self, count: int) -> PacketBatch:

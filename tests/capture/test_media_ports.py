@@ -168,8 +168,8 @@ def test_more_than_a_batch_takes_is_left_for_the_next_and_every_socket_has_its_t
         for port in opened:
             mine = [octets[row] for _, places, octets in found for row in np.flatnonzero(places == port.place).tolist()]
             assert mine == [b"%d" % number for number in range(100)]
-        firsts = [int(places[0]) for _, places, _ in found[:8]]
-        assert len(set(firsts)) == 3
+        for port in opened:
+            assert any((places == port.place).any() for _, places, _ in found[:4])
 
 
 def test_long_datagrams_are_cut_and_counted() -> None:
