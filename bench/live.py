@@ -10,26 +10,24 @@ import argparse
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-import wave
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np
-
-from bench.calls import FRAME, expected_samples
+from bench.live_check import Verdict, verdicts
 from bench.measure import ROOT, machine, scratch, table
 from bench.veth import Wire, wire
 
-CUT = 0.005
-"""Of the packets of a direction, at most, that moving others may cut."""
-FAR = 1600
-"""Samples by which packets may be moved at once."""
+MOST_SAID = 40
+MOST_KEPT = 20
+LATENESS = "late.npy"
+"""How late each slot was sent, s."""
 GRACE = 8.0
 """Seconds that the recorder is left after the last frame, to end and publish the calls."""
 
@@ -49,6 +47,9 @@ class Round:
     recorded: int
     whole: int
     shed: int
+    cut: int
+    """Packets that moving others cut, of all calls."""
+    moves: int
 
 
 def arguments() -> argparse.Namespace:
@@ -61,6 +62,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--ring-size", type=int, default=256, help="MB (256)")
     parser.add_argument("--dir", type=Path, help="for the recordings (in memory, if there is room)")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="copy the log and recordings that are not whole there")
     return parser.parse_args()
 
 
@@ -104,66 +106,6 @@ def metric(text: str, name: str) -> float:
     return sum(float(value) for value in re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE))
 
 
-def check(out: Path, seconds: float) -> tuple[int, int]:
-    """Recordings, and how many of them hold every sample of both sides in one unbroken piece."""
-    whole = recorded = 0
-    for path in out.glob("2*/*/*/*/call.json"):
-        document = json.loads(path.read_text())
-        recorded += 1
-        if document["call_id"] is None:
-            continue
-        number = int(document["call_id"][8:16], 16)
-        if document["audio"] is None:
-            continue
-        with wave.open(str(path.parent / "audio.wav")) as file:
-            heard = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
-        complete = all(each["lost"] == 0 and each["packets"] == round(seconds * 50) for each in document["streams"])
-        whole += complete and all(
-            holds(heard[:, channel], expected_samples(number, side, seconds))
-            for channel, side in enumerate(("caller", "callee"))
-        )
-    return recorded, whole
-
-
-def holds(heard: "np.ndarray", sent: "np.ndarray") -> bool:
-    """Whether every packet that was sent stands in what was heard, in order, but for CUT of them.
-
-    Where the sender was late for a while, the recorder moves whole packets, as for a clock that drifts: silence lies
-    between two of them then, or one is cut by the next.
-    """
-    loud, first = np.flatnonzero(heard), np.flatnonzero(sent)
-    if not len(loud) or not len(first):
-        return False
-    packets = sent.reshape(-1, FRAME)
-    shift, place, cut = int(loud[0]) - int(first[0]), 0, 0
-    while place < len(packets):
-        begin = place * FRAME + shift
-        there = heard[max(begin, 0) : begin + (len(packets) - place) * FRAME]
-        count = len(there) // FRAME if begin >= 0 else 0
-        equal = (there[: count * FRAME].reshape(-1, FRAME) == packets[place : place + count]).all(axis=1)
-        run = int(np.argmin(equal)) if count and not equal.all() else count
-        place += run
-        if place == len(packets):
-            break
-        moved = search(heard, packets[place], place * FRAME + shift)
-        if moved is None:
-            cut += 1
-            place += 1
-        else:
-            shift += moved
-    return cut <= CUT * len(packets)
-
-
-def search(heard: "np.ndarray", packet: "np.ndarray", near: int) -> int | None:
-    """By how many samples a packet stands away from where it was expected; None where it does not stand within FAR."""
-    low = max(near - FAR, 0)
-    window = heard[low : near + FAR + FRAME]
-    if len(window) < FRAME:
-        return None
-    found = np.flatnonzero((np.lib.stride_tricks.sliding_window_view(window, FRAME) == packet).all(axis=1))
-    return int(found[np.argmin(np.abs(found + low - near))]) + low - near if len(found) else None
-
-
 def one_round(calls: int, options: argparse.Namespace) -> Round:
     need = int(calls * (options.seconds + 4) * 33_000)
     with scratch(options.dir, need) as directory, wire("live") as over:
@@ -173,6 +115,7 @@ def one_round(calls: int, options: argparse.Namespace) -> Round:
         began = time.monotonic()
         command = over.inside(sys.executable, "-m", "bench.wire", over.sender, "--realtime")
         command += ["--calls", str(calls), "--seconds", str(options.seconds), "--ramp", str(options.ramp)]
+        command += ["--lateness", str(directory / LATENESS)]
         said = subprocess.run(
             command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=options.seconds + 120
         )
@@ -183,13 +126,33 @@ def one_round(calls: int, options: argparse.Namespace) -> Round:
         _, peak = recorder.end()
         alarms = [line for line in recorder.log.read_text().splitlines() if "call-recorded" not in line]
         print("\n".join(alarms[4:24]), file=sys.stderr)
-        recorded, whole = check(out, options.seconds)
+        found = list(verdicts(out, options.seconds))
+        explain(found, directory, options.keep)
         return Round(
             calls, json.loads(said.stdout), int(metric(told, "spanrec_packets_total")),
             int(metric(told, "spanrec_kernel_drops_total")), busy, wall, peak,
-            metric(told, "spanrec_disk_delay_max_seconds"), recorded, whole,
-            int(metric(told, "spanrec_calls_shed_total")),
+            metric(told, "spanrec_disk_delay_max_seconds"), len(found), sum(each.whole for each in found),
+            int(metric(told, "spanrec_calls_shed_total")), sum(each.cut for each in found),
+            sum(each.moves for each in found),
         )  # fmt: skip
+
+
+def explain(found: list[Verdict], directory: Path, keep: Path | None) -> None:
+    """Say of each call that is not whole why, and keep the first of them where that is wanted."""
+    broken = [each for each in found if not each.whole]
+    for each in broken[:MOST_SAID]:
+        print(f"not whole: call {each.number}: {'; '.join(each.reasons)}", file=sys.stderr)
+    if len(broken) > MOST_SAID:
+        print(f"not whole: {len(broken) - MOST_SAID} more", file=sys.stderr)
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        for each in broken[:MOST_KEPT]:
+            shutil.copytree(each.place, keep / each.place.name, dirs_exist_ok=True)
+        for name in ("log", LATENESS):
+            if (directory / name).exists():
+                shutil.copy(directory / name, keep)
+        reasons = [{"call": each.number, "place": each.place.name, "reasons": each.reasons} for each in broken]
+        (keep / "reasons.json").write_text(json.dumps(reasons, indent=1) + "\n")
 
 
 def cpu_of(process: int) -> float:
@@ -213,6 +176,7 @@ def main() -> None:
                 each.recorded,
                 each.whole,
                 each.shed,
+                f"{each.cut} / {each.moves}",
                 f"{each.cpu:.1f}",
                 f"{each.cpu / each.wall * 1000 / each.calls * 100:.1f} %",
                 f"{each.delay:.2f}",
@@ -224,8 +188,8 @@ def main() -> None:
         if options.step and (each.dropped or each.whole < each.calls):
             break
     heads = (
-        "calls", "sent", "read", "dropped", "recorded", "whole", "shed", "CPU s", "of a core per 1,000 calls",
-        "longest delay to disk, s", "peak MB", "slots late, ms (99 %, most)",
+        "calls", "sent", "read", "dropped", "recorded", "whole", "shed", "packets cut / moves", "CPU s",
+        "of a core per 1,000 calls", "longest delay to disk, s", "peak MB", "slots late, ms (99 %, most)",
     )  # fmt: skip
     print(table(heads, rows))
 

@@ -155,8 +155,8 @@ def slots(score: Score, slot_ns: int, begin: float) -> Iterator[tuple[int, int, 
         yield start, start + slot_ns, max(-rest, time.monotonic() - begin - start / 1e9)
 
 
-def send(score: Score, to: Transmitter, calls: int, slot_ns: int) -> Sent:
-    """Send everything, each slot on its time."""
+def send(score: Score, to: Transmitter, calls: int, slot_ns: int) -> tuple[Sent, NDArray[np.float32]]:
+    """Send everything, each slot on its time; also how late each was, s."""
     score.write(to, -2 * PACKET_NS, -PACKET_NS)  # compiles the kernel; no frame is due then
     packets = messages = unsent = 0
     late = []
@@ -171,10 +171,11 @@ def send(score: Score, to: Transmitter, calls: int, slot_ns: int) -> Sent:
     now = resource.getrusage(resource.RUSAGE_SELF)
     cpu = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
     behind_ms = np.array(late) * 1000
-    return Sent(
+    sent = Sent(
         calls, packets, packets - messages, round(time.monotonic() - begin, 3), round(cpu, 3), unsent,
         round(float(np.percentile(behind_ms, 99)), 3), round(float(behind_ms.max()), 3),
     )  # fmt: skip
+    return sent, np.array(late, np.float32)
 
 
 def starts_of(calls: int, seconds: float, hold: float | None, ramp: float) -> tuple[Int64, float]:
@@ -201,6 +202,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cpu", type=int, help="processor to stay on")
     parser.add_argument("--realtime", action="store_true", help="go before all other programs, as a real wire does")
     parser.add_argument("--known", type=Path, metavar="JSON", help="also write what each call holds")
+    parser.add_argument("--lateness", type=Path, metavar="NPY", help="also write how late each slot was, s")
     parser.add_argument("--wait", action="store_true", help="say 'ready' and begin when a line comes in")
     return parser.parse_args()
 
@@ -221,7 +223,10 @@ def main() -> None:
     if options.wait:
         print("ready", flush=True)
         sys.stdin.readline()
-    print(json.dumps(asdict(send(score, to, len(starts), options.slot * MS))), flush=True)
+    sent, late = send(score, to, len(starts), options.slot * MS)
+    if options.lateness:
+        np.save(options.lateness, late)
+    print(json.dumps(asdict(sent)), flush=True)
 
 
 if __name__ == "__main__":

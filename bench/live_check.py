@@ -1,0 +1,178 @@
+"""Whether the recordings of a load hold every sample that was sent, and where one does not, why.
+
+In: a store, and how long each call's media was. Out: a `Verdict` for every recording. Whole is a call of which every
+packet of both sides was heard and stands in the recording, in order, but for CUT of them: where the sender was late
+for a while, the recorder moves whole packets, as for a clock that drifts, so that silence lies between two of them
+then, or one is cut by the next.
+"""
+
+import json
+import wave
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.calls import FRAME, expected_samples
+
+CUT = 0.005
+"""Of the packets of a direction, at most, that moving others may cut."""
+FAR = 1600
+"""Samples by which packets may be moved at once."""
+SIDES = ("caller", "callee")
+
+Samples = NDArray[np.int16]
+
+
+class Move(NamedTuple):
+    """Packets from this one on stand elsewhere than those before it."""
+
+    packet: int
+    samples: int
+    """Later by so many, or earlier where negative."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What of a direction stands in its channel."""
+
+    cut: tuple[int, ...]
+    """Packets that do not, or not wholly."""
+    moves: tuple[Move, ...]
+    strange: int
+    """Samples that are neither silence nor of a packet in its place: nothing excuses one."""
+
+    packets: int
+    """That were sent."""
+
+    @property
+    def enough(self) -> bool:
+        return self.strange == 0 and len(self.cut) <= CUT * self.packets
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a call."""
+
+    place: Path
+    number: int | None
+    """None where it is a recording of media without signalling."""
+    reasons: tuple[str, ...]
+    """Why it is not whole; empty where it is."""
+    cut: int = 0
+    moves: int = 0
+
+    @property
+    def whole(self) -> bool:
+        return self.number is not None and not self.reasons
+
+
+def verdicts(out: Path, seconds: float) -> Iterator[Verdict]:
+    """Look at every recording of a store."""
+    for path in sorted(out.glob("2*/*/*/*/call.json")):
+        yield verdict(path.parent, json.loads(path.read_text()), seconds)
+
+
+def verdict(place: Path, document: dict[str, Any], seconds: float) -> Verdict:
+    """Look at one recording. `seconds` of media were sent in each direction."""
+    if document["call_id"] is None:
+        return Verdict(place, None, ("has no signalling",))
+    number = int(document["call_id"][8:16], 16)
+    if document["audio"] is None:
+        return Verdict(place, number, ("has no audio",))
+    reasons = [f"warning {each['code']}" for each in document["warnings"]]
+    streams = document["streams"]
+    if sorted(each["channel"] for each in streams) != [0, 1]:
+        reasons.append(f"{len(streams)} streams")
+    reasons += [
+        f"{each['participant']}: {each['packets']} packets heard, {each['lost']} lost"
+        for each in streams
+        if each["lost"] or each["packets"] != round(seconds * 50)
+    ]
+    with wave.open(str(place / "audio.wav")) as file:
+        heard = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
+    cut = moves = 0
+    for channel, side in enumerate(SIDES):
+        found = held(heard[:, channel], np.asarray(expected_samples(number, side, seconds), np.int16))
+        cut, moves = cut + len(found.cut), moves + len(found.moves)
+        if not found.enough:
+            reasons.append(f"{side}: {described(found)}")
+    return Verdict(place, number, tuple(reasons), cut, moves)
+
+
+def described(found: Held) -> str:
+    """What of a direction is not in its place."""
+    moved = ", ".join(f"{move.samples / 8:+.1f} ms at {move.packet / 50:.1f} s" for move in found.moves[:8])
+    at = ", ".join(f"{packet / 50:.1f}" for packet in found.cut[:8])
+    return f"{len(found.cut)} packets cut (s: {at}), moved {moved or 'never'}, {found.strange} strange samples"
+
+
+def held(heard: Samples, sent: Samples) -> Held:
+    """Follow the packets of a direction through its channel."""
+    packets = sent.reshape(-1, FRAME)
+    loud, first = np.flatnonzero(heard), np.flatnonzero(sent)
+    if not len(loud) or not len(first):
+        return Held(tuple(range(len(packets))), (), 0, len(packets))
+    explained = np.zeros(len(heard), np.bool_)
+    shift, place = int(loud[0]) - int(first[0]), 0
+    cut: list[int] = []
+    moves: list[Move] = []
+    places = np.empty(len(packets), np.int64)
+    while place < len(packets):
+        run = _equal(heard, packets, place, shift)
+        begin = place * FRAME + shift
+        explained[begin : begin + run * FRAME] = True
+        places[place : place + run] = shift
+        place += run
+        if place == len(packets):
+            break
+        moved = _search(heard, packets[place], place * FRAME + shift)
+        if moved is None:
+            cut.append(place)
+            places[place] = shift
+            place += 1
+        else:
+            shift += moved
+            moves.append(Move(place, moved))
+    _explain_cut(heard, packets, cut, places, explained)
+    return Held(tuple(cut), tuple(moves), int(np.count_nonzero(heard[~explained])), len(packets))
+
+
+def _explain_cut(
+    heard: Samples, packets: Samples, cut: list[int], places: NDArray[np.int64], explained: NDArray[np.bool_]
+) -> None:
+    """What is left of packets that were cut stands in its place among those before or among those behind."""
+    gone = set(cut)
+    for place in cut:
+        behind = place + 1
+        while behind in gone:
+            behind += 1
+        for shift in {int(places[place]), int(places[min(behind, len(packets) - 1)])}:
+            begin = max(place * FRAME + shift, 0)
+            there = heard[begin : place * FRAME + shift + FRAME]
+            skipped = begin - place * FRAME - shift
+            explained[begin : begin + len(there)] |= there == packets[place][skipped : skipped + len(there)]
+
+
+def _equal(heard: Samples, packets: Samples, place: int, shift: int) -> int:
+    """How many packets from `place` on stand one behind the other."""
+    begin = place * FRAME + shift
+    if begin < 0:
+        return 0
+    there = heard[begin : begin + (len(packets) - place) * FRAME]
+    count = len(there) // FRAME
+    equal = (there[: count * FRAME].reshape(-1, FRAME) == packets[place : place + count]).all(axis=1)
+    return int(np.argmin(equal)) if count and not equal.all() else count
+
+
+def _search(heard: Samples, packet: Samples, near: int) -> int | None:
+    """By how many samples a packet stands away from where it was expected; None where it does not stand within FAR."""
+    low = max(near - FAR, 0)
+    window = heard[low : near + FAR + FRAME]
+    if len(window) < FRAME:
+        return None
+    found = np.flatnonzero((np.lib.stride_tricks.sliding_window_view(window, FRAME) == packet).all(axis=1))
+    return int(found[np.argmin(np.abs(found + low - near))]) + low - near if len(found) else None
