@@ -139,10 +139,10 @@ class Servers:
         """s until a server may be tried (again)."""
         return max(0.0, self.health(server).closed_until - self._clock())
 
-    def silent_for(self, uri: str) -> int:
+    def silent_for(self, server: Server) -> int:
         """ms since a server last showed that it is there."""
-        alive = [each.alive_at for each in self._known.values() if each.server.uri == uri and each.alive_at is not None]
-        return int((self._clock() - max(alive)) * 1000) if alive else 0
+        alive = self.health(server).alive_at
+        return 0 if alive is None else int((self._clock() - alive) * 1000)
 
     def hold(self, server: Server, change: int) -> None:
         """A session has begun (+1) or ended (-1) there."""

@@ -28,15 +28,24 @@ class RecordedCall:
     since: int
     """From when on it is recorded, capture time in ns."""
     overrides: Overrides = field(default_factory=Overrides)
-    paused: bool = False
-    """By an operator or a rule."""
+    by_rule: bool = False
+    """A rule wants nothing recorded now."""
+    by_operator: bool = False
+    """So does an operator."""
     until: int | None = None
     """When its recording ceased."""
     late: bool = False
+    missed: bool = False
+    """At some time no server could be had for it."""
     associated: int = 0
     """When the session it is in now began to record it."""
     lines: dict[tuple[Side, int], Line] = field(default_factory=dict)
     """By speaker and position in the call's own descriptions."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is to be recorded now."""
+        return self.by_rule or self.by_operator
 
     @property
     def encrypted(self) -> bool:
@@ -62,14 +71,15 @@ class SrcMedia:
         self._options = options
         self._octets = octets
         self._number = number
-        self._secure = False
+        self._secure: Callable[[bool], bool] = lambda encrypted: False
+        """Whether the media of a call go out as SRTP, by whether it is encrypted itself."""
         self._speech_only = False
         self._encodings: frozenset[str] | None = None
         self._calls: list[RecordedCall] = []
         self._past = [0, 0]
         self.offer = Offer("", session_id=0, octets=octets)
 
-    def begin(self, host: str, *, secure: bool) -> None:
+    def begin(self, host: str, *, secure: Callable[[bool], bool]) -> None:
         """A new dialog, at a server that is reached from `host`. Legs that are open go on to wait. Raises as `add`."""
         self._speech_only, self._encodings = False, None
         before, self._secure = self.offer, secure
@@ -82,20 +92,20 @@ class SrcMedia:
         for call in self._calls:
             kept = {place: line for place, line in call.lines.items() if id(line) in lines}
             call.lines.clear()
-            for stream in self._wanted(call):
+            for stream in self._wanted(call.picture):
                 old = kept.get((stream.side, stream.media_index))
                 if old is not None:
                     self._place(call, stream, old)
             self.follow(call)
 
-    def move(self, number: int, host: str, since: int, *, secure: bool) -> None:
+    def move(self, number: int, host: str, since: int, *, secure: Callable[[bool], bool]) -> None:
         """Have all legs go to another server, with what they have not sent and what they sent since capture time
         `since`. Raises PortsExhausted."""
         self._number, self._secure = number, secure
         self._speech_only, self._encodings = False, None
         moved: list[tuple[RecordedCall, StreamPicture, Line]] = []
         for call in self._calls:
-            for stream in self._wanted(call):
+            for stream in self._wanted(call.picture):
                 line = call.lines.get((stream.side, stream.media_index))
                 if line is not None and line.leg is not None:
                     moved.append((call, stream, line))
@@ -118,18 +128,20 @@ class SrcMedia:
 
     def room(self, picture: CallPicture) -> bool:
         """Whether a call's streams find a place here."""
-        free = MOST_LINES - sum(line.leg is not None for line in self.offer.lines)
-        return free >= sum(stream.media in self._options.kinds for stream in picture.streams)
+        taken = sum(len(self._wanted(call.picture)) for call in self._calls)
+        return taken + len(self._wanted(picture)) <= MOST_LINES
 
     def follow(self, call: RecordedCall) -> None:
         """Take in what changed of a call: new streams, other formats, holds. Raises as `add`."""
-        wanted = {(stream.side, stream.media_index): stream for stream in self._wanted(call)}
+        wanted = {(stream.side, stream.media_index): stream for stream in self._wanted(call.picture)}
         for place, stream in wanted.items():
             line = call.lines.get(place)
             if line is None:
                 leg = LegId(Source(call.picture.index, stream.side, stream.media_index), self._number)
                 local = self._forwarder.open(leg, self.offer.host, call.since)
-                line = call.lines[place] = self.offer.add(leg, local, stream, secure=self._secure, most=MOST_LINES)
+                line = call.lines[place] = self.offer.add(
+                    leg, local, stream, secure=self._secure(call.encrypted), most=MOST_LINES
+                )
             line.ptime = stream.ptime
             line.take(self._formats(stream))
         if call.picture.phase is not Phase.OVER:
@@ -148,6 +160,7 @@ class SrcMedia:
         """Close all legs."""
         for call in list(self._calls):
             self.forget(call)
+        self.offer.host = ""
 
     def apply(self, readings: Sequence[Reading]) -> list[str]:
         """Take in what a server says of each description; gives why some take nothing."""
@@ -243,7 +256,7 @@ class SrcMedia:
         """Give a leg that goes on its place in a new session description."""
         assert old.leg is not None
         assert old.local is not None
-        line = self.offer.add(old.leg, old.local, stream, secure=self._secure, most=MOST_LINES)
+        line = self.offer.add(old.leg, old.local, stream, secure=self._secure(call.encrypted), most=MOST_LINES)
         line.take(self._formats(stream))
         line.muted = old.muted
         call.lines[stream.side, stream.media_index] = line
@@ -262,13 +275,8 @@ class SrcMedia:
         """Packets (sent, not sent) of legs that are closed."""
         return self._past[0], self._past[1]
 
-    def _wanted(self, call: RecordedCall) -> list[StreamPicture]:
-        """Streams that can be recorded: of the kinds asked for, and not under keys that nobody knows."""
-        return [
-            stream
-            for stream in call.picture.streams
-            if stream.media in self._options.kinds and stream.formats and (stream.keyed or not stream.encrypted)
-        ]
+    def _wanted(self, picture: CallPicture) -> list[StreamPicture]:
+        return recordable(picture, self._options.kinds)
 
     def _formats(self, stream: StreamPicture) -> Mapping[int, PayloadFormat]:
         formats: Iterable[tuple[int, PayloadFormat]] = stream.formats.items()
@@ -287,3 +295,12 @@ class SrcMedia:
                     line.take(self._formats(streams[place]))
                 if self._speech_only and line.media != "audio":
                     line.refused = "not acceptable"
+
+
+def recordable(picture: CallPicture, kinds: Sequence[str]) -> list[StreamPicture]:
+    """Streams that can be recorded: of the kinds asked for, and not under keys that nobody knows."""
+    return [
+        stream
+        for stream in picture.streams
+        if stream.media in kinds and stream.formats and (stream.keyed or not stream.encrypted)
+    ]

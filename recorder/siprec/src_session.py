@@ -1,27 +1,27 @@
 """One recording session of ours, wherever it goes: it begins at a server, moves to another when that fails, and ends.
 
-In: pictures of the calls that it records, what an operator asks, what is known of servers. Out: one `Link` at a time,
-legs at the forwarder, events. All of it runs in one asyncio loop. A session's identifiers (of calls, participants,
-groups) are the same at every server (RFC 7865, section 6.10).
+In: pictures of the calls that it records, what an operator asks, how its server does. Out: one `Link` at a time, legs
+at the forwarder, events. All of it runs in one asyncio loop. A session's identifiers (of calls, participants, groups)
+are the same at every server (RFC 7865, section 6.10).
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from capture.port_pool import PortsExhausted
-from recorder.sip_ua.api import Agent, Ended, EndedBy, RefusedError, Session, UnreachableError
+from recorder.sip_ua.api import Ended, EndedBy, RefusedError, Session, UnreachableError
 from recorder.siprec.control import EventKind, SessionEvent, SessionState
-from recorder.siprec.legs import Forwarder, LegId, LegReport, Source
+from recorder.siprec.legs import LegId, LegReport
 from recorder.siprec.picture import CallPicture, Phase
-from recorder.siprec.servers import Servers, goes_on
 from recorder.siprec.snapshot import Elements
-from recorder.siprec.src_decision import Insecure, Instance, OnBye, Protection, Server
+from recorder.siprec.src_connect import Connector, Surroundings
+from recorder.siprec.src_decision import Instance, OnBye
+from recorder.siprec.src_health import MediaHealth
 from recorder.siprec.src_link import Link
 from recorder.siprec.src_media import MediaOptions, RecordedCall, SrcMedia
+from recorder.siprec.src_move import Move
 
 FINAL = 4.0
 """s that the last update may take."""
@@ -31,46 +31,8 @@ DRAIN = 5.0
 """s that media may take that waited for the answer, when the call is over already."""
 RECENT = 12.0
 """s after the answer within which some may still wait."""
-MOST_ATTEMPTS = 16
-"""Attempts that are remembered."""
-UNREACHABLE_LOOKS = 2
-"""Looks in a row at which nobody listened at the server's media ports."""
-SILENCE = 30_000_000_000
-"""ns without RTCP from a server that sent some before, after which it is asked whether it is there."""
-FRESH_RTCP = 3_000_000_000
-SETTLED = 3.0
-"""s after which a move is told of, whether media went out at the new server or not."""
 MILLISECOND = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What sessions work with."""
-
-    agents: Mapping[str, Agent]
-    """By name; the usual one has the empty name."""
-    forwarder: Forwarder
-    servers: Servers
-    clock: Callable[[], int]
-    """Capture time now, ns UTC."""
-    local_host: Callable[[Server], Awaitable[str]]
-    """Our address on the way to a server. Raises OSError where there is none."""
-    tell: Callable[[SessionEvent], None]
-    octets: Callable[[int], bytes]
-    """So many random ones."""
-    number: Callable[[], int]
-    """The next running number."""
-
-
-@dataclass(slots=True)
-class _Move:
-    """From one server to another."""
-
-    before: str
-    why: str
-    old: dict[Source, LegReport]
-    at: float
-    """When it was complete, s of the loop's clock; 0: not yet."""
+_WHY = {EndedBy.PEER: "it said BYE", EndedBy.TIMER: "its session timer ran out"}
 
 
 class SrcSession:
@@ -83,13 +45,12 @@ class SrcSession:
         self.instance = instance
         self.state = SessionState.CONNECTING
         self.calls: list[RecordedCall] = []
-        self.attempts: deque[str] = deque(maxlen=MOST_ATTEMPTS)
+        self.first: CallPicture | None = None
+        """Of the call that it began with."""
         self.since = around.clock()
-        self.spooling = False
-        """At some time no server could be had: not all of it was delivered."""
         self.note = ""
-        self.paused = False
-        """By an operator."""
+        self.peer = instance.servers[0].uri if instance.servers else ""
+        """URI of the server it is at, or was at last."""
         self.link: Link | None = None
         self.media = SrcMedia(
             around.forwarder,
@@ -97,115 +58,115 @@ class SrcSession:
             number=around.number(),
             octets=around.octets,
         )
+        self.connector = Connector(instance, around, self.media, self.calls, self._changed)
         self._around = around
         self._done = done
+        self._health = MediaHealth(around.clock)
         self._wake = asyncio.Event()
         self._finishing = False
-        self._started = False
-        self._lost: Ended | None = None
-        self._move: _Move | None = None
+        self._started = self._over = False
+        self._move: Move | None = None
         self._connected_at = 0.0
-        self._unreachable = 0
-        self._asked_alive = 0
         self._task: asyncio.Task[None] | None = None
         self._aside: set[asyncio.Task[None]] = set()
 
-    # What others ask
+    # Calls
 
     def start(self) -> None:
         """Begin to connect; at least one call has been added."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
-    def start_with(self, link: Link, session: Session, elements: Elements) -> None:
-        """Begin with a dialog that a server asked for, and that was answered with our offer."""
-        self._task = asyncio.get_running_loop().create_task(self._run_invited(link, session, elements))
+    def start_with(self, session: Session, elements: Elements) -> None:
+        """Begin with a dialog that a server asked for, and that was answered with our offer and these metadata."""
+        link = self.connector.link(self.instance.servers[0])
+        self._task = asyncio.get_running_loop().create_task(self._run_asked(link, session, elements))
+
+    def takes(self, picture: CallPicture) -> bool:
+        """Whether a call finds a place here too, and may be where this session is."""
+        if self._finishing or self._over or self.call(picture.index) is not None or not self.media.room(picture):
+            return False
+        return self.link is None or not self.connector.why_not(self.link.server, RecordedCall(picture, 0))
 
     def add(self, picture: CallPicture, since: int, *, paused: bool = False, late: bool = False) -> RecordedCall:
-        """Record a call too. Raises PortsExhausted."""
-        call = RecordedCall(picture, since, self.instance.overrides, paused=paused, late=late)
+        """Record a call too, from capture time `since` on. Raises PortsExhausted."""
+        call = RecordedCall(picture, since, self.instance.overrides, by_rule=paused, late=late)
+        call.missed = self.state is SessionState.SPOOLING
         call.associated = self._around.clock()
+        self.first = self.first or picture
         self.media.add(call)
         self.calls.append(call)
         self._changed()
         return call
 
     def take(self, picture: CallPicture, *, paused: bool) -> None:
-        """Something of a call changed."""
+        """Something of a call changed; `paused`: a rule wants nothing recorded now."""
         call = self.call(picture.index)
         if call is None or call.until is not None:
             return
         call.picture = picture
-        call.paused = paused or self.paused
         if picture.phase is Phase.OVER:
-            self._over(call)
+            self._call_over(call)
             return
+        self._set_paused(call, by_rule=paused)
         if self.media.offer.host:
             try:
                 self.media.follow(call)
             except (PortsExhausted, ValueError) as error:
                 self._tell(EventKind.FAILURE, f"a stream is not recorded: {error}", call=call)
-        why = self._unsafe(self.link.server) if self.link is not None else ""
+        why = self.connector.why_not(self.link.server) if self.link is not None else ""
         if why:
-            self.fail(f"the call is encrypted now: {why}")
+            self.note = f"the call has become encrypted: {why}"
+            self._tell(EventKind.FAILURE, self.note, call=call)
+            self.stop()
         self._changed()
 
     def call(self, index: int) -> RecordedCall | None:
-        """A call in it."""
-        return next((call for call in self.calls if call.picture.index == index), None)
+        """A call in it that is being recorded."""
+        return next((call for call in self.calls if call.picture.index == index and call.until is None), None)
 
-    def pause(self) -> None:
-        """Record nothing for now."""
-        self.set_paused(paused=True)
+    # Commands
 
-    def set_paused(self, *, paused: bool) -> None:
-        """Record nothing for now, or again."""
-        self.paused = paused
-        for call in self.calls:
-            call.paused = paused
-        self.media.set_sending()
-        if self.state in (SessionState.RECORDING, SessionState.PAUSED):
-            self.state = SessionState.PAUSED if paused else SessionState.RECORDING
-        self._tell(EventKind.PAUSE if paused else EventKind.RESUME, "")
+    def set_paused(self, call: RecordedCall | None = None, *, paused: bool) -> None:
+        """Record nothing of a call, or of all, for now; or again."""
+        for each in [call] if call is not None else self.calls:
+            self._set_paused(each, by_operator=paused)
         self._changed()
 
-    def stop(self) -> None:
-        """End it; its calls go on."""
+    def stop(self, call: RecordedCall | None = None) -> None:
+        """End it, or leave a call of several; calls themselves go on."""
+        if call is not None and self.instance.persistent:
+            self._leave_out(call)
+            return
         self._finishing = True
-        if self.state in (SessionState.CONNECTING, SessionState.SPOOLING) and self._task is not None:
+        if self.link is None and self._task is not None:
             self._task.cancel()
         self._changed()
 
-    def fail(self, why: str) -> None:
-        """End it because it must not go on."""
-        self.note = why
-        self._tell(EventKind.FAILURE, why)
-        self.stop()
+    def abandon(self) -> None:
+        """End it at once, whatever state it is in."""
+        self._finishing = True
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._end()
+
+    # How the server does
 
     def look(self, reports: Mapping[LegId, LegReport]) -> None:
         """Look whether the server still takes media; once a second."""
-        link = self.link
-        if link is None or link.over:
-            return
-        lines = [line for line in self.media.offer.lines if line.leg in reports and line.remote is not None]
-        live = [reports[line.leg] for line in lines if line.leg is not None and not line.muted]
-        self._unreachable = self._unreachable + 1 if live and all(each.unreachable for each in live) else 0
-        if self._unreachable >= UNREACHABLE_LOOKS:
-            self.lose("nobody listens at its media ports")
+        if self.link is None or self.link.over:
             return
         if self._move is not None and self._move.at:
             self._tell_move(reports)
-        heard = [each.heard_from for each in live if each.heard_from is not None]
-        now = self._around.clock()
-        if heard and now - max(heard) > SILENCE and now - self._asked_alive > SILENCE:
-            self._asked_alive = now
-            self._beside(self._ask_alive(link))
+        why = self._health.look(self.media.offer.lines, reports)
+        if why:
+            self.lose(why)
+        elif self._health.silent:
+            self._beside(self._ask_alive(self.link))
 
     def server_down(self) -> None:
         """The server answers no pings: unless its RTCP is fresh, it is dead."""
-        if self.link is None:
-            return
-        heard = [each.heard_from for each in self.media.reports().values() if each.heard_from is not None]
-        if not heard or self._around.clock() - max(heard) > FRESH_RTCP:
+        if self.link is not None and not self._health.fresh(self.media.reports()):
             self.lose("it answers no OPTIONS")
 
     def lose(self, why: str) -> None:
@@ -215,7 +176,7 @@ class SrcSession:
             return
         link.ended = Ended(EndedBy.TRANSPORT, text=why)
         self._around.servers.failed(link.server, unreachable=True)
-        self._beside(self._leave(link))
+        self._beside(_say_goodbye(link))
         self._changed()
 
     def retry(self) -> None:
@@ -225,104 +186,61 @@ class SrcSession:
 
     async def wait(self) -> None:
         """Until it is over."""
-        if self._task is not None:
-            await asyncio.wait([self._task, *self._aside])
+        tasks = [task for task in (self._task, *self._aside) if task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
 
     # Its life
 
     async def _run(self) -> None:
         try:
             while True:
-                link = await self._connect()
+                link = await self.connector.connect()
                 if link is None:
                     if not await self._wait_for_server():
                         break
                     continue
+                self._connected(link)
                 if await self._serve(link) or not self._goes_on(link):
                     break
         except asyncio.CancelledError:
             if not self._finishing:
                 raise
-        except PortsExhausted as error:
-            self.note = str(error)
-            self._tell(EventKind.FAILURE, str(error))
-            self.state = SessionState.FAILED
+        except (PortsExhausted, ValueError) as error:
+            self._fail(str(error))
         finally:
             self._end()
 
-    async def _run_invited(self, link: Link, session: Session, elements: Elements) -> None:
+    async def _run_asked(self, link: Link, session: Session, elements: Elements) -> None:
         try:
-            self.link = link
             link.adopt(session, elements)
             acknowledgement = await session.acknowledged()
             if acknowledgement is None:
-                self.note = "the server did not acknowledge"
+                self._fail("the server did not acknowledge")
                 return
             await link.take_answer(acknowledgement)
-            self._established(link)
+            self._connected(link)
+            self._around.servers.succeeded(link.server)
             await self._serve(link)
+        except asyncio.CancelledError:
+            if not self._finishing:
+                raise
         finally:
             self._end()
 
-    async def _connect(self) -> Link | None:
-        """A dialog with the first server that takes the session; None where there is none for now."""
-        around, instance = self._around, self.instance
-        order = around.servers.order(instance.servers, instance.choice, last_resort=not instance.spool)
-        if self._move is not None:  # who has just been left comes last
-            order.sort(key=lambda server: server.uri == (self._move.before if self._move is not None else ""))
-        for server in order:
-            why = self._unsafe(server)
-            if why:
-                self._attempt(server, why)
-                continue
-            link = self._link(server)
-            try:
-                await self._prepare(server)
-                await link.establish()
-            except RefusedError as refusal:
-                self._attempt(server, str(refusal))
-                if refusal.status >= 500 or refusal.status in (408, 480, 486) or refusal.retry_after is not None:
-                    around.servers.failed(server, retry_after=refusal.retry_after)
-                if not goes_on(refusal.status, instance.final):
-                    self._finishing = True
-                    self.state = SessionState.FAILED
-                    self._tell(EventKind.FAILURE, f"{server.uri}: {refusal}, which ends it")
-                    return None
-                continue
-            except (UnreachableError, OSError) as error:
-                self._attempt(server, str(error))
-                around.servers.failed(server, unreachable=True)
-                continue
-            self.link = link
-            self._established(link)
-            return link
-        return None
-
-    async def _prepare(self, server: Server) -> None:
-        """Have legs ready for a server."""
-        around = self._around
-        host = self.instance.media_host or await around.local_host(server)
-        secure = self._secure(server)
-        if self._lost is not None:
-            since = self._alive_until()
-            self._lost = None
-            self.media.move(around.number(), host, since, secure=secure)
-        else:
-            self.media.begin(host, secure=secure)
-
-    def _established(self, link: Link) -> None:
-        around = self._around
+    def _connected(self, link: Link) -> None:
         loop = asyncio.get_running_loop()
-        around.servers.succeeded(link.server)
-        around.servers.hold(link.server, +1)
+        self.link, self.peer = link, link.server.uri
+        self._around.servers.hold(link.server, +1)
         self._connected_at = loop.time()
-        self._unreachable = 0
-        self._attempt(link.server, "recording")
-        self.state = SessionState.PAUSED if self.paused else SessionState.RECORDING
+        self._health.begin()
+        self._set_state()
+        if self.connector.warning:
+            self.note = self.connector.warning
         if self._move is not None:
             self._move.at = loop.time()
         elif not self._started:
-            self._tell(EventKind.START, "")
+            self._tell(EventKind.START, self.connector.warning)
         self._started = True
 
     async def _serve(self, link: Link) -> bool:
@@ -338,10 +256,8 @@ class SrcSession:
                     await link.update()
                     self._take_away(link)
                     continue
-                try:
+                with suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), wait)
-                except TimeoutError:
-                    continue
             return self._finishing
         finally:
             self._around.servers.hold(link.server, -1)
@@ -359,7 +275,7 @@ class SrcSession:
             except TimeoutError:
                 link.notes.append("does not answer the last update")
         final = link.last_words(before)
-        self._close_media()
+        self.media.close()
         try:
             await asyncio.wait_for(link.end(final), GOODBYE)
         except TimeoutError:
@@ -370,7 +286,7 @@ class SrcSession:
         loop = asyncio.get_running_loop()
         if loop.time() - self._connected_at > RECENT:
             return
-        until, before = loop.time() + DRAIN, -1
+        until, before = loop.time() + DRAIN, 0
         while loop.time() < until:
             sent = sum(report.packets for report in self.media.reports().values())
             if sent == before:
@@ -379,138 +295,125 @@ class SrcSession:
             await asyncio.sleep(0.1)
 
     async def _wait_for_server(self) -> bool:
-        """No server can be had: keep the call, and try again. False where it is over, or nothing is kept."""
-        if self._finishing:
-            if not self.spooling and self.state is not SessionState.FAILED:
-                self._give_up()
+        """No server can be had: keep the calls, and try again. False where there is nothing to wait for."""
+        if self.connector.ended_by:
+            self._fail(f"{self.connector.ended_by}, after which no other server is tried")
             return False
-        if not self.spooling:
-            self._give_up()
-        if self.state is SessionState.FAILED:
-            return False
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), self._until_retry())
-        self._wake.clear()
-        return not self._finishing
-
-    def _give_up(self) -> None:
         text = "no recording server can be had"
-        if self.instance.spool:
-            self.spooling = True
+        if not self.instance.spool:
+            self._fail(text)
+            return False
+        missed = [call for call in self.calls if not call.missed]
+        for call in missed:
+            call.missed = True
+        if missed:
             self.state = SessionState.SPOOLING
-            self._tell(EventKind.SPOOLED, f"{text}: the call is kept")
-        else:
-            self.state = SessionState.FAILED
-            self._tell(EventKind.FAILURE, text)
-
-    def _until_retry(self) -> float:
-        """s until a server may be tried again."""
-        servers = self._around.servers
-        return max(0.2, min((servers.wait(server) for server in self.instance.servers), default=10.0))
+            self._tell(EventKind.SPOOLED, f"{text}: the call is kept here")
+        if not self._finishing:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self.connector.until_retry())
+            self._wake.clear()
+        return not self._finishing
 
     def _goes_on(self, link: Link) -> bool:
         """Whether a session whose dialog has ended goes on elsewhere."""
         ended = link.ended or Ended(EndedBy.TRANSPORT)
-        why = ended.text or {EndedBy.PEER: "it said BYE", EndedBy.TIMER: "its session timer ran out"}.get(
-            ended.by, "it was lost"
-        )
-        self._attempt(link.server, why)
+        why = ended.text or _WHY.get(ended.by, "it was lost")
+        self.connector.note(link.server, why)
         self.link = None
         if ended.by is EndedBy.PEER and self.instance.on_bye is OnBye.END:
             self.note = f"ended by the server: {why}"
             return False
         old = {leg.source: report for leg, report in self.media.reports().items()}
-        self._lost = ended
-        self._move = _Move(link.server.uri, why, old, 0.0)
+        self._move = Move(link.server.uri, why, old)
+        self.connector.left = link.server.uri
+        self.connector.moving_since = self._alive_until(ended, link)
         self.state = SessionState.CONNECTING
+        now = self._around.clock()
         for call in self.calls:
-            call.associated = self._around.clock()
+            call.associated = now
         return True
 
-    def _alive_until(self) -> int:
-        """Capture time until which the server that was left is known to have been there."""
+    def _alive_until(self, ended: Ended, link: Link) -> int:
+        """Capture time until which a server that was left is known to have been there."""
         now = self._around.clock()
-        lost, move = self._lost, self._move
-        if lost is None or move is None or lost.by is EndedBy.PEER:
+        if ended.by is EndedBy.PEER:
             return now
-        heard = [each.heard_from for each in move.old.values() if each.heard_from is not None]
-        return max([*heard, now - self._around.servers.silent_for(move.before) * MILLISECOND])
+        heard = self._health.heard(self.media.reports())
+        silent = self._around.servers.silent_for(link.server) * MILLISECOND
+        return max(now - silent, heard or 0)
 
     def _end(self) -> None:
-        self._close_media()
+        if self._over:
+            return
+        self._over = True
         if self._move is not None and self._move.at:
-            self._tell_move({}, late=True)
-        self.link = None
+            self._tell_move(self.media.reports(), late=True)
+        self.media.close()
+        for call in self.calls:
+            if call.missed:
+                self._around.keep(call, self.instance)
         if self.state is not SessionState.FAILED:
             self.state = SessionState.ENDED
         if self._started:
             sent, unsent = self.media.sent
             self._tell(EventKind.STOP, self.note, details={"packets": sent, "unsent": unsent})
+        self.link = None
         self._done(self)
 
-    def _close_media(self) -> None:
-        self.media.close()
-
-    def _over(self, call: RecordedCall) -> None:
-        """A call has ended."""
-        if not self.instance.persistent:
-            self._finishing = all(each.picture.phase is Phase.OVER for each in self.calls)
+    def _call_over(self, call: RecordedCall) -> None:
+        if self.instance.persistent:
+            self._leave_out(call)
         else:
-            call.until = self._around.clock()
-            self.media.forget(call)
+            self._finishing = all(each.picture.phase is Phase.OVER for each in self.calls)
+            self._changed()
+
+    def _leave_out(self, call: RecordedCall) -> None:
+        """A call of several is over, or is to be recorded no longer."""
+        call.until = self._around.clock()
+        self.media.forget(call)
+        if call.missed:
+            self._around.keep(call, self.instance)
+        if self.link is None:
+            self.calls.remove(call)
         self._changed()
 
     def _take_away(self, link: Link) -> None:
-        """The server knows of calls that are over."""
+        """The server knows by now of calls that are over."""
         if any(call.until is not None for call in self.calls):
             self.calls[:] = [call for call in self.calls if call.until is None]
             link.forget()
 
     # Small things
 
-    def _link(self, server: Server) -> Link:
-        agent = self._around.agents[self.instance.agent]
-        return Link(agent, server, self.instance, self.media, self._around.clock, self._changed, self.calls)
+    def _set_paused(self, call: RecordedCall, *, by_rule: bool | None = None, by_operator: bool | None = None) -> None:
+        before = call.paused
+        call.by_rule = call.by_rule if by_rule is None else by_rule
+        call.by_operator = call.by_operator if by_operator is None else by_operator
+        if call.paused is before:
+            return
+        self.media.set_sending()
+        if self.link is not None:
+            self._set_state()
+        self._tell(EventKind.PAUSE if call.paused else EventKind.RESUME, "", call=call)
 
-    def _secure(self, server: Server) -> bool:
-        """Whether media go out as SRTP."""
-        encrypted = any(call.encrypted for call in self.calls)
-        return server.protection is Protection.SAVP or (server.protection is Protection.SAME and encrypted)
+    def _set_state(self) -> None:
+        paused = bool(self.calls) and all(call.paused for call in self.calls)
+        self.state = SessionState.PAUSED if paused else SessionState.RECORDING
 
-    def _unsafe(self, server: Server) -> str:
-        """Why a server must not have this session (RFC 7866, section 12); empty where it may."""
-        secure, hidden = self._secure(server), uses_tls(server)
-        if secure and not hidden and not server.keys_in_clear:
-            return "media keys would go there unencrypted; use TLS"
-        if any(call.encrypted for call in self.calls) and not (secure and (hidden or server.keys_in_clear)):
-            if self.instance.insecure is Insecure.REFUSE:
-                return "the call is encrypted, and this server would get it in the clear"
-            self.note = "the call is encrypted, its recording is not"
-        return ""
-
-    def _attempt(self, server: Server, outcome: str) -> None:
-        self.attempts.append(f"{server.uri}: {outcome}"[:200])
+    def _fail(self, why: str) -> None:
+        self.note = why
+        self.state = SessionState.FAILED
+        self._tell(EventKind.FAILURE, why)
 
     def _changed(self) -> None:
         self._wake.set()
 
     async def _ask_alive(self, link: Link) -> None:
-        """Within the dialog: a failure ends it, by the agent."""
-        if link.session is None or link.over:
-            return
-        try:
-            await link.session.request("OPTIONS")
-        except (RefusedError, UnreachableError):
-            return
-        link.notes.append("sends no receiver reports any more")
-
-    async def _leave(self, link: Link) -> None:
-        """Say BYE to a server that is thought dead, in case that it is not."""
-        if link.session is not None and not link.session.over:
-            try:
-                await asyncio.wait_for(link.session.bye(), GOODBYE)
-            except TimeoutError:
-                return
+        """Within the dialog: where nobody answers, the agent ends it."""
+        if link.session is not None and not link.over:
+            with suppress(RefusedError, UnreachableError):
+                await link.session.request("OPTIONS")
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -525,19 +428,17 @@ class SrcSession:
         call: RecordedCall | None = None,
         details: Mapping[str, str | int | float | None] | None = None,
     ) -> None:
-        about = call or (self.calls[0] if self.calls else None)
+        about = call.picture if call is not None else self.calls[0].picture if self.calls else self.first
         self._around.tell(
             SessionEvent(
                 kind=kind,
                 at=self._around.clock(),
                 session=self.id,
-                call=str(about.picture.id) if about is not None else "",
-                call_id=(about.picture.call_id or "") if about is not None else "",
-                peer=self.link.server.uri if self.link is not None else "",
+                call=str(about.id) if about is not None else "",
+                call_id=(about.call_id or "") if about is not None else "",
+                peer=self.peer,
                 text=text,
-                details={**(details or {}), "instance": self.instance.name}
-                if self.instance.name
-                else dict(details or {}),
+                details={**(details or {}), **({"instance": self.instance.name} if self.instance.name else {})},
             )
         )
 
@@ -546,31 +447,13 @@ class SrcSession:
         move = self._move
         assert move is not None
         new = {leg.source: report for leg, report in reports.items()}
-        settled = all(source in new and new[source].first is not None for source in move.old)
-        if not settled and not late and asyncio.get_running_loop().time() - move.at < SETTLED:
-            return
-        self._move = None
-        details: dict[str, str | int | float | None] = {"from": move.before}
-        details.update(_between(move.old, new))
-        self._tell(EventKind.FAILOVER, move.why, details=details)
+        if late or move.settled(new, asyncio.get_running_loop().time()):
+            self._move = None
+            self._tell(EventKind.FAILOVER, move.why, details=move.details(new))
 
 
-def _between(
-    old: Mapping[Source, LegReport], new: Mapping[Source, LegReport]
-) -> Iterator[tuple[str, str | int | float | None]]:
-    """Of each direction: last packet to the old server, first to the new, ms between them, packets that are lost."""
-    for source, report in old.items():
-        now = new.get(source)
-        first = now.first if now is not None else None
-        side = f"{source.side} {source.media_index}"
-        yield f"{side} last", report.last
-        yield f"{side} first", first
-        if report.last is not None and first is not None:
-            yield f"{side} gap ms", max(0, first - report.last) / 1e6
-        yield f"{side} lost", now.unsent if now is not None else None
-
-
-def uses_tls(server: Server) -> bool:
-    """Whether signalling goes to a server by TLS."""
-    uri = (server.via or server.uri).lower()
-    return uri.startswith("sips:") or ";transport=tls" in uri
+async def _say_goodbye(link: Link) -> None:
+    """BYE to a server that is thought dead, in case that it is not."""
+    if link.session is not None and not link.session.over:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(link.session.bye(), GOODBYE)

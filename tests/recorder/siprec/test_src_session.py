@@ -5,12 +5,11 @@ import os
 from dataclasses import replace
 from itertools import count
 
-import pytest
-
 from recorder.siprec.control import EventKind, SessionState
 from recorder.siprec.servers import Servers
+from recorder.siprec.src_connect import Surroundings
 from recorder.siprec.src_decision import Instance, Server
-from recorder.siprec.src_session import SrcSession, Surroundings
+from recorder.siprec.src_session import SrcSession
 from tests.siprec_fakes import START, FakeAgent, FakeForwarder, FakeServer, metadata_in, over, picture, sdp_in
 
 ONE, TWO = "sip:one.example", "sip:two.example"
@@ -24,6 +23,7 @@ class Stage:
         self.agent = FakeAgent(*self.servers)
         self.forwarder = FakeForwarder()
         self.events = []
+        self.kept = []
         self.now = START + 3_000_000_000
         numbers = count(1)
         self.health = Servers(lambda: asyncio.get_running_loop().time())
@@ -34,6 +34,7 @@ class Stage:
             clock=lambda: self.now,
             local_host=self.local_host,
             tell=self.events.append,
+            keep=lambda call, instance: self.kept.append((call, instance)),
             octets=os.urandom,
             number=lambda: next(numbers),
         )
