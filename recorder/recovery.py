@@ -6,8 +6,10 @@ be gone on with (media without signalling, a journal that is gone) is completed 
 """
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 from uuid import UUID
 
 from decoders.sip import parse_message
@@ -20,6 +22,7 @@ from recorder.engine import Engine
 from recorder.live_calls import Interrupted, LiveCalls
 from recorder.messages import Message
 from recorder.model import Call, Sighting
+from recorder.siprec.received import FILE as RECEIVED
 from recorder.streams import CallMedia, Listening
 from recorder.trace import warn
 from recorder.tracks import FRAME, Track
@@ -34,7 +37,22 @@ STANDSTILL = 5 * SECOND
 """A call whose audio ended no more than this before that of the others, ns, was talking when the recorder stopped."""
 
 
-def restore(engine: Engine, live: LiveCalls, working: Path, now: int | None) -> int:
+TakeUp = Callable[[Interrupted, int], Call | None]
+"""What is in a working directory, capture time (ns) -> the call, None where no SRC sent it."""
+
+
+@runtime_checkable
+class Restorer(Protocol):
+    """Who knows calls whose signalling is not in a journal."""
+
+    def take_up(self, left: Interrupted, now: int) -> Call | None:
+        """See `TakeUp`."""
+        ...
+
+
+def restore(
+    engine: Engine, live: LiveCalls, working: Path, now: int | None, take_up: TakeUp = lambda left, now: None
+) -> int:
     """Take up what is in `working` at capture time `now` (ns), None where no clock tells it. Returns how many calls."""
     found = [left for path in sorted(working.iterdir()) if path.is_dir() and (left := _look(path)) is not None]
     if not found:
@@ -53,7 +71,7 @@ def restore(engine: Engine, live: LiveCalls, working: Path, now: int | None) -> 
     stopped = max(until.values())
     for left in found:
         record = by_directory.get(left.directory)
-        call = record.call if record is not None else _without_messages(engine, live, left)
+        call = record.call if record is not None else _without_messages(engine, live, left, take_up(left, now))
         record = live.records[call.index]
         media = engine.media.calls.get(call.index) if engine.media is not None else None
         if media is not None:
@@ -122,7 +140,8 @@ def _look(directory: Path) -> Interrupted | None:
         status = (directory / "audio.wav").stat()
         identifier = UUID(hex=directory.name)
     except (ValueError, OSError):
-        begun = state is not None and (state.call_id is None or any(journal.read(directory)))
+        kept = any(journal.read(directory)) or (directory / RECEIVED).exists()
+        begun = state is not None and (state.call_id is None or kept)
         if state is None or not begun:
             # Killed before its first message was kept: the next one begins the call again.
             shutil.rmtree(directory, ignore_errors=True)
@@ -140,9 +159,15 @@ def _look(directory: Path) -> Interrupted | None:
     return Interrupted(directory, state)
 
 
-def _without_messages(engine: Engine, live: LiveCalls, left: Interrupted) -> Call:
-    """A call of which there is only media: it goes no further."""
+def _without_messages(engine: Engine, live: LiveCalls, left: Interrupted, taken_up: Call | None) -> Call:
+    """A call of which there is only media: it goes no further, unless an SRC had sent it and sends it again."""
     state = left.state
+    if taken_up is not None:
+        taken_up.id = state.id
+        live.take_up(taken_up, left)
+        if engine.media is not None:
+            engine.media.start_call(taken_up).last_media = state.last_media
+        return taken_up
     call = engine.tracker.media_only(state.call_started, 0, 0)
     call.id = state.id
     call.call_id = None

@@ -27,7 +27,7 @@ from recorder.completion import complete
 from recorder.disk_watch import DiskWatch
 from recorder.document import CallDocument
 from recorder.engine import WINDOW, Engine, FinishedCall, prepare
-from recorder.live_calls import LiveCalls, Refusal
+from recorder.live_calls import Interrupted, LiveCalls, Refusal
 from recorder.live_catalogue import LiveCatalogue
 from recorder.live_packets import LivePackets
 from recorder.live_publish import LivePublisher
@@ -36,7 +36,7 @@ from recorder.log import ServiceLog
 from recorder.model import Call
 from recorder.overload import Overload
 from recorder.policy import Action, PolicyHolder
-from recorder.recovery import restore
+from recorder.recovery import Restorer, restore
 from recorder.sightings import Observer
 from recorder.source_watch import SourceWatch
 from recorder.status import Alarm, AlarmCode, Severity, Snapshot
@@ -201,10 +201,16 @@ class CaptureService:
         if base is not None and any(self._working.iterdir()):
             self._clock.go_on(base)
         self._keep_clock()
-        taken_up = restore(self._engine, self._live, self._working, self._now() if self._stamped_here else None)
+        now = self._now() if self._stamped_here else None
+        taken_up = restore(self._engine, self._live, self._working, now, self._take_up)
         self._look_at_disk(time.time_ns())
         if taken_up:
             self._log.warning("calls-taken-up", count=taken_up, text="an earlier run was interrupted; its calls go on")
+
+    def _take_up(self, left: Interrupted, now: int) -> Call | None:
+        """A call of an earlier run of which there is no journal."""
+        known = (each.take_up(left, now) for each in self._followers if isinstance(each, Restorer))
+        return next((call for call in known if call is not None), None)
 
     # The loop
 

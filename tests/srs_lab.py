@@ -6,6 +6,7 @@ come out as files. Time stands still but for `lab.after`.
 
 import asyncio
 import itertools
+import os
 import struct
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from recorder.live_catalogue import LiveCatalogue
 from recorder.live_publish import LivePublisher
 from recorder.model import Call, Transport
 from recorder.policy import Decision
+from recorder.recovery import restore
 from recorder.sip_ua.api import Body, Ended, EndedBy, Header, NewSession, Peer, RefusedError, Reply
 from recorder.siprec.admission import Admission, AdmissionRules
 from recorder.siprec.port_monitor import PortState
@@ -351,11 +353,14 @@ class SrsLab:
         pairs: int = 1000,
         full: Callable[[], str | None] = lambda: None,
         keep: bool = True,
+        now: int = START,
     ) -> None:
+        """`now`: when it begins, where an earlier one was killed with calls in progress."""
         self.now = START
         self.store = RecordingStore(out)
         self.working = out / ".live"
-        self.working.mkdir()
+        again = self.working.exists()
+        self.working.mkdir(exist_ok=True)
         self.agent, self.ports = PaperAgent(), PaperPorts(pairs)
         self.calls = SessionCalls(keep=keep)
         self.live = LiveCalls(self.working, lambda facts: Decision())
@@ -372,6 +377,9 @@ class SrsLab:
             headed=True,
         )
         self.calls.attach(self.engine)
+        if again:
+            self.now = now
+            restore(self.engine, self.live, self.working, now, self.calls.take_up)
         self.server = RecordingServer(
             self.agent, self.ports, self.calls, Admission(rules or AdmissionRules(), full), settings,
             clock=lambda: self.now,
@@ -484,6 +492,17 @@ class SrsLab:
         assert destination
         assert sender
         self._rtp.append((self.now, raw_udp(sender, destination, octets)))
+
+    def kill(self) -> None:
+        """The process is killed; its last checkpoints were just written."""
+        self.turn()
+        assert self.engine.media is not None
+        for media in self.engine.media.calls.values():
+            self.live.save(media, self.engine.media.table, self.now)
+            for track in media.tracks:
+                self.engine.media._shards[0].pool.close(track)
+        self.publisher.catalogue.close()
+        os.close(self.store._lock)
 
     # What comes out
 

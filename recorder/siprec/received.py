@@ -20,6 +20,7 @@ from recorder.rs_metadata_values import parse_time
 FILE = "siprec.mime"
 LARGEST = 4 << 20
 """Octets of a file."""
+_SESSION = "X-Communication-Session"
 MAX_VALUE = 512
 """Characters of a header field that tells what a message said."""
 
@@ -48,15 +49,19 @@ class Received:
 class ReceivedFile:
     """The file of one call."""
 
-    def __init__(self, directory: Path, boundary: str) -> None:
-        """`boundary` is random: that it stands in no body is not looked at. Nothing is written yet; where there is a
-        file from before, it is gone on with."""
+    def __init__(self, directory: Path, boundary: str, session: str = "") -> None:
+        """`boundary` is random: that it stands in no body is not looked at. `session`: the call's `session_id`, for
+        `session_of`. Nothing is written yet; where there is a file from before, it is gone on with, and what a crash
+        cut off at its end is taken off."""
         self._path = f"{directory}/{FILE}"
         self._boundary = boundary
+        self._session = session
         self.left_out = 0
         """Messages that found no more room."""
-        with suppress(OSError), open(self._path, "rb") as file:
-            self._boundary = _boundary_of(file.read(1024)) or boundary
+        with suppress(OSError), open(self._path, "r+b") as file:
+            data = file.read(LARGEST)
+            self._boundary = _boundary_of(data) or boundary
+            file.truncate(max((end for _, end in _parts(data)), default=0))
 
     def add(self, message: Received) -> None:
         """Append a message, whole or not at all. Raises ReceivedError where the disk refuses."""
@@ -66,7 +71,7 @@ class ReceivedFile:
                 before = os.fstat(descriptor).st_size
                 part = _part(message, self._boundary)
                 if not before:
-                    part = _head(self._boundary) + part
+                    part = _head(self._boundary, self._session) + part
                 if before + len(part) > LARGEST:
                     self.left_out += 1
                 elif os.write(descriptor, part) < len(part):
@@ -89,11 +94,24 @@ class ReceivedFile:
 
 def read(directory: Path) -> Iterator[Received]:
     """The messages in the file of `directory`, in order; none where there is no file."""
+    with suppress(OSError):
+        for message, _ in _parts((directory / FILE).read_bytes()):
+            yield message
+
+
+def session_of(directory: Path) -> str:
+    """The `session_id` that the file in `directory` was begun with; empty where it has none."""
     try:
-        data = (directory / FILE).read_bytes()
+        head, _, _ = (directory / FILE).read_bytes().partition(b"\r\n\r\n")
     except OSError:
-        return
-    boundary = _boundary_of(data[:1024])
+        return ""
+    _, _, rest = head.partition(f"\r\n{_SESSION}: ".encode())
+    return rest.partition(b"\r\n")[0].decode("utf-8", "replace")
+
+
+def _parts(data: bytes) -> Iterator[tuple[Received, int]]:
+    """Each message, and where its part ends."""
+    boundary = _boundary_of(data)
     if boundary is None:
         return
     delimiter = f"--{boundary}\r\n".encode()
@@ -110,7 +128,7 @@ def read(directory: Path) -> Iterator[Received]:
         at = begin + int(size) + 2 if size.isdecimal() and len(size) < 10 else -1
         if at < begin or time is None or data[at - 2 : at] != b"\r\n":
             return
-        yield Received(
+        message = Received(
             at=time,
             call_id=fields.get("x-recording-session", ""),
             source=fields.get("x-source", ""),
@@ -119,16 +137,20 @@ def read(directory: Path) -> Iterator[Received]:
             body=data[begin : at - 2],
             disposition=fields.get("content-disposition", ""),
         )
+        yield message, at
         if data[at : at + len(delimiter)] != delimiter:
             return
 
 
-def _head(boundary: str) -> bytes:
-    return f'MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary="{boundary}"\r\n\r\n'.encode()
+def _head(boundary: str, session: str) -> bytes:
+    named = f"{_SESSION}: {_value(session)}\r\n" if session else ""
+    return f'MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary="{boundary}"\r\n{named}\r\n'.encode(
+        "utf-8", "replace"
+    )
 
 
 def _boundary_of(head: bytes) -> str | None:
-    _, found, rest = head.partition(b'boundary="')
+    _, found, rest = head[:1024].partition(b'boundary="')
     return rest.partition(b'"')[0].decode("ascii", "replace") if found else None
 
 

@@ -12,14 +12,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from secrets import token_hex
 
+from capture.address import Endpoint, parse_endpoint
+from decoders.multipart import split_body
 from recorder.call_events import CallEnded, CallEvent, CallStarted
 from recorder.engine import Engine
+from recorder.live_calls import Interrupted
 from recorder.messages import Message
 from recorder.model import Call, GroupReason
 from recorder.sightings import FlowSighting
-from recorder.siprec.received import Received, ReceivedError, ReceivedFile
+from recorder.siprec.received import Received, ReceivedError, ReceivedFile, read, session_of
 from recorder.siprec.srs_call import ReceivedCall
 from recorder.siprec.srs_cast import Placed
+from recorder.siprec.srs_message import metadata_in
+from recorder.siprec.srs_metadata import MetadataState
 from recorder.siprec.srs_picture import Over, RsPicture
 from recorder.siprec.srs_view import Communication, View
 from recorder.trace import note, warn
@@ -88,6 +93,38 @@ class SessionCalls:
     def submit(self, picture: RsPicture) -> None:
         """A recording session changed; from any thread."""
         self._queue.put(picture)
+
+    def take_up(self, left: Interrupted, now: int) -> Call | None:
+        """Go on with a call that an SRC was sending when an earlier run was interrupted: it waits for the SRC.
+
+        None where nothing is kept of what an SRC sent. The engine has begun, and the caller gives the call its media.
+        """
+        messages = list(read(left.directory))
+        if not messages:
+            return None
+        state = MetadataState()
+        for message in messages:
+            for data, charset in metadata_in(split_body(message.body, message.content_type, message.disposition, [])):
+                state.take(data, charset)
+        view, key, last = state.view(), session_of(left.directory), messages[-1]
+        session = next((each for each in view.sessions if each.id == key), next(iter(view.sessions), None))
+        picture = RsPicture(
+            rs=-1 - len(self._calls),
+            at=last.at,
+            began=messages[0].at,
+            call_id=messages[0].call_id,
+            src=parse_endpoint(*_host_port(messages[0].source)) or Endpoint(0, 0, 0),
+            srs=None,
+            view=view,
+        )
+        received = self._admit(picture, session.id if session is not None else "")
+        received.hear(picture, session, ())
+        self._views[received.call.index] = view
+        over = Over.BYE if last.what == "BYE" else Over.LOST
+        received.leave(picture.rs, last.at, over)
+        received.due = now + (self._rejoin if over is Over.LOST else GRACE)
+        received.call.ended = received.end
+        return received.call
 
     # What the engine and the service tell (`Follower`)
 
@@ -203,10 +240,14 @@ class SessionCalls:
         return self._begin(rs, picture, key)
 
     def _begin(self, rs: _Rs, picture: RsPicture, key: str) -> ReceivedCall:
+        received = rs.calls[key] = self._admit(picture, key)
+        return received
+
+    def _admit(self, picture: RsPicture, key: str) -> ReceivedCall:
         tracker = self._engine.tracker
         call = tracker.admit(picture.call_id, picture.at, lambda now: self._settle(received, now))
         received = ReceivedCall(call, key, picture.at)
-        self._calls[call.index] = rs.calls[key] = received
+        self._calls[call.index] = received
         if _unique(key):
             self._by_key[key] = received
         note(call, picture.at, 0, "recording-session", f"sent by {picture.src} as {picture.call_id[:120]}")
@@ -304,7 +345,8 @@ class SessionCalls:
             try:
                 file = self._files.get(call.index)
                 if file is None:
-                    file = self._files[call.index] = ReceivedFile(self._engine.directory_of(call), token_hex(16))
+                    directory = self._engine.directory_of(call)
+                    file = self._files[call.index] = ReceivedFile(directory, token_hex(16), received.key)
                 file.add(message)
             except (ReceivedError, KeyError) as error:
                 warn(call, "received-cut", "What the SRC sent could not be kept: the disk refused.")
@@ -322,6 +364,11 @@ class SessionCalls:
 
 def _position(placed: Placed) -> int:
     return placed[0].index
+
+
+def _host_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host, int(port) if port.isdecimal() and len(port) < 6 else 0
 
 
 def _unique(key: str) -> bool:

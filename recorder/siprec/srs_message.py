@@ -5,7 +5,7 @@ come (RFC 7866 with what vendors make of it); only what would be misunderstood i
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -106,7 +106,12 @@ def why_unsupported(message: SipMessage) -> tuple[Refusal, Sequence[Header]] | N
 
 def metadata_of(message: SipMessage) -> Iterator[tuple[bytes, str | None]]:
     """Each body of metadata, and the character set that its Content-Type names."""
-    for part in message.parts():
+    return metadata_in(message.parts())
+
+
+def metadata_in(parts: Iterable[BodyPart]) -> Iterator[tuple[bytes, str | None]]:
+    """The same of the parts of a body."""
+    for part in parts:
         kind = part.headers.get("content-type", "")
         plain = part.disposition == "recording-session" and part.content_type != "application/sdp"
         if part.content_type in METADATA_TYPES or (plain and part.data.lstrip()[:1] == b"<"):

@@ -1,5 +1,6 @@
 """Recording sessions that SRCs send us, from the INVITE to the files: the real engine, media as batches."""
 
+import asyncio
 from email import message_from_bytes, policy
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from lxml import etree
 from decoders.sdp import CryptoKey, parse_sdp
 from decoders.srtp_protect import SrtpSender
 from recorder.sip_ua.api import RefusedError
-from recorder.siprec.received import FILE, read
+from recorder.siprec.received import FILE, Received, ReceivedFile, read, session_of
 from recorder.siprec.sdp_write import crypto_line
 from tests.srs_lab import (
     ALICE,
@@ -717,3 +718,74 @@ def test_groups_of_the_metadata_join_calls_of_several_sessions(lab):
     recordings = run(lab, script)
     groups = {each.document.call_id: each.document.group_id for each in recordings}
     assert groups["rs-1@src"] == groups["rs-2@src"] != groups["rs-3@src"]
+
+
+# A restart of the process
+
+
+def test_a_call_goes_on_after_a_restart_when_its_src_invites_anew(tmp_path):
+    first = SrsLab(tmp_path / "out")
+
+    async def before(lab):
+        session = lab.record(call_id="rs-1@src")
+        both_speak(lab, session, 6)
+        lab.after(6)
+        lab.kill()
+
+    asyncio.run(before(first))
+    second = SrsLab(tmp_path / "out", now=first.now + 4_000_000_000)
+
+    async def after(lab):
+        (call,) = lab.active
+        session = lab.record(call_id="rs-2@src")
+        assert lab.active == [call]
+        both_speak(lab, session, 4, sequence=9000)
+        lab.after(4)
+        lab.bye(session)
+
+    (recording,) = run(second, after)
+    document = recording.document
+    assert (document.state, document.caller.uri) == ("completed", "sip:alice@a.example")
+    assert document.started[:19] == stamp(0)[:19]
+    assert "interrupted" in recording.codes
+    samples = recording.samples()
+    assert len(samples) == pytest.approx(14 * 8000, abs=1600)
+    assert samples[-8000, 0] != 0
+    assert [each.what for each in read(recording.directory)] == ["INVITE", "INVITE"]
+
+
+def test_a_call_whose_src_does_not_come_again_after_a_restart_is_what_was_heard_of_it(tmp_path):
+    first = SrsLab(tmp_path / "out")
+
+    async def before(lab):
+        session = lab.record()
+        both_speak(lab, session, 6)
+        lab.after(6)
+        lab.kill()
+
+    asyncio.run(before(first))
+
+    async def after(lab):
+        lab.after(70)
+        assert lab.active == []
+
+    (recording,) = run(SrsLab(tmp_path / "out", now=first.now + 4_000_000_000), after)
+    document = recording.document
+    assert (document.state, document.callee.name) == ("incomplete", "Bob")
+    assert [s.packets for s in document.streams] == [300, 300]
+    assert {"interrupted", "end-not-seen"} <= set(recording.codes)
+
+
+def test_what_a_crash_cut_off_of_the_kept_messages_is_taken_off(tmp_path):
+    file = ReceivedFile(tmp_path, "b" * 32, CALL)
+    message = Received(1_790_000_000_000_000_000, "rs@x", "192.0.2.1:5060", "INVITE", "text/plain", b"--bb\r\n\r\nx")
+    file.add(message)
+    file.add(message)
+    path = tmp_path / FILE
+    path.write_bytes(path.read_bytes()[:-20])
+    assert list(read(tmp_path)) == [message]
+    again = ReceivedFile(tmp_path, "c" * 32)
+    again.add(message)
+    again.close()
+    assert list(read(tmp_path)) == [message, message]
+    assert session_of(tmp_path) == CALL
