@@ -6,7 +6,7 @@ decision that was made.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -82,6 +82,16 @@ class Policy:
         return self.otherwise
 
 
+def without_audio(policy: Policy) -> Policy:
+    """The same policy where nothing is recorded here: documents are all that is kept of a call."""
+
+    def less(decision: Decision) -> Decision:
+        return replace(decision, action=Action.METADATA) if decision.action is Action.RECORD else decision
+
+    rules = tuple(replace(rule, decision=less(rule.decision)) for rule in policy.rules)
+    return Policy(rules, less(policy.otherwise))
+
+
 def note_decision(call: Call, decision: Decision) -> None:
     """Put a decision into the call's trace, and its tags on the call."""
     call.tags = decision.tags
@@ -97,9 +107,12 @@ class PolicyHolder:
         refused: Callable[[str], None],
         retention: Retention | None = None,
         taken: Callable[[str], None] = lambda _: None,
+        adapt: Callable[[Policy], Policy] = lambda policy: policy,
     ) -> None:
-        """`refused` and `taken` are told, in a sentence, of settings that were read again."""
-        self.policy = policy
+        """`refused` and `taken` are told, in a sentence, of settings that were read again. `adapt` makes of a policy
+        that was read the one that holds."""
+        self._adapt = adapt
+        self.policy = adapt(policy)
         """Replaced as a whole: whoever decides meanwhile does so by the old rules or by the new."""
         self.retention = retention or Retention()
         self._refused, self._taken = refused, taken
@@ -120,6 +133,6 @@ class PolicyHolder:
         except SpanrecError as error:
             self._refused(f"{error}; the recording policy stays as it was")
             return False
-        self.policy, self.retention = policy, retention
+        self.policy, self.retention = self._adapt(policy), retention
         self._taken(f"{path}: {len(policy.rules)} rules are in force")
         return True

@@ -314,6 +314,8 @@ class CaptureService:
             if self.stopping and record.call.ended is None:
                 warn(record.call, "stopped", "The recorder was stopped while the call was in progress.")
         self._engine.finish()
+        for follower in self._followers:
+            follower.turn(self._engine.now)
         beat("finishing recordings")
         left = self._publisher.close()
         if left:

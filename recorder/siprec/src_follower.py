@@ -1,0 +1,129 @@
+"""The engine's side of our SRC: calls become pictures, flows become sources, and every call has its decision.
+
+In: what the engine hears and begins (it is a `Follower` of the service). Out: pictures to the sessions, flows placed at
+the forwarder, decisions by the rules for calls as they begin, calls whose packets are to be kept because no server can
+be had. Runs in the engine's thread; `decide` and `spool` may be called from the sessions'.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from recorder.call_facts import CallFacts, facts_of_call, facts_of_media
+from recorder.engine import Engine
+from recorder.messages import Message
+from recorder.model import Call, MediaEndpoint
+from recorder.sightings import FlowSighting
+from recorder.siprec.forward_claims import ForwardClaims, PlacesFlows
+from recorder.siprec.picture import CallPicture, Phase
+from recorder.siprec.pictures import Pictures
+from recorder.siprec.src_decision import NOT_RECORDED, SrcDecision
+
+GROUPS_EVERY = 1_000_000_000
+"""ns of capture time between two looks at which calls belong together."""
+REMEMBERED = 60_000_000_000
+"""ns for which the decision of a call that is over is kept: the sessions may come to its last picture late."""
+Pausing = Callable[[CallPicture, Call], bool]
+"""Whether nothing of a call is to be recorded now."""
+
+
+class SrcFollower:
+    """Follows the calls of one engine."""
+
+    def __init__(
+        self,
+        forwarder: PlacesFlows,
+        choose: Callable[[CallFacts], SrcDecision],
+        post: Callable[[CallPicture], None],
+        *,
+        pausing: Pausing = lambda picture, call: False,
+    ) -> None:
+        self._forwarder = forwarder
+        self._choose = choose
+        self._post = post
+        self._pausing = pausing
+        self._message: Message | None = None
+        self._calls: dict[int, Call] = {}
+        self._decisions: dict[int, SrcDecision] = {}
+        """By `Call.index`; each is replaced as a whole, so that the sessions may read it meanwhile."""
+        self._over: deque[tuple[int, int]] = deque()
+        """(when, `Call.index`) of calls that are over."""
+        self._to_keep: deque[int] = deque()
+        self._next_groups = 0
+
+    def attach(self, engine: Engine, keep_packets: Callable[[Call], None]) -> None:
+        """See `Follower`."""
+        self._engine = engine
+        self._keep = keep_packets
+        self._pictures = Pictures(engine.registry, engine.tracker.group_identifier)
+        self._claims = ForwardClaims(engine.registry, self._forwarder, self._is_wanted)
+
+    def heard(self, message: Message) -> None:
+        """A SIP message, before the call tracker has it."""
+        self._message = message
+        self._pictures.heard(message)
+
+    def begun(self, call: Call) -> None:
+        """A call begins."""
+        if call.recording_session is not None or call.received:
+            return
+        self._calls[call.index] = call
+        self._decisions[call.index] = self._choose(self._facts(call))
+        self._pictures.begun(call)
+
+    def dropped(self, call: Call) -> None:
+        """A call turned out to be part of another."""
+        self._pictures.dropped(call)
+        self._calls.pop(call.index, None)
+        self._decisions.pop(call.index, None)
+
+    def finished(self, call: Call, flows: Sequence[FlowSighting]) -> None:
+        """A call is over."""
+        self._pictures.finished(call, flows)
+
+    def turn(self, now: int) -> None:
+        """Tell what changed."""
+        if now >= self._next_groups:
+            self._next_groups = now + GROUPS_EVERY
+            self._pictures.look_at_groups()
+        for picture in self._pictures.turn():
+            call = self._calls.get(picture.index)
+            if call is not None:
+                paused = self._pausing(picture, call)
+                decision = self._decisions[picture.index]
+                if decision.paused != paused:
+                    self._decisions[picture.index] = replace(decision, paused=paused)
+            self._post(picture)
+            if picture.phase is Phase.OVER and picture.index not in self._engine.tracker.calls_active:
+                self._calls.pop(picture.index, None)
+                self._over.append((now, picture.index))
+        while self._over and now - self._over[0][0] > REMEMBERED:
+            self._decisions.pop(self._over.popleft()[1], None)
+        self._claims.turn(now)
+        while self._to_keep:
+            call = self._calls.get(self._to_keep.popleft())
+            if call is not None:
+                self._keep(call)
+
+    # What the sessions ask, in their thread
+
+    def decide(self, picture: CallPicture) -> SrcDecision:
+        """What to do with a call."""
+        return self._decisions.get(picture.index, NOT_RECORDED)
+
+    def spool(self, index: int) -> None:
+        """No server can be had for a call (by `Call.index`): keep its packets from now on."""
+        self._to_keep.append(index)
+
+    def _facts(self, call: Call) -> CallFacts:
+        message = self._message
+        if call.call_id is not None and message is not None:
+            return facts_of_call(call, message.parsed, message.seen)
+        source, destination = call.caller.address, call.callee.address
+        if source is None or destination is None:
+            return CallFacts(call_id=call.call_id, started=call.started)
+        return facts_of_media(call.started, source, destination, 0)
+
+    def _is_wanted(self, endpoint: MediaEndpoint) -> bool:
+        """Any call in progress may be recorded at any moment, when somebody asks for it."""
+        return endpoint.call in self._calls
