@@ -195,8 +195,10 @@ def make_tables(capacity: Capacity) -> Tables:
     free = np.zeros(capacity.flows + 1, np.int32)
     free[0] = capacity.flows
     free[1:] = np.arange(capacity.flows, dtype=np.int32)[::-1]
+    flows = _rows(capacity.flows, FLOW_COLUMNS)
+    flows[:, (FLOW_HEAD, FLOW_TAIL, LINKS)] = -1
     return Tables(
-        flows=_rows(capacity.flows, FLOW_COLUMNS),
+        flows=flows,
         slots=np.full(4 << (capacity.flows - 1).bit_length(), -1, np.int32),
         links=_rows(capacity.flows, LINK_COLUMNS),
         link_formats=np.zeros((capacity.flows, 128), np.uint8),

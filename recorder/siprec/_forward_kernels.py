@@ -66,13 +66,13 @@ _FIRST, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 _SHIFT = np.uint64(29)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _mixed(key: np.uint64, word: int) -> np.uint64:
     key = (key ^ np.uint64(word)) * _FIRST
     return (key ^ (key >> _SHIFT)) * _SECOND
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _slot(tables: Tables, flow: Int64) -> int:
     """Where the search for a flow's row begins."""
     key = np.uint64(0)
@@ -81,7 +81,7 @@ def _slot(tables: Tables, flow: Int64) -> int:
     return int(key >> np.uint64(32)) & (len(tables.slots) - 1)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _is_flow(tables: Tables, number: int, wanted: Int64) -> bool:
     found = tables.flows[number]
     for column in (PORTS_SSRC, SOURCE_LOW, DESTINATION_LOW, SOURCE_HIGH, DESTINATION_HIGH, REALM):
@@ -118,7 +118,7 @@ def find_flow(tables: Tables, wanted: Int64, time: int) -> int:
     return number
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def header_size(buffer: Bytes, at: int, size: int) -> int:
     """Octets of an RTP header with contributing sources and extension; -1 where it is none or not all there.
 
@@ -138,7 +138,7 @@ def header_size(buffer: Bytes, at: int, size: int) -> int:
     return header if header <= size else -1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def digest_of(buffer: Bytes, at: int, size: int) -> int:
     """Hash of a payload."""
     key = np.uint64(size)

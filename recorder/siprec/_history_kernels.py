@@ -30,13 +30,13 @@ from recorder.siprec._forward_columns import (
 )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def row_of(tables: Tables, entry: int) -> int:
     """Where an entry stands."""
     return entry & (len(tables.entries) - 1)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def head_of(tables: Tables, chain: int) -> int:
     """First entry of a chain that is still there; -1 where there is none."""
     head = tables.flows[chain, FLOW_HEAD] if chain >= 0 else tables.sources[-1 - chain, HEAD]

@@ -59,7 +59,7 @@ _STALE = 16_384
 """Sequence numbers behind which an anchor is moved on, before the difference changes its sign."""
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _leg_sequence(leg: Int64, sequence: int) -> int:
     """The leg's sequence number for one of its source's; -1 where what it would follow was never sent."""
     if not leg[ANCHORED]:
@@ -88,7 +88,7 @@ def _pass_over(leg: Int64, sequence: int) -> None:
         leg[ANCHOR] = (sequence + 1) & 0xFFFF
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def note_sent(leg: Int64, sequence: int, stamp: int, rate: int, time: int, octets: int) -> None:
     """Count a packet that went out."""
     if leg[PACKETS] == 0:
@@ -140,7 +140,7 @@ def send_entry(tables: Tables, number: int, entry: int) -> None:
     note_sent(leg, sequence, stamp, rate, row[TIME], row[SIZE])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def write_header(tables: Tables, at: int, second: int, sequence: int, stamp: int, ssrc: int) -> None:
     """An RTP header without contributing sources, extension or padding (RFC 3550, section 5.1)."""
     arena = tables.arena

@@ -15,7 +15,7 @@ import sys
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import NamedTuple
 
@@ -30,7 +30,8 @@ from decoders.sdp import CryptoKey, PayloadFormat
 from decoders.srtp_protect import SrtpSender
 from recorder.siprec import _forward_columns as columns
 from recorder.siprec._forward_columns import Capacity, make_tables
-from recorder.siprec._forward_kernels import drop_silent, forward_rows
+from recorder.siprec._forward_kernels import adopt, drop_silent, forward_rows, take_packets
+from recorder.siprec._leg_kernels import drain, note_sent, seek
 from recorder.siprec.forward_legs import LegBook, OpenLeg
 from recorder.siprec.forward_ports import HIGH_PORT, LOW_PORT, PortPair
 from recorder.siprec.forward_rtcp import RtcpState
@@ -51,6 +52,8 @@ PATIENCE = 0.02
 _CATCHING_UP = 0.002
 _LISTEN = 0.1
 _SWEEP = 5.0
+_WORD = (1 << 64) - 1
+_COLUMN_TYPES = {"buffer": np.uint8, "time": np.int64, "offset": np.int64, "number": np.int64}
 
 
 class NewFlow(NamedTuple):
@@ -217,6 +220,18 @@ class MediaForwarder:
 
     # What the forwarder's thread does
 
+    def prepare(self) -> None:
+        """Have all kernels compiled or loaded, which may take half a minute once; before anything else is asked."""
+        columns_of = {each.name: np.zeros(0, _COLUMN_TYPES.get(each.name, np.int32)) for each in fields(PacketBatch)}
+        self._forward(decode_layers(PacketBatch(**columns_of)))
+        rows = np.zeros(0, np.int64)
+        take_packets(self._tables, 0, read_only(np.zeros(1, np.uint8)), rows, rows, rows)
+        adopt(self._tables, 0)
+        seek(self._tables, 0, 0)
+        drain(self._tables, rows, 0)
+        drop_silent(self._tables, 0, self._silent)
+        note_sent(self._tables.legs[0].copy(), 0, 0, 0, 0, 0)
+
     def run(self, source: LiveSource) -> None:
         """Forward until `stopping`, or until the source has ended; then say BYE for all legs."""
         before = sys.getswitchinterval()
@@ -352,6 +367,3 @@ class MediaForwarder:
         for number in self._silent[:count].tolist():
             self._rows.unplace(number, 0)
             self._gone.append(number)
-
-
-_WORD = (1 << 64) - 1
