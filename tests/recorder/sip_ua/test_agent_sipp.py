@@ -1,0 +1,225 @@
+"""The agent and sipp, which has its own idea of RFC 3261, over loopback; what went over the wire is read by tshark."""
+
+import asyncio
+import shutil
+import socket
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet, Raw
+from scapy.utils import wrpcap
+
+from capture.address import parse_endpoint
+from decoders.sip import SipMessage
+from recorder.model import Transport
+from recorder.sip_ua.agent import SipAgent
+from recorder.sip_ua.api import Body, Ended, EndedBy, Incoming, NewSession, Peer, Reply
+from recorder.sip_ua.config import AgentConfig
+from recorder.sip_ua.listen import Listen
+from recorder.sip_ua.transport import SipTransports, TransportOptions, open_transports
+from recorder.sip_ua.wire import Flow, Target
+from tests.sip_network import locate
+
+SCENARIOS = Path(__file__).parent / "sipp"
+SDP = (
+    b"v=0\r\no=x 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\na=recvonly\r\n"
+)
+BODY = Body("application/sdp", SDP)
+LONG = Body("application/sdp", SDP + b"a=x-long:" + b"x" * 1500 + b"\r\n")
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("sipp") is None, reason="sipp is not installed"),
+    pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed"),
+]
+
+
+class Wire:
+    """The agent's transports, with a copy of each message."""
+
+    def __init__(self, transports: SipTransports) -> None:
+        self.transports = transports
+        self.frames: list[Packet] = []
+        self.ports: set[int] = set()
+        told = transports.on_message
+
+        def tap(data: bytes, flow: Flow, peer: Peer) -> None:
+            self._note(flow.transport, str(peer.address), str(flow.local), data)
+            told(data, flow, peer)
+
+        send = transports.send
+
+        def tapped(
+            data: bytes, target: Target, flow: Flow | None = None, failed: Callable[[str], None] | None = None
+        ) -> None:
+            self._note(target.transport, "127.0.0.1:5060", str(target.endpoint), data)
+            send(data, target, flow, failed)
+
+        transports.on_message = tap
+        transports.send = tapped
+
+    def _note(self, transport: Transport, source: str, target: str, data: bytes) -> None:
+        ports = int(source.rpartition(":")[2]), int(target.rpartition(":")[2])
+        self.ports.update(ports)
+        # What came over TCP is whole messages here: a datagram each does for tshark.
+        frame = Ether() / IP(src="127.0.0.1", dst="127.0.0.1") / UDP(sport=ports[0], dport=ports[1]) / Raw(data)
+        self.frames.append(frame)
+
+    async def malformed(self, directory: Path) -> str:
+        """What tshark finds wrong in it: malformed packets, SIP it does not understand."""
+        capture = directory / "wire.pcap"
+        wrpcap(str(capture), self.frames)
+        decode = [f"-dudp.port=={port},sip" for port in self.ports]
+        odd = "_ws.malformed || !sip || _ws.expert.severity == error"
+        tshark = await asyncio.create_subprocess_exec(
+            "tshark", "-n", "-r", capture, *decode, "-Y", odd, stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await tshark.communicate()
+        assert tshark.returncode == 0
+        return out.decode()
+
+
+class Sipp:
+    """A sipp that runs a scenario."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+        self.process = process
+        self.port = port
+
+    async def finished(self) -> None:
+        out, _ = await asyncio.wait_for(self.process.communicate(), 60)
+        assert self.process.returncode == 0, out.decode(errors="replace")[-3000:]
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def sipp(directory: Path, *arguments: str | Path) -> Sipp:
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        "sipp",
+        *("-i", "127.0.0.1", "-p", str(port), "-nostdin", "-timeout", "50"),
+        *("-timeout_error", "-trace_err", "-error_file", directory / "sipp-errors.log", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=directory,
+    )
+    await asyncio.sleep(0.3)
+    return Sipp(process, port)
+
+
+async def listening() -> tuple[SipAgent, Wire, dict[Transport, int]]:
+    anywhere = parse_endpoint("127.0.0.1", 0)
+    assert anywhere is not None
+    transports = await open_transports(
+        TransportOptions([Listen(Transport.UDP, anywhere), Listen(Transport.TCP, anywhere)])
+    )
+    agent = SipAgent(transports, locate, AgentConfig())
+    wire = Wire(transports)
+    return agent, wire, {each.transport: each.endpoint.port for each in transports.listening}
+
+
+class Bench:
+    """The agent, what became of its sessions, and a copy of what it said."""
+
+    def __init__(self, agent: SipAgent, wire: Wire, ports: dict[Transport, int]) -> None:
+        self.agent = agent
+        self.wire = wire
+        self.ports = ports
+        self.ended: list[Ended] = []
+        self.asked: list[str] = []
+        agent.on_invite = self.told
+
+    def told(self, incoming: Incoming) -> None:
+        session = incoming.accept(BODY, contact_params=["+sip.srs"])
+        session.on_request = self.reply
+        session.on_end = self.ended.append
+
+    async def reply(self, message: SipMessage) -> Reply:
+        self.asked.append(message.method or "")
+        return Reply(200, body=BODY if message.method == "INVITE" else None)
+
+
+def play(directory: Path, job: Callable[[Bench], Coroutine[Any, Any, None]]) -> None:
+    """Do something with an agent at loopback; tshark has the last word."""
+
+    async def run() -> None:
+        bench = Bench(*await listening())
+        try:
+            await job(bench)
+            assert not bench.agent.core.sessions
+        finally:
+            await bench.agent.close()
+        assert await bench.wire.malformed(directory) == ""
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("transport", ["u1", "t1"])
+def test_sipp_calls_us(tmp_path: Path, transport: str):
+    async def job(bench: Bench) -> None:
+        port = bench.ports[Transport.UDP if transport == "u1" else Transport.TCP]
+        client = await sipp(
+            tmp_path, "-sf", SCENARIOS / "uac.xml", f"127.0.0.1:{port}", "-t", transport, "-m", "10", "-r", "50"
+        )
+        await client.finished()
+        assert [end.by for end in bench.ended] == [EndedBy.PEER] * 10
+        assert sorted(bench.asked) == ["INFO"] * 10 + ["INVITE"] * 10
+
+    play(tmp_path, job)
+
+
+def test_sipp_calls_us_and_loses_a_tenth_of_the_messages(tmp_path: Path):
+    async def job(bench: Bench) -> None:
+        target = f"127.0.0.1:{bench.ports[Transport.UDP]}"
+        scenario = SCENARIOS / "uac.xml"
+        client = await sipp(tmp_path, "-sf", scenario, target, "-m", "10", "-r", "50", "-lost", "10")
+        await client.finished()
+        assert [end.by for end in bench.ended] == [EndedBy.PEER] * 10
+
+    play(tmp_path, job)
+
+
+@pytest.mark.parametrize(("transport", "body"), [("u1", BODY), ("t1", BODY), ("u1", LONG)])
+def test_we_call_sipp(tmp_path: Path, transport: str, body: Body):
+    """The long body leaves UDP for TCP, which that sipp has not, and comes back."""
+
+    async def job(bench: Bench) -> None:
+        server = await sipp(tmp_path, "-sf", SCENARIOS / "uas.xml", "-t", transport, "-m", "5")
+        suffix = ";transport=tcp" if transport == "t1" else ""
+
+        async def call() -> Ended:
+            new = NewSession(f"sip:rec@127.0.0.1:{server.port}{suffix}", body, contact_params=["+sip.src"])
+            session = await bench.agent.invite(new)
+            over: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+            session.on_end = over.set_result
+            assert session.answer.status == 200
+            await session.request("UPDATE", Body("text/plain", b"x"))
+            assert (await session.reinvite(body)).sdp() is not None
+            return await over
+
+        ended = await asyncio.gather(*(call() for _ in range(5)))
+        assert {end.by for end in ended} == {EndedBy.PEER}
+        await server.finished()
+
+    play(tmp_path, job)
+
+
+def test_we_call_sipp_and_it_loses_a_tenth_of_the_messages(tmp_path: Path):
+    async def job(bench: Bench) -> None:
+        server = await sipp(tmp_path, "-sn", "uas", "-m", "5", "-lost", "10")
+
+        async def call() -> None:
+            session = await bench.agent.invite(NewSession(f"sip:rec@127.0.0.1:{server.port}", BODY, timeout=30))
+            await session.bye()
+
+        await asyncio.gather(*(call() for _ in range(5)))
+        await server.finished()
+
+    play(tmp_path, job)
