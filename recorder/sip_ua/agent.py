@@ -9,13 +9,14 @@ from dataclasses import replace
 from email.utils import formatdate
 from functools import partial
 from random import Random, SystemRandom
-from typing import Any
+from typing import Any, TypeVar
 
 from decoders.sip import SipMessage
 from recorder.sip_ua.agent_session import AgentIncoming, AgentSession, Farewell
 from recorder.sip_ua.api import Credentials, Incoming, NewSession, Peer, Reply, UnreachableError
 from recorder.sip_ua.config import AgentConfig
 from recorder.sip_ua.core import Core
+from recorder.sip_ua.digest import Authorizer
 from recorder.sip_ua.incoming import IncomingInvite
 from recorder.sip_ua.invite import Attempt
 from recorder.sip_ua.layer import Failure, Hop, Received, ResponseUser
@@ -30,6 +31,8 @@ Locate = Callable[[str], Awaitable[Sequence[Target]]]
 Admit = Callable[[SipMessage, Peer], Reply | Peer]
 """Whether an INVITE may come in: the refusal (401 with a challenge), or who its sender is."""
 MakeAuthorize = Callable[[Credentials], Authorize]
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 class SipAgent:
@@ -41,7 +44,7 @@ class SipAgent:
         locate: Locate,
         config: AgentConfig | None = None,
         *,
-        authorizer: MakeAuthorize | None = None,
+        authorizer: MakeAuthorize = Authorizer,
         admit: Admit | None = None,
         random: Random | None = None,
         date: Callable[[], str] | None = None,
@@ -82,6 +85,8 @@ class SipAgent:
         def wrap(session: DialogSession, answer: SipMessage) -> None:
             begun[session] = AgentSession(self, session, answer)
 
+        if new.answer is not None:
+            new = replace(new, answer=self.guard(new.answer))
         beginning = Beginning(
             self.core,
             new,
@@ -159,6 +164,18 @@ class SipAgent:
             self._wake.cancel()
         self._wake = self._loop.call_at(when, self._on_time) if when is not None else None
 
+    def guard(self, function: Callable[[_In], _Out]) -> Callable[[_In], _Out | None]:
+        """A function of ours that the core may call: its exceptions are reported and give None."""
+
+        def guarded(value: _In) -> _Out | None:
+            try:
+                return function(value)
+            except Exception as error:
+                self._report(error)
+                return None
+
+        return guarded
+
     def farewell(self) -> "Farewell":
         """What waits for the answer to a BYE; `close` ends the waiting."""
         future: asyncio.Future[None] = self._loop.create_future()
@@ -180,7 +197,7 @@ class SipAgent:
             await asyncio.wait(self._farewells, timeout=patience)
 
     def _authorize(self, credentials: Credentials | None) -> Authorize | None:
-        return self._authorizer(credentials) if credentials is not None and self._authorizer is not None else None
+        return self._authorizer(credentials) if credentials is not None else None
 
     def _invited(self, invite: IncomingInvite, now: float) -> None:
         peer = invite.received.peer
@@ -190,7 +207,11 @@ class SipAgent:
                 invite.refuse(verdict.status, verdict.reason, verdict.headers, now)
                 return
             peer = verdict
-        self.on_invite(AgentIncoming(self, invite, peer))
+        try:
+            self.on_invite(AgentIncoming(self, invite, peer))
+        except Exception as error:
+            self._report(error)
+            invite.refuse(500, "", (), now)
 
     def _find(self, uri: str, then: Callable[[Sequence[Target], float], None]) -> None:
         async def find() -> None:
@@ -253,7 +274,10 @@ class SipAgent:
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._loop.call_exception_handler({"message": "a session's handler failed", "exception": error})
+            self._report(error)
+
+    def _report(self, error: BaseException) -> None:
+        self._loop.call_exception_handler({"message": "a session's handler failed", "exception": error})
 
 
 def _final(future: "asyncio.Future[SipMessage | Failure]", received: Received, now: float) -> None:

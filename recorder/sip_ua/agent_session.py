@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from decoders.sip import SipMessage
 from decoders.sip_address import parse_name_address
@@ -12,6 +12,9 @@ from recorder.sip_ua.incoming import IncomingInvite
 from recorder.sip_ua.layer import Received
 from recorder.sip_ua.session import DialogSession, Respond
 from recorder.sip_ua.wire import Flow
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 class Farewell:
@@ -43,6 +46,10 @@ class Driver(Protocol):
 
     def local_host(self, flow: Flow, peer: Peer) -> str:
         """Host of our end of a flow, as `peer` sees it."""
+        ...
+
+    def guard(self, function: Callable[[_In], _Out]) -> Callable[[_In], _Out | None]:
+        """A function of ours that the core may call: its exceptions are reported and give None."""
         ...
 
     def farewell(self) -> Farewell:
@@ -118,7 +125,7 @@ class AgentSession:
         self, body: Body | None, headers: Sequence[Header] = (), answer: Answer | None = None
     ) -> SipMessage:
         """Send a re-INVITE, wait for its 2xx."""
-        return await self._ask("INVITE", body, headers, answer)
+        return await self._ask("INVITE", body, headers, self._driver.guard(answer) if answer is not None else None)
 
     async def request(self, method: str, body: Body | None = None, headers: Sequence[Header] = ()) -> SipMessage:
         """Send another request, wait for its 2xx."""
@@ -178,7 +185,7 @@ class AgentSession:
     def _on_end(self, ended: Ended, now: float) -> None:
         if not self._ack.done():
             self._ack.set_result(None)
-        self.on_end(ended)
+        self._driver.guard(self.on_end)(ended)
 
 
 class AgentIncoming:

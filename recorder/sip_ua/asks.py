@@ -238,6 +238,7 @@ class Asks:
             return True
         if not ask.exclusive:
             return False
+        ask.authorized = None  # a nonce is good for one try
         if status == 422:
             if not self._asker.raise_interval(response):
                 return False

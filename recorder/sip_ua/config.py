@@ -30,6 +30,8 @@ class AgentConfig:
     max_sessions: int = 5000
     max_transactions: int = 20000
     """Server transactions; beyond it, and beyond `max_sessions`, new requests are answered 503."""
+    max_requests: int = 64
+    """Server transactions of one session; beyond it its requests are answered 503, and nobody else's."""
     retry_after: int = 10
     """Retry-After of that 503."""
 

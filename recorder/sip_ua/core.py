@@ -166,7 +166,15 @@ class Core:
         if session is None:
             self._answer(received, key, Reply(481), now)
             return
-        transaction = self._begin(received, key)
+        if session.requests >= self.config.max_requests:
+            self._answer_statelessly(received, self._busy())
+            return
+
+        def gone() -> None:
+            session.requests -= 1
+
+        session.requests += 1
+        transaction = self._begin(received, key, ended=gone)
         if received.message.method == "INVITE":
             self._reinvites[key] = session, received
         session.receive(received, transaction, now)
@@ -213,8 +221,16 @@ class Core:
         theirs = message.from_.tag if message.from_ is not None else None
         return self._sessions.get((message.call_id or "", ours or "", theirs or ""))
 
-    def _begin(self, received: Received, key: _Key, merging: _Key | None = None) -> ServerTransaction:
+    def _begin(
+        self,
+        received: Received,
+        key: _Key,
+        merging: _Key | None = None,
+        ended: Callable[[], None] | None = None,
+    ) -> ServerTransaction:
         def gone() -> None:
+            if ended is not None:
+                ended()
             self._server.pop(key, None)
             self._invites.pop(key, None)
             self._reinvites.pop(key, None)

@@ -193,9 +193,17 @@ class Attempt:
         now: float,
     ) -> None:
         request = dialog.request(method, headers, body)
-        nobody = ResponseUser(lambda received, now: None, lambda failure, now: None)
+
+        def on_response(answer: Received, now: float) -> None:
+            authorize = self._plan.authorize
+            if answer.message.status in (401, 407) and authorize is not None:
+                again = authorize(answer.message, request)
+                if again is not None:
+                    credentials = [each for each in again.headers if each not in request.headers]
+                    self._send(dialog, method, [*headers, *credentials], body, received, now)
 
         def known(hops: list[Hop], now: float) -> None:
-            self._stack.sender.request(request, hops, nobody, now)
+            user = ResponseUser(on_response, lambda failure, now: None)
+            self._stack.sender.request(request, hops, user, now)
 
         self._stack.hops(dialog.next_hop, received.flow, known, now)

@@ -56,6 +56,8 @@ class DialogSession:
         self.allows = allows
         self.authorize = authorize
         self.over = False
+        self.requests = 0
+        """Of the peer, in transactions that are still there."""
         self.on_request: Callable[[Received, Respond], None] = lambda received, respond: respond(Reply(488), 0.0)
         self.on_end: Callable[[Ended, float], None] = lambda ended, now: None
         self.on_invited: Callable[[], None] = lambda: None
