@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from decoders.sip import parse_message
 from recorder.model import Transport
 from recorder.sip_ua.agent import SipAgent
-from recorder.sip_ua.api import Body, Incoming, Peer, Reply
+from recorder.sip_ua.api import Body, Incoming, NewSession, Peer, RefusedError, Reply
 from recorder.sip_ua.config import AgentConfig
 from recorder.sip_ua.core import Core
 from tests.sip_messages import OURS, THEIRS, hop
@@ -207,6 +207,77 @@ def test_a_full_agent_says_so():
         await bench.agent.close()
 
     run(job())
+
+
+def test_a_peer_that_floods_its_session_costs_only_that():
+    async def job() -> None:
+        bench = Bench(max_requests=8)
+        bench.peer.ask(US, "INVITE", 1, body=SDP)
+        bench.peer.ask(US, "INVITE", 1, body=SDP, call_id="other")
+        await asyncio.sleep(1)
+        for invite in bench.invites:
+            invite.accept(BODY)
+        to = {}
+        for _ in range(2):
+            answer = await bench.peer.get("200")
+            to[answer.call_id] = answer.get("to") or ""
+            bench.peer.ask(US, "ACK", 1, to_value=to[answer.call_id], call_id=answer.call_id or "")
+        for number in range(2, 102):
+            bench.peer.ask(US, "INVITE", number, to_value=to["peers-call"], body=SDP)
+        statuses = [(await bench.peer.get()).status for _ in range(100)]
+        assert statuses.count(503) > 80
+        assert len(bench.agent.core._server) < 12
+        bench.peer.ask(US, "OPTIONS", 2, to_value=to["other"], call_id="other")
+        assert (await bench.peer.get("200")).cseq == (2, "OPTIONS")
+        await bench.agent.close()
+
+    run(job())
+
+
+def test_what_our_own_side_does_wrong_is_reported_and_answered():
+    failures: list[str] = []
+
+    async def job() -> None:
+        bench = Bench()
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: failures.append(repr(context["exception"])))
+
+        def fail(incoming: Incoming) -> None:
+            raise KeyError("on_invite")
+
+        bench.agent.on_invite = fail
+        bench.peer.ask(US, "INVITE", 1, body=SDP)
+        bench.peer.ask(US, "ACK", 1, branch=(await bench.peer.get("500")).top_branch or "")
+
+        def offer(message: object) -> Body:
+            raise KeyError("answer")
+
+        task = asyncio.ensure_future(bench.agent.invite(NewSession(f"sip:p@{THEM}", None, answer=offer)))
+        bench.peer.answer(await bench.peer.get("INVITE"), 200, body=BODY)
+        await bench.peer.get("ACK")
+        bench.peer.answer(await bench.peer.get("BYE"), 200)
+        with pytest.raises(RefusedError, match="488"):
+            await task
+        task = asyncio.ensure_future(bench.agent.invite(NewSession(f"sip:p@{THEM}", BODY)))
+        invite = await bench.peer.get("INVITE")
+        bench.peer.answer(invite, 200, body=BODY)
+        session = await task
+
+        async def reply(message: object) -> Reply:
+            raise KeyError("on_request")
+
+        def ended(how: object) -> None:
+            raise KeyError("on_end")
+
+        session.on_request, session.on_end = reply, ended
+        bench.peer.within(invite, "INFO", 1)
+        assert (await bench.peer.get("500")).cseq == (1, "INFO")
+        bench.peer.within(invite, "BYE", 2)
+        await bench.peer.get("200")
+        await bench.agent.close()
+
+    run(job())
+    assert failures == [f"KeyError('{where}')" for where in ("on_invite", "answer", "on_request", "on_end")]
 
 
 def test_all_is_forgotten_in_the_end():
