@@ -207,6 +207,26 @@ def loopback(buffer: Bytes, cursor: Int64) -> int:
 
 
 @njit(cache=True, nogil=True)
+def sll2(buffer: Bytes, cursor: Int64) -> int:
+    """Linux cooked capture v2: its header begins with the Ethernet type; what a tag holds stands behind the header."""
+    at = cursor[AT]
+    end = cursor[END]
+    if end - at < 20:
+        return LAYER_STOP
+    ethertype = be16(buffer, at)
+    at += 20
+    tag = tag_size(ethertype)
+    if tag == 0:
+        cursor[AT] = at
+        return layer_of_ethertype(ethertype)
+    if end - at < tag:
+        return LAYER_STOP
+    if tag == 2 and be16(buffer, at) & 0x0FFF != 0:
+        enter_realm(cursor, REALM_VLAN | (be16(buffer, at) & 0x0FFF))
+    return ethertype_at(buffer, cursor, at + tag)
+
+
+@njit(cache=True, nogil=True)
 def link(buffer: Bytes, cursor: Int64, link_type: int) -> int:
     """Layer that a frame of this LINKTYPE_ value begins with, the link's own header skipped."""
     at = cursor[AT]
@@ -217,11 +237,7 @@ def link(buffer: Bytes, cursor: Int64, link_type: int) -> int:
     elif link_type == 113:
         layer = ethertype_at(buffer, cursor, at + 14)
     elif link_type == 276:
-        if end - at >= 20:
-            cursor[AT] = at + 20
-            layer = layer_of_ethertype(be16(buffer, at))
-            if layer == LAYER_STOP and tag_size(be16(buffer, at)) != 0:
-                layer = ethertype_at(buffer, cursor, at + 22)
+        layer = sll2(buffer, cursor)
     elif link_type == 101 or link_type == 12 or link_type == 14:
         layer = LAYER_IP
     elif link_type == 228:

@@ -64,8 +64,10 @@ class RingSocket:
             self.socket = socket.socket(socket.AF_PACKET, kind, 0)
         except PermissionError as error:
             raise LiveCaptureError(
-                f"{where}: capturing needs the capability CAP_NET_RAW. Run as root, or give it to the program: "
-                f"AmbientCapabilities=CAP_NET_RAW in its unit, or setcap cap_net_raw+ep on its interpreter."
+                f"{where}: capturing needs the capability CAP_NET_RAW. Run as root, or give it to this one process: "
+                f"AmbientCapabilities=CAP_NET_RAW in its unit, or setpriv --reuid=USER --init-groups "
+                f"--inh-caps=+net_raw --ambient-caps=+net_raw before the command. Do not setcap the interpreter: every "
+                f"Python program would get it."
             ) from error
 
     def allocate(self, shape: RingShape) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from platform import machine, node, python_version
 from typing import Any
 
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("capture", "decoders", "recorder")
 _VARIABLE = "NUMBA_CACHE_DIR"
 _MARK = "complete"
 _KEPT = 3
@@ -80,11 +82,10 @@ def _mark() -> Path | None:
     return Path(directory) / f"{_MARK}-{_fingerprint()}" if directory else None
 
 
-def _fingerprint() -> str:
-    """Changes with the kernels, the compiler, the interpreter and the machine."""
-    root = Path(__file__).resolve().parent.parent
+def _fingerprint(root: Path = ROOT) -> str:
+    """Changes with the kernels below `root`, the compiler, the interpreter and the machine."""
     digest = sha256(f"{python_version()} {machine()} {node()} {version('numba')} {root}".encode())
-    for package in ("capture", "decoders"):
+    for package in PACKAGES:
         for source in sorted((root / package).rglob("_*.py")):
             digest.update(source.read_bytes())
     return digest.hexdigest()[:16]

@@ -93,7 +93,12 @@ def sll2(view: View) -> Datagram:
     kind = view.number(0, 2)
     if kind in TYPES:
         return enter(TYPES[kind], view.skip(20))
-    return ethertype(view.skip(22)) if kind in TAGS else view.best
+    if kind not in TAGS or view.left < 20 + TAGS[kind]:
+        return view.best
+    identifier = view.number(20, 2) & 0xFFF
+    if TAGS[kind] == 2 and identifier:
+        view = view._replace(realm=mixed(view.realm, 1 << 24 | identifier))
+    return ethertype(view.skip(20 + TAGS[kind]))
 
 
 def loopback(view: View) -> Datagram:

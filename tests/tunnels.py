@@ -162,7 +162,10 @@ INNER_ETHERNET: dict[str, Wrap] = {
 LINKS: dict[int, list[Callable[[bytes], bytes]]] = {
     1: [lambda ip: bytes(ether(ip, 0x0800))],
     113: [lambda ip: struct.pack("!HHH8sH", 0, 1, 6, b"\2\0\0\0\0\1", 0x0800) + ip],
-    276: [lambda ip: struct.pack("!HHIHBB8s", 0x0800, 0, 2, 1, 0, 6, b"\2\0\0\0\0\1") + ip],
+    276: [
+        lambda ip: struct.pack("!HHIHBB8s", 0x0800, 0, 2, 1, 0, 6, b"\2\0\0\0\0\1") + ip,
+        lambda ip: struct.pack("!HHIHBB8sHH", 0x8100, 0, 2, 1, 0, 6, b"\2\0\0\0\0\1", 9, 0x0800) + ip,
+    ],
     101: [lambda ip: ip],
     12: [lambda ip: ip],
     14: [lambda ip: ip],

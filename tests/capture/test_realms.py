@@ -4,13 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
-from scapy.layers.l2 import Dot1Q, Ether
+from scapy.layers.l2 import CookedLinuxV2, Dot1Q, Ether
 from scapy.layers.vxlan import VXLAN
 
 from capture.layers import decode_frame
 from capture.realms import realm_of_vlans, realm_of_vni
 
 ETHERNET = 1
+SLL2 = 276
 DATAGRAM = IP(src="192.0.2.1", dst="192.0.2.2") / UDP(sport=4000, dport=5060) / b"OPTIONS"
 
 
@@ -35,6 +36,16 @@ def test_tags_give_the_realm_of_packets_behind_them(vlans):
 @given(st.integers(0, (1 << 24) - 1), st.lists(st.integers(0, 4095), max_size=2))
 def test_a_network_identifier_gives_the_realm_of_packets_in_its_tunnel(vni, vlans):
     assert realm_of_vni(vni, *vlans) == realm_on_the_wire(*vlans, vni=vni)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 4095), max_size=3))
+def test_what_is_captured_on_all_interfaces_is_in_the_same_realms(vlans):
+    packet = Dot1Q(vlan=vlans[0]) if vlans else DATAGRAM
+    for vlan in vlans[1:]:
+        packet /= Dot1Q(vlan=vlan)
+    cooked = CookedLinuxV2(ifindex=2, lladdrtype=1) / (packet / DATAGRAM if vlans else packet)
+    assert int(decode_frame(bytes(cooked), SLL2).realm[0]) == realm_of_vlans(*vlans)
 
 
 @pytest.mark.parametrize("vlans", [(), (0,)])

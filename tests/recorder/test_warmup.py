@@ -53,6 +53,17 @@ def test_other_sources_make_another_cache(home, monkeypatch):
     assert warmup._fingerprint() != first
 
 
+@pytest.mark.parametrize("kernel", ["capture/_a.py", "decoders/_b.py", "recorder/_c.py", "recorder/part/_d.py"])
+def test_a_kernel_that_changes_anywhere_makes_another_cache(tmp_path, kernel):
+    assert (ROOT / "recorder" / "_live_packet_kernels.py").exists(), "the packages with kernels are these"
+    path = tmp_path / kernel
+    path.parent.mkdir(parents=True)
+    path.write_text("STEP = 1\n")
+    first = warmup._fingerprint(tmp_path)
+    path.write_text("STEP = 2\n")
+    assert warmup._fingerprint(tmp_path) != first
+
+
 def test_a_home_that_cannot_be_written_is_no_error(home, monkeypatch, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
