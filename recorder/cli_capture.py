@@ -5,15 +5,10 @@ policy again on SIGHUP, and has given up its privileges before it looks at a pac
 1 it cannot run, 2 wrong usage.
 """
 
-import os
-import signal
 import socket
-import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,9 +19,6 @@ from recorder.replay_types import AudioFormat
 if TYPE_CHECKING:
     from capture.live import LiveSource
     from capture.tunnel_source import TunnelSource
-    from recorder.live_catalogue import LiveCatalogue
-    from recorder.log import ServiceLog
-    from recorder.service import CaptureService
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +101,16 @@ def capture_command(
     if hep_key_file is not None and hep is None:
         raise typer.BadParameter("needs --hep", param_hint="--hep-key-file")
     from recorder import privileges
-    from recorder.log import open_log
+    from recorder.live_command import (
+        Recording,
+        enter_sandbox,
+        live_service,
+        open_others,
+        rehearse,
+        run_service,
+        serve_status,
+        start_log,
+    )
     from recorder.warmup import choose_kernel_cache, load_kernels_directly
 
     if user is not None:
@@ -117,12 +118,11 @@ def capture_command(
         choose_kernel_cache()
     if interfaces or tunnel:
         privileges.require(interfaces)
-    log = open_log(sys.stderr, environment=os.environ)
-    log.adopt_libraries()
+    log = start_log()
     with ExitStack() as stack:
         load_kernels_directly()
         # Before the interfaces are open: no packet waits for the compiler.
-        _rehearse(log)
+        rehearse(log)
         sources: list[LiveSource] = []
         tunnels = _open_tunnels(tunnel or ())
         for source in tunnels:
@@ -135,25 +135,17 @@ def capture_command(
             stack.callback(sources[-1].close)
         dropped = privileges.drop(user)
         log.logger.info("privileges-dropped", user=dropped.user, capabilities=len(dropped.capabilities))
-        for other in _open_others(hep, hep_key_file, watch or (), stdin, out, len(sources)):
+        for other in open_others(hep, hep_key_file, watch or (), stdin, out, len(sources)):
             if getattr(other, "exposed", False):
                 log.logger.warning("hep-exposed", source=other.name, text="anybody may send here; use --hep-key-file")
             sources.append(other)
             stack.callback(other.close)
-        service = _service(out, audio_format, mono, workers, (stop_at, resume_at), log)
-        _serve_status(service, listen, token_file, status_socket, stack, log)
+        how = Recording(audio_format.value, mono, workers, stop_at, resume_at)
+        service = live_service(out, log, how)
+        serve_status(service, listen, token_file, status_socket, stack, log)
         if sandbox:
-            _enter_sandbox(log)
-        _run(service, sources, log)
-
-
-def _rehearse(log: "ServiceLog") -> None:
-    """Compile what was never compiled here."""
-    from recorder.rehearsal import rehearse_once
-
-    seconds = rehearse_once("spanrec" in os.environ.get("NUMBA_CACHE_DIR", ""))
-    if seconds:
-        log.logger.info("rehearsed", seconds=round(seconds, 1))
+            enter_sandbox(log)
+        run_service(service, sources, log)
 
 
 def _open_tunnels(addresses: Sequence[str]) -> list["TunnelSource"]:
@@ -179,157 +171,3 @@ def _open_interfaces(interfaces: Sequence[str], wanted: "Wanted", capture: int) 
         sockets=wanted.sockets,
     )
     return RingSource(interfaces, options, capture=capture)
-
-
-def _open_others(
-    hep: str | None, key_file: Path | None, watch: Sequence[Path], stdin: bool, out: Path, capture: int
-) -> Iterator["LiveSource"]:
-    """Sources that need no privileges; `capture` is the index of the first."""
-    if hep is not None:
-        from capture.hep_source import HepSource
-
-        yield HepSource(hep, key=None if key_file is None else _secret(key_file), capture=capture)
-        capture += 1
-    for directory in watch:
-        from capture.watched_source import WatchedSource
-
-        out.mkdir(parents=True, exist_ok=True)
-        name = sha256(str(directory.resolve()).encode()).hexdigest()[:16]
-        yield WatchedSource(directory, out / f".watched-{name}.json", capture=capture)
-        capture += 1
-    if stdin:
-        from capture.pipe_source import PipeSource
-
-        yield PipeSource(capture=capture)
-
-
-def _secret(path: Path) -> str:
-    """The first line of a file that others must not read."""
-    from recorder.status_token import read_token
-
-    return read_token(path)
-
-
-def _service(
-    out: Path,
-    audio_format: AudioFormat,
-    mono: bool,
-    workers: int,
-    marks: tuple[str, str],
-    log: "ServiceLog",
-) -> "CaptureService":
-    """The service, with policy and retention of the settings file where there is one."""
-    from recorder import settings
-    from recorder.catalogue import FILE
-    from recorder.catalogue_upkeep import newest_recording
-    from recorder.cautious_clock import CautiousClock
-    from recorder.disk_guard import DiskGuard
-    from recorder.policy import PolicyHolder
-    from recorder.policy_file import load_policy
-    from recorder.retention_rules import load_retention
-    from recorder.retention_run import RetentionRun
-    from recorder.service import CaptureService, ServiceOptions
-
-    path = settings.file_of(Path.cwd(), os.environ)
-    found = settings.load(Path.cwd(), os.environ)
-    holder = PolicyHolder(
-        load_policy(found, path),
-        lambda text: log.logger.warning("settings-refused", text=text),
-        load_retention(found, path),
-        lambda text: log.logger.info("settings-taken", text=text),
-    )
-
-    def note(text: str) -> None:
-        log.logger.warning("retention", text=text)
-
-    clock = CautiousClock(newest_recording(out / FILE), note)
-    retention = RetentionRun(
-        out=out,
-        retention=lambda: holder.retention,
-        clock=lambda: clock.read(time.time_ns(), time.monotonic_ns()),
-        announce=lambda deleted: log.logger.info("recording-deleted", **deleted.fields()),
-        note=note,
-    )
-
-    def upkeep(catalogue: "LiveCatalogue") -> None:
-        retention(catalogue.connection)
-
-    guard = DiskGuard(*marks)
-    options = ServiceOptions(
-        out=out,
-        form=audio_format.value,
-        mono=mono,
-        workers=workers or len(os.sched_getaffinity(0)),
-        disk_low=guard.low,
-        disk_scarce=guard.scarce,
-        upkeep=upkeep,
-        settings=path,
-    )
-    return CaptureService(options, holder, log)
-
-
-def _serve_status(
-    service: "CaptureService",
-    listen: str,
-    token_file: Path | None,
-    at: Path | None,
-    stack: ExitStack,
-    log: "ServiceLog",
-) -> None:
-    from recorder.status_address import own_socket, parse_address
-    from recorder.status_server import StatusServer
-    from recorder.status_token import read_token
-
-    server = StatusServer(
-        service.board, lambda error: log.logger.error("status-failed", text=f"{type(error).__name__}: {error}")
-    )
-    stack.callback(server.close)
-    own = at or own_socket(os.environ)
-    own.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    places = [server.listen(own)]
-    if listen:
-        token = read_token(token_file) if token_file is not None else None
-        places.append(server.listen(parse_address(listen), token))
-    server.start()
-    log.logger.info("status-served", at=[str(place) for place in places])
-
-
-def _enter_sandbox(log: "ServiceLog") -> None:
-    from recorder.sandbox import enter
-
-    entered = enter()
-    log.logger.info("sandboxed", threads=entered.threads)
-
-
-def _run(service: "CaptureService", sources: Sequence["LiveSource"], log: "ServiceLog") -> None:
-    """Run until a signal says to stop."""
-    from recorder.notify import ServiceManager
-
-    manager = ServiceManager(os.environ)
-
-    def stop(number: int, _: object) -> None:
-        # Nothing is logged here: the thread may be in the middle of a line.
-        service.stopped_by = signal.Signals(number).name
-        service.stopping = True
-        manager.stopping("finishing recordings")
-
-    def reload(_: int, __: object) -> None:
-        manager.reloading()
-        service.reload = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    signal.signal(signal.SIGHUP, reload)
-
-    def beat(sentence: str) -> None:
-        manager.beat()
-        if not service.reload:
-            manager.reloaded(sentence)
-        manager.status(sentence)
-
-    def ready() -> None:
-        names = [source.name for source in sources]
-        log.logger.info("recording", sources=names)
-        manager.ready(f"recording from {', '.join(names)}")
-
-    service.run(sources, ready, beat)

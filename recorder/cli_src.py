@@ -1,0 +1,234 @@
+"""`spanrec src`: our recording client (SRC) as a command.
+
+In: the command line, spanrec.toml. Out: a recording session at a server for every call that is seen, until told to stop
+(SIGTERM, SIGINT), or with -r until the captures have been played to their end. Exit status as of `spanrec capture`.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from capture.live import LiveSource
+    from recorder.log import ServiceLog
+    from recorder.siprec.control import SessionEvent
+    from recorder.siprec.src_service import SrcService
+    from recorder.siprec.src_settings import SrcSettings
+
+FORWARD_RING = 32 << 20
+"""Octets of the ring that media is forwarded from: it is never left to itself for long."""
+FORWARD_RETIRE = 4
+"""ms after which the kernel hands over what has come."""
+FORWARD_PACE = 0.002
+LEAD = 0.5
+"""s before a capture's first packet."""
+LAST = 20.0
+"""s that sessions have to end after a capture's last packet."""
+
+
+def src_command(
+    srs: Annotated[
+        str | None,
+        typer.Option(metavar="URIS", help='Recording servers in order: "sip:rec1.example;transport=tcp, sip:rec2".'),
+    ] = None,
+    interface: Annotated[
+        list[str] | None, typer.Option("-i", "--interface", metavar="NAME", help="Take calls from this interface.")
+    ] = None,
+    read: Annotated[
+        list[Path] | None, typer.Option("-r", "--read", metavar="CAPTURE", help="Take calls from captures instead.")
+    ] = None,
+    speed: Annotated[float, typer.Option(min=0.01, metavar="X", help="Seconds of a capture in a second.")] = 1.0,
+    hep: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Take signalling as HEP from proxies too: 127.0.0.1:9060.")
+    ] = None,
+    hep_key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File with the key that HEP senders must show.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--out", metavar="OUT", envvar="SPANREC_OUT", show_default="its state directory",
+            help="Directory for documents of the calls, and recordings where asked for.",
+        ),
+    ] = None,
+    record: Annotated[bool, typer.Option("--record", help="Record the calls here too.")] = False,
+    filter_: Annotated[
+        str | None, typer.Option("--filter", metavar="EXPRESSION", help="tcpdump expression for the kernel.")
+    ] = None,
+    promiscuous: Annotated[
+        bool, typer.Option("--promiscuous/--no-promiscuous", help="Take frames for others, as on a mirror port.")
+    ] = True,
+    ring_size: Annotated[int, typer.Option(min=4, metavar="MB", help="Memory of each interface's ring.")] = 128,
+    workers: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Threads that share the work; 0: one per processor.")
+    ] = 0,
+    listen: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Serve status and commands here; empty: nowhere.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File with the token that commands over TCP must show.")
+    ] = None,
+    status_socket: Annotated[
+        Path | None,
+        typer.Option("--socket", metavar="PATH", help="Unix socket for spanrec ctl.", show_default="its usual place"),
+    ] = None,
+    user: Annotated[str | None, typer.Option(metavar="NAME", help="Become this user; for a start by root.")] = None,
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox/--no-sandbox", help="Refuse system calls that a recorder never needs.")
+    ] = True,
+) -> None:  # fmt: skip
+    """Give every call on an interface or in a capture a SIPREC session at a recording server."""
+    interfaces, captures = interface or [], read or []
+    if bool(interfaces) == bool(captures):
+        raise typer.BadParameter("name an interface (-i), or captures (-r), and not both")
+    if captures and hep is not None:
+        raise typer.BadParameter("goes with an interface (-i)", param_hint="--hep")
+    from recorder import privileges
+    from recorder.live_command import (
+        Recording,
+        enter_sandbox,
+        live_service,
+        open_others,
+        run_service,
+        serve_status,
+        start_log,
+    )
+    from recorder.siprec.control_pages import ControlPages
+    from recorder.warmup import choose_kernel_cache, load_kernels_directly
+
+    if user is not None:
+        privileges.become(user)
+        choose_kernel_cache()
+    if interfaces:
+        privileges.require(interfaces)
+    settings = _settings(srs)
+    store = out or _state_directory()
+    log = start_log()
+    with ExitStack() as stack:
+        load_kernels_directly()
+        ends = _Ends(interfaces, captures, speed, ring_size << 20, filter_, promiscuous)
+        calls, media = ends.open(stack)
+        dropped = privileges.drop(user)
+        log.logger.info("privileges-dropped", user=dropped.user, capabilities=len(dropped.capabilities))
+        sources = [calls]
+        store.mkdir(parents=True, exist_ok=True)
+        for other in open_others(hep, hep_key_file, (), False, store, 1):
+            sources.append(other)
+            stack.callback(other.close)
+        src = _service(settings, log, ends.clock)
+        stack.callback(src.close)
+        commands = ControlPages(src.start(media))
+        stack.callback(commands.close)
+        control = settings.control
+        how = Recording(workers=workers, audio=record, followers=[src.follower])
+        service = live_service(store, log, how)
+        serve_status(
+            service,
+            control.listen if listen is None else listen,
+            token_file or control.token_file,
+            status_socket or control.socket,
+            stack,
+            log,
+            commands,
+        )
+        if sandbox:
+            enter_sandbox(log)
+        log.logger.info(
+            "sessions-ready", listening=list(src.listening), servers=[s.uri for s in settings.usual.servers]
+        )
+        run_service(service, sources, log)
+        if captures and not service.stopping:
+            src.wait(LAST)
+
+
+class _Ends:
+    """The two sources of one and the same packets: for the engine, and for the forwarder."""
+
+    def __init__(
+        self,
+        interfaces: Sequence[str],
+        captures: Sequence[Path],
+        speed: float,
+        ring: int,
+        expression: str | None,
+        promiscuous: bool,
+    ) -> None:
+        import time
+
+        self.clock: Callable[[], int] = time.time_ns
+        self._interfaces, self._captures, self._speed = interfaces, captures, speed
+        self._ring, self._expression, self._promiscuous = ring, expression, promiscuous
+
+    def open(self, stack: ExitStack) -> "tuple[LiveSource, LiveSource]":
+        """Open both."""
+        if self._captures:
+            import time
+
+            from capture.paced_source import Pace, PacedSource
+
+            pace = Pace(self._speed)
+            self.clock = lambda: pace.now() or time.time_ns()
+            calls: LiveSource = PacedSource(self._captures, pace, lead=LEAD)
+            media: LiveSource = PacedSource(self._captures, pace, lead=LEAD)
+        else:
+            from capture.ring import RingOptions, RingSource
+
+            options = RingOptions(expression=self._expression, promiscuous=self._promiscuous, ring_size=self._ring)
+            calls = RingSource(self._interfaces, options)
+            quick = replace(options, ring_size=FORWARD_RING, retire_ms=FORWARD_RETIRE, pace=FORWARD_PACE)
+            media = RingSource(self._interfaces, quick)
+        stack.callback(calls.close)
+        stack.callback(media.close)
+        return calls, media
+
+
+def _settings(srs: str | None) -> "SrcSettings":
+    """Of the settings file, and what the command line says otherwise."""
+    from capture.errors import SpanrecError
+    from recorder import settings
+    from recorder.siprec.src_settings import load_src
+
+    path = settings.file_of(Path.cwd(), os.environ)
+    found = load_src(settings.load(Path.cwd(), os.environ), path, secrets=True)
+    if srs is None:
+        return found
+    try:
+        servers = found.servers.find(srs)
+    except (ValueError, SpanrecError) as error:
+        raise typer.BadParameter(str(error), param_hint="--srs") from error
+    return replace(found, usual=replace(found.usual, servers=servers))
+
+
+def _state_directory() -> Path:
+    """Where what is known of calls stands, where nothing else is said."""
+    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "spanrec-src"
+
+
+def _fields(event: "SessionEvent") -> dict[str, object]:
+    """What is logged of an event: what is known of it."""
+    named = {"session": event.session, "call": event.call, "call_id": event.call_id, "peer": event.peer}
+    return {
+        key: value for key, value in {**named, "text": event.text, **event.details}.items() if value not in ("", None)
+    }
+
+
+def _service(settings: "SrcSettings", log: "ServiceLog", clock: Callable[[], int]) -> "SrcService":
+    from recorder.siprec.src_decision import SrcDecision
+    from recorder.siprec.src_service import SrcService, SrcTold
+
+    usual = SrcDecision(True, (settings.usual,), reason="no rule")
+    if not settings.usual.servers:
+        raise typer.BadParameter("name a recording server: --srs, or srs in [src] of spanrec.toml")
+    told = SrcTold(
+        event=lambda event: log.logger.info(f"session-{event.kind}", **_fields(event)),
+        failed=lambda error: log.logger.error("src-failed", text=f"{type(error).__name__}: {error}"),
+    )
+    return SrcService(settings, lambda facts: usual, told, clock)

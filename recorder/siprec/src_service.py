@@ -1,0 +1,179 @@
+"""Our SRC beside the engine of a live service: its threads, what they stand on, and in which order they end.
+
+In: settings, decisions about calls, packets of a source of its own. Out: a `Follower` for the service, the commands of
+an operator, sessions at recording servers. Three threads: the engine's (`follower`), the forwarder's, the sessions'.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import TimeoutError as Late
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from capture.errors import SpanrecError
+from capture.live import LiveSource
+from recorder.call_facts import CallFacts
+from recorder.sip_ua.agent import Admit
+from recorder.sip_ua.config import AgentConfig
+from recorder.sip_ua.digest import Challenger
+from recorder.siprec.control import EventKind, SessionEvent
+from recorder.siprec.forward import ForwardOptions, MediaForwarder
+from recorder.siprec.loop import SessionLoop
+from recorder.siprec.picture import CallPicture
+from recorder.siprec.sip_stack import SipStack, StackOptions, open_stack
+from recorder.siprec.src_control import SrcControl
+from recorder.siprec.src_decision import Server, SrcDecision
+from recorder.siprec.src_follower import SrcFollower
+from recorder.siprec.src_sessions import Kept, SrcOptions, SrcSessions
+from recorder.siprec.src_settings import SrcSettings
+from recorder.siprec.users import read_users
+
+OPENING = 20.0
+"""s that opening the sockets may take."""
+GOODBYE = 5.0
+"""s that sessions have to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class SrcTold:
+    """Who is told what; all of it in threads of the SRC."""
+
+    event: Callable[[SessionEvent], None] = lambda event: None
+    kept: Callable[[Kept], None] = lambda kept: None
+    """A call that was not delivered, or not all of it, is over."""
+    failed: Callable[[BaseException], None] = lambda error: None
+    """What nobody foresaw, and ended nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """What is open in the sessions' loop."""
+
+    stacks: Mapping[str, SipStack]
+    sessions: SrcSessions
+
+
+@dataclass(eq=False)
+class SrcService:
+    """Between `start` and `close`."""
+
+    settings: SrcSettings
+    choose: Callable[[CallFacts], SrcDecision]
+    told: SrcTold = field(default_factory=SrcTold)
+    clock: Callable[[], int] = time.time_ns
+    """Capture time, ns."""
+
+    def __post_init__(self) -> None:
+        ports = self.settings.ports
+        self.forwarder = MediaForwarder(ForwardOptions(ports.low, ports.high))
+        self.follower = SrcFollower(self.forwarder, self.choose, self._post)
+        self._loop = SessionLoop(self.told.failed)
+        self._open: _Open | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, source: LiveSource) -> SrcControl:
+        """Open the sockets, and forward what comes from `source`. Gives the operator's commands.
+
+        Raises SpanrecError where a socket cannot be opened."""
+        self.forwarder.prepare()
+        self._loop.start()
+        try:
+            opened = self._open = self._loop.run(self._begin()).result(OPENING)
+        except (Late, SpanrecError):
+            self._loop.close()
+            raise
+        self._thread = threading.Thread(target=self._forward, args=(source,), name="spanrec-forward", daemon=True)
+        self._thread.start()
+        return SrcControl(opened.sessions, self._loop.run, self.settings.servers.find, self.settings.usual)
+
+    @property
+    def listening(self) -> Sequence[str]:
+        """Where servers reach us, as far as that was told."""
+        stacks = self._open.stacks.values() if self._open is not None else ()
+        return [str(each) for stack in stacks for each in stack.listening]
+
+    def busy(self) -> bool:
+        """Whether sessions are in progress."""
+        return self._open is not None and bool(self._open.sessions.sessions)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until no session is in progress; whether that came about."""
+        until = time.monotonic() + seconds
+        while self.busy() and time.monotonic() < until:
+            time.sleep(0.05)
+        return not self.busy()
+
+    def close(self) -> None:
+        """End all sessions, then what carries them."""
+        opened, self._open = self._open, None
+        if opened is None:
+            return
+        try:
+            self._loop.run(self._end(opened)).result(GOODBYE * 3)
+        except Late:
+            self.told.failed(TimeoutError("sessions did not end in time"))
+        self.forwarder.stopping = True
+        if self._thread is not None:
+            self._thread.join(GOODBYE)
+        self._loop.close()
+
+    async def _begin(self) -> _Open:
+        settings = self.settings
+        config = AgentConfig(identity=settings.identity)
+        stacks: dict[str, SipStack] = {}
+        for name, listen in {"": settings.listen, **settings.sockets}.items():
+            stacks[name] = await open_stack(StackOptions(listen, settings.tls, config), self._admit)
+        usual = stacks[""]
+
+        async def local_host(server: Server) -> str:
+            return await usual.local_host(server.via or server.uri)
+
+        sessions = SrcSessions(
+            {name: stack.agent for name, stack in stacks.items()},
+            self.forwarder,
+            self.follower.decide,
+            local_host=local_host,
+            options=self._options(),
+            keep=self.told.kept,
+            clock=self.clock,
+        )
+        sessions.listen(self._heard)
+        sessions.watch(settings.usual.servers)
+        return _Open(stacks, sessions)
+
+    def _options(self) -> SrcOptions:
+        allowed = self.settings.allowed
+        if not allowed:
+            return SrcOptions()
+        return SrcOptions(self.settings.usual, lambda incoming: any(each.fits(incoming.peer) for each in allowed))
+
+    def _admit(self) -> Admit | None:
+        """Who servers are that ask for calls, where users are named."""
+        path: Path | None = self.settings.allow_users_file
+        return None if path is None else Challenger(read_users(path).get, time.monotonic)
+
+    async def _end(self, opened: _Open) -> None:
+        await opened.sessions.close(GOODBYE)
+        for stack in opened.stacks.values():
+            await stack.agent.close()
+
+    def _post(self, picture: CallPicture) -> None:
+        if self._open is not None:
+            self._open.sessions.post(picture)
+
+    def _heard(self, event: SessionEvent) -> None:
+        """In the sessions' loop."""
+        if event.kind is EventKind.SPOOLED and self._open is not None:
+            for index, known in self._open.sessions.calls.items():
+                if str(known.picture.id) == event.call:
+                    self.follower.spool(index)
+        self.told.event(event)
+
+    def _forward(self, source: LiveSource) -> None:
+        try:
+            self.forwarder.run(source)
+        except Exception as error:  # the service must know: it is of no use without
+            self.told.failed(error)
+        finally:
+            source.close()
