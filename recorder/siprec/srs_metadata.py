@@ -58,13 +58,17 @@ class MetadataState:
         if found.snapshot_request:
             self._note("a request for a snapshot, from an SRC")
             return
-        if any(text.startswith(("unreadable", "empty")) for text in found.notes):
+        damaged = any(text.startswith("not well-formed") for text in found.notes)
+        says_nothing = not (found.sessions or found.participants or found.streams)
+        if any(text.startswith(("unreadable", "empty")) for text in found.notes) or (damaged and says_nothing):
             return
         self.documents += 1
         self._said = True
         if found.datamode is DataMode.COMPLETE:
             self.complete = True
-            self._forget()
+            if not damaged:
+                # What a document lost on its way is no reason to lose what is known.
+                self._forget()
         elif not self.complete:
             self._note("a partial document before any complete one")
         self._merge(found)

@@ -1,5 +1,5 @@
 """Every fuzz target by name."""
 
-from tests.fuzz import media, packets, signalling, whole
+from tests.fuzz import media, packets, recording, signalling, whole
 
-TARGETS = signalling.TARGETS | media.TARGETS | packets.TARGETS | whole.TARGETS
+TARGETS = signalling.TARGETS | media.TARGETS | packets.TARGETS | recording.TARGETS | whole.TARGETS
