@@ -30,7 +30,7 @@ from recorder.status import (
 )
 from recorder.status_address import Address
 from recorder.status_board import StatusBoard
-from recorder.status_server import StatusServer
+from recorder.status_server import Commands, StatusServer
 
 SECOND = 1_000_000_000
 NOW = 1_772_356_502_000_000_000
@@ -154,9 +154,11 @@ class Pretender:
 
 
 @contextmanager
-def serving(address: Address, pretender: Pretender, token: str | None = None) -> Iterator[Address]:
+def serving(
+    address: Address, pretender: Pretender, token: str | None = None, commands: Commands | None = None
+) -> Iterator[Address]:
     """A running server; gives the address it has."""
-    server = StatusServer(pretender.board)
+    server = StatusServer(pretender.board, commands=commands)
     try:
         with pretender:
             at = server.listen(address, token)
