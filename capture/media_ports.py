@@ -4,12 +4,12 @@ In: a range of ports, and calls of `open` and `release`, from any thread. Out: a
 order, whose headers are made from what the kernel tells (the sender; the address that the port was announced under), so
 that they are decoded, claimed by destination and kept like packets from an interface. RTCP comes as rows too.
 
-A poll waits, and then one kernel takes what waits at all sockets: a system call a socket, no Python a packet. It never
-answers by itself and never raises for what comes. Datagrams longer than `MOST_DATAGRAM` are cut and counted.
+A poll waits, and then a kernel takes what waits, no Python a packet. Where the system allows it (`port_steering`), all
+of it is in one socket, hundreds of datagrams a system call; else it takes a system call a socket. Nothing is ever
+answered by itself, and nothing raises for what comes. Datagrams longer than `MOST_DATAGRAM` are cut and counted.
 """
 
 import errno
-import platform
 import select
 import socket
 import sys
@@ -21,32 +21,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from capture._media_port_kernels import (
-    CUT,
-    HEAD_4,
-    HEAD_6,
-    MORE,
-    MOST_HEAD,
-    RESULT,
-    ROWS,
-    STRANGE,
-    read_drops,
-    receive_ready,
-)
 from capture.address import Endpoint, parse_endpoint
 from capture.batch import Int32, PacketBatch
-from capture.datagram_slots import DatagramSlots, ask_for_times
+from capture.datagram_slots import ask_for_times
 from capture.listening import Address, kernel_drops, open_socket, parse_address
 from capture.live import LiveCaptureError, SourceCounters
 from capture.port_pool import HIGH_PORT, LOW_PORT, REST, PortPool, PortsExhausted
+from capture.port_rows import MOST_DESCRIPTORS, PortRows
+from capture.port_steering import Collectors
 
 __all__ = ["MediaPort", "MediaPortOptions", "MediaPorts", "PortsExhausted"]
 
 MOST_DATAGRAM = 2048
 """Octets kept of one: more than an Ethernet frame carries."""
-LINKTYPE_RAW = 101
 
-_MOST_DESCRIPTORS = 1 << 20
 _LOOK = 1.0
 """Seconds between two looks at the kernel's counts of drops."""
 _PACKET = 0.02
@@ -73,6 +61,10 @@ class MediaPortOptions:
     """Octets per socket, by the kernel's count: some ten seconds of G.711."""
     batch_rows: int = 8192
     """Most packets of a batch."""
+    steered: bool = True
+    """Have one socket take what comes to all ports, where the system allows it."""
+    collector_buffer: int = 64 << 20
+    """Octets that may wait there, by the kernel's count: some seconds of all ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,30 +109,9 @@ class MediaPorts:
         self._pool = PortPool(self._options.low, self._options.high, rest=self._options.rest)
         self.name = f"media ports {self._options.low}-{self._options.high}"
         self._capture = capture
-        sockets = 2 * self._pool.pairs
-        self._slots = DatagramSlots(self._options.batch_rows, MOST_HEAD, MOST_DATAGRAM)
-        self._slots.make_ready()
-        self._messages = self._slots.messages.view(np.int64).reshape(self._slots.count, -1)
-        self._controls = self._slots.controls.view(np.int64).reshape(self._slots.count, -1)
-        self._flat = self._slots.rows.reshape(-1)
-        self._flat.flags.writeable = False
-        # struct epoll_event is packed on x86-64 only.
-        packed = platform.machine() == "x86_64"
-        self._events = np.zeros((sockets, 3 if packed else 4), np.uint32)
-        self._descriptor_at = 1 if packed else 2
-        self._socket_of = np.full(_MOST_DESCRIPTORS, -1, np.int32)
-        self._heads = np.zeros(sockets, np.int32)
-        self._templates = np.zeros((sockets, MOST_HEAD), np.uint8)
-        self._descriptors = np.full(sockets, -1, np.int32)
-        self._drops = np.zeros(sockets, np.int64)
-        self._facts = np.zeros(9, np.uint32)
-        self._size = np.zeros(1, np.uint32)
-        self._offset = np.zeros(self._slots.count, np.int64)
-        self._captured = np.zeros(self._slots.count, np.int32)
-        self._wire = np.zeros(self._slots.count, np.int32)
-        self._place = np.zeros(self._slots.count, np.int32)
-        self._result = np.zeros(RESULT, np.int64)
-        self.places: Int32 = self._place[:0]
+        self._sockets = 2 * self._pool.pairs
+        self._rows = PortRows(self._sockets, self._options.batch_rows, MOST_DATAGRAM, self._pool.low)
+        self.places: Int32 = self._rows.descriptors[:0]
         """Of the last batch's rows: the socket that each came to (see `MediaPort.place`)."""
         self._epoll = select.epoll()
         self._lock = threading.Lock()
@@ -150,16 +121,23 @@ class MediaPorts:
         self._open: dict[int, _Open] = {}
         self._openings = 0
         self._leaving: deque[tuple[float, int]] = deque()
-        self._packets = self._octets = self._cut = self._strange = self._dropped = 0
+        self._packets = self._octets = self._cut = self._strange = 0
+        self._dropped = self._dropped_now = 0
+        """By sockets that are closed, and by those that are open."""
         self._next_look = self._handed_over = 0.0
         self._closed = False
+        self._collectors = self._collect() if self._options.steered else None
         self._receive(1)  # compiles the kernels, or loads them, before there is anything to lose
-        read_drops(self._descriptors, self._facts, self._size, self._drops)
 
     @property
     def ended(self) -> bool:
         """Whether it was closed."""
         return self._closed
+
+    @property
+    def steered(self) -> bool:
+        """Whether one socket takes what comes to all ports."""
+        return self._collectors is not None
 
     @property
     def opened(self) -> int:
@@ -169,7 +147,7 @@ class MediaPorts:
     @property
     def sockets(self) -> int:
         """Sockets that can be open at once: every `MediaPort.place` is less."""
-        return len(self._heads)
+        return self._sockets
 
     def open(self, host: str, announced: str | None = None) -> MediaPort:
         """Open a pair of ports at an address of this machine.
@@ -198,19 +176,13 @@ class MediaPorts:
         raise PortsExhausted(f"other programs hold the media ports {self._options.low}-{self._options.high}")
 
     def release(self, port: MediaPort) -> None:
-        """Close a pair, after what was sent to it has been read. A second call does nothing."""
+        """Have a pair closed by a later `poll`, after what was sent to it has been read. A second call does nothing."""
         with self._lock:
             pair = self._open.get(port.place)
             if pair is None or pair.leaving or pair.opening != port.opening:
                 return
             pair.leaving = True
             self._leaving.append((time.monotonic() + self._options.linger, port.place))
-        # Somebody who polls does it soon anyway.
-        if self._reading.acquire(blocking=False):
-            try:
-                self._reap()
-            finally:
-                self._reading.release()
 
     def send(self, place: int, octets: bytes, to: Endpoint) -> bool:
         """Send a datagram from an open socket; False where it is closed or the system refuses. Never waits."""
@@ -229,7 +201,7 @@ class MediaPorts:
         if self.ended:
             return None
         start = time.monotonic()
-        if not self._result[MORE]:
+        if not self._rows.more:
             rest = self._handed_over + self._options.pace - start
             if rest > 0:
                 time.sleep(min(rest, timeout))
@@ -246,8 +218,7 @@ class MediaPorts:
             self._receive(min(max(round((now - self._handed_over) / _PACKET), 1), _MOST_LIKELY))
             self._handed_over = now
             self._reap()
-        count = int(self._result[ROWS])
-        return self._batch(count) if count else None
+        return self._batch() if len(self._rows) else None
 
     def counters(self) -> SourceCounters:
         """Counts since the source was made."""
@@ -255,7 +226,8 @@ class MediaPorts:
             now = time.monotonic()
             if now >= self._next_look and not self._closed:
                 self._next_look = now + _LOOK
-                read_drops(self._descriptors, self._facts, self._size, self._drops)
+                self._dropped_now = self._rows.read_drops()
+                self._dropped_now += self._collectors.dropped if self._collectors is not None else 0
             notes = []
             if self._cut:
                 notes.append(f"datagrams cut at {MOST_DATAGRAM} octets: {self._cut}")
@@ -264,7 +236,7 @@ class MediaPorts:
             return SourceCounters(
                 packets=self._packets,
                 octets=self._octets,
-                dropped=self._dropped + int(self._drops.sum()),
+                dropped=self._dropped + self._dropped_now,
                 frozen=0,
                 up=not self._closed,
                 note="; ".join(notes) or None,
@@ -278,6 +250,9 @@ class MediaPorts:
             self._closed = True
             for place in list(self._open):
                 self._close_pair(place)
+            with self._lock:
+                if self._collectors is not None:
+                    self._collectors.close()
             self._epoll.close()
 
     def _open_pair(self, address: Address, seen: Address, even: int) -> MediaPort:
@@ -290,61 +265,52 @@ class MediaPorts:
                 ask_for_times(opened)
                 pair.append(opened)
             with self._lock:
-                if self._closed or max(opened.fileno() for opened in pair) >= _MOST_DESCRIPTORS:
+                if self._closed or max(opened.fileno() for opened in pair) >= MOST_DESCRIPTORS:
                     raise PortsExhausted("media is received no more, or too many files are open")
                 for each, opened in enumerate(pair, place):
                     opening.callback(self._displace, each)
-                    self._place_socket(each, opened, _head(seen, self._pool.low + each))
+                    self._place(each, opened, address, seen)
                 self._openings += 1
                 self._open[place] = _Open(pair[0], pair[1], even, self._openings)
                 opening.pop_all()
                 return MediaPort(_endpoint(seen, even), _endpoint(seen, even + 1), place, self._openings)
 
-    def _place_socket(self, place: int, opened: socket.socket, head: bytes) -> None:
-        """Write what the kernels know of a socket, then have it watched."""
-        self._templates[place, : len(head)] = np.frombuffer(head, np.uint8)
-        self._heads[place] = len(head)
-        self._drops[place] = 0
-        self._descriptors[place] = opened.fileno()
-        self._socket_of[opened.fileno()] = place
+    def _place(self, place: int, opened: socket.socket, address: Address, seen: Address) -> None:
+        """Say what the kernels need to know of a socket, then have it watched."""
+        self._rows.place(place, opened.fileno(), seen)
         try:
             self._epoll.register(opened.fileno(), select.EPOLLIN)
         except OSError as error:
             raise PortsExhausted("the system watches no more sockets: raise fs.epoll.max_user_watches") from error
+        if self._collectors is not None:
+            self._collectors.add(address, self._pool.low + place)
 
-    def _displace(self, place: int) -> None:
-        """The reverse, before the socket is closed."""
-        if self._descriptors[place] >= 0:
-            self._socket_of[self._descriptors[place]] = -1
-            self._descriptors[place] = -1
+    def _displace(self, place: int) -> int:
+        """The reverse, before the socket is closed; drops that were read of it."""
+        if self._collectors is not None:
+            self._collectors.remove(self._pool.low + place)
+        return self._rows.displace(place)
+
+    def _collect(self) -> Collectors | None:
+        try:
+            collectors = Collectors(self._options.collector_buffer)
+        except OSError:
+            return None  # each port is asked by itself
+        for descriptor in collectors.descriptors:
+            self._epoll.register(descriptor, select.EPOLLIN)
+        return collectors
 
     def _receive(self, likely: int) -> None:
-        slots = self._slots
-        receive_ready(
-            self._epoll.fileno(), self._events, self._descriptor_at, self._socket_of, likely, time.time_ns(),
-            slots.headroom, slots.room, slots.rows, slots.names, self._messages, self._controls, self._heads,
-            self._templates, slots.times, self._offset, self._captured, self._wire, self._place, self._result,
-        )  # fmt: skip
+        self._rows.receive(self._epoll, self._collectors.descriptors if self._collectors else (), likely)
 
-    def _batch(self, count: int) -> PacketBatch:
-        order = np.argsort(self._slots.times[:count], kind="stable")
-        wire = self._wire[order]
-        self.places = self._place[order]
+    def _batch(self) -> PacketBatch:
+        batch, self.places = self._rows.batch(self._packets + 1, self._capture)
         with self._lock:
-            self._packets += count
-            self._octets += int(wire.sum(dtype=np.int64))
-            self._cut += int(self._result[CUT])
-            self._strange += int(self._result[STRANGE])
-        return PacketBatch(
-            buffer=self._flat,
-            time=self._slots.times[order],
-            offset=self._offset[order],
-            captured=self._captured[order],
-            wire=wire,
-            link_type=np.full(count, LINKTYPE_RAW, np.int32),
-            number=np.arange(self._packets - count + 1, self._packets + 1, dtype=np.int64),
-            capture=np.full(count, self._capture, np.int32),
-        )
+            self._packets += len(batch)
+            self._octets += int(batch.wire.sum(dtype=np.int64))
+            self._cut += self._rows.cut
+            self._strange += self._rows.strange
+        return batch
 
     def _tidy(self) -> None:
         if self._leaving:
@@ -354,7 +320,7 @@ class MediaPorts:
     def _reap(self) -> None:
         """Close pairs that have been read to their end; `_reading` is held."""
         now = time.monotonic()
-        while not self._result[MORE] and self._leaving and self._leaving[0][0] <= now:
+        while not self._rows.more and self._leaving and self._leaving[0][0] <= now:
             with self._lock:
                 _, place = self._leaving.popleft()
             self._close_pair(place)
@@ -365,10 +331,9 @@ class MediaPorts:
             if pair is None:
                 return
             for each, opened in ((place, pair.rtp), (place + 1, pair.rtcp)):
-                self._dropped += max(kernel_drops(opened), int(self._drops[each]))
-                self._drops[each] = 0
-                self._displace(each)
+                self._dropped += max(kernel_drops(opened), self._displace(each))
                 opened.close()
+            self._next_look = 0.0  # what was counted of them is not to be counted again
         self._pool.give_back(pair.even)
 
 
@@ -376,15 +341,3 @@ def _endpoint(address: Address, port: int) -> Endpoint:
     found = parse_endpoint(str(address), port)
     assert found is not None  # an address that was parsed
     return found
-
-
-def _head(destination: Address, port: int) -> bytes:
-    """IP and UDP headers to a port, with lengths, the IPv4 checksum and the sender left to fill in."""
-    protocol = socket.IPPROTO_UDP
-    if destination.version == 4:
-        head = bytes([0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, protocol, 0, 0]) + bytes(4) + destination.packed
-    else:
-        head = bytes([0x60, 0, 0, 0, 0, 0, protocol, 64]) + bytes(16) + destination.packed
-    head += b"\0\0" + port.to_bytes(2, "big") + bytes(4)
-    assert len(head) in (HEAD_4, HEAD_6)
-    return head

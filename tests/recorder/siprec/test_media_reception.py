@@ -1,5 +1,6 @@
 """Ports, monitor and reports together, on true sockets and with other programs."""
 
+import os
 import re
 import shutil
 import socket
@@ -21,7 +22,9 @@ from decoders.demux import RTCP, classify
 from decoders.rtcp import parse_rtcp
 from recorder.siprec.media_reception import MediaReception, PortTerms
 
-OPTIONS = MediaPortOptions(low=42000, high=42999, linger=0.0, rest=0.0, pace=0.002)
+LOW = 14_500 + os.getpid() % 16 * 1000
+"""Below the ports that the system gives out, and not those of a run beside this one."""
+OPTIONS = MediaPortOptions(low=LOW, high=LOW + 499, linger=0.0, rest=0.0, pace=0.002)
 
 
 @contextmanager
