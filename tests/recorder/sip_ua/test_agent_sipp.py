@@ -2,84 +2,24 @@
 
 import asyncio
 import shutil
-import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scapy.layers.inet import IP, UDP
-from scapy.layers.l2 import Ether
-from scapy.packet import Packet, Raw
-from scapy.utils import wrpcap
 
-from capture.address import parse_endpoint
 from decoders.sip import SipMessage
 from recorder.model import Transport
 from recorder.sip_ua.agent import SipAgent
-from recorder.sip_ua.api import Body, Ended, EndedBy, Incoming, NewSession, Peer, Reply
-from recorder.sip_ua.config import AgentConfig
-from recorder.sip_ua.listen import Listen
-from recorder.sip_ua.transport import SipTransports, TransportOptions, open_transports
-from recorder.sip_ua.wire import Flow, Target
-from tests.sip_network import locate
+from recorder.sip_ua.api import Body, Ended, EndedBy, Incoming, NewSession, Reply
+from tests.sip_wire import BODY, LONG, Wire, free_port, listening
 
 SCENARIOS = Path(__file__).parent / "sipp"
-SDP = (
-    b"v=0\r\no=x 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\na=recvonly\r\n"
-)
-BODY = Body("application/sdp", SDP)
-LONG = Body("application/sdp", SDP + b"a=x-long:" + b"x" * 1500 + b"\r\n")
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("sipp") is None, reason="sipp is not installed"),
     pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed"),
 ]
-
-
-class Wire:
-    """The agent's transports, with a copy of each message."""
-
-    def __init__(self, transports: SipTransports) -> None:
-        self.transports = transports
-        self.frames: list[Packet] = []
-        self.ports: set[int] = set()
-        told = transports.on_message
-
-        def tap(data: bytes, flow: Flow, peer: Peer) -> None:
-            self._note(flow.transport, str(peer.address), str(flow.local), data)
-            told(data, flow, peer)
-
-        send = transports.send
-
-        def tapped(
-            data: bytes, target: Target, flow: Flow | None = None, failed: Callable[[str], None] | None = None
-        ) -> None:
-            self._note(target.transport, "127.0.0.1:5060", str(target.endpoint), data)
-            send(data, target, flow, failed)
-
-        transports.on_message = tap
-        transports.send = tapped
-
-    def _note(self, transport: Transport, source: str, target: str, data: bytes) -> None:
-        ports = int(source.rpartition(":")[2]), int(target.rpartition(":")[2])
-        self.ports.update(ports)
-        # What came over TCP is whole messages here: a datagram each does for tshark.
-        frame = Ether() / IP(src="127.0.0.1", dst="127.0.0.1") / UDP(sport=ports[0], dport=ports[1]) / Raw(data)
-        self.frames.append(frame)
-
-    async def malformed(self, directory: Path) -> str:
-        """What tshark finds wrong in it: malformed packets, SIP it does not understand."""
-        capture = directory / "wire.pcap"
-        wrpcap(str(capture), self.frames)
-        decode = [f"-dudp.port=={port},sip" for port in self.ports]
-        odd = "_ws.malformed || !sip || _ws.expert.severity == error"
-        tshark = await asyncio.create_subprocess_exec(
-            "tshark", "-n", "-r", capture, *decode, "-Y", odd, stdout=asyncio.subprocess.PIPE
-        )
-        out, _ = await tshark.communicate()
-        assert tshark.returncode == 0
-        return out.decode()
 
 
 class Sipp:
@@ -94,12 +34,6 @@ class Sipp:
         assert self.process.returncode == 0, out.decode(errors="replace")[-3000:]
 
 
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def sipp(directory: Path, *arguments: str | Path) -> Sipp:
     port = free_port()
     process = await asyncio.create_subprocess_exec(
@@ -112,17 +46,6 @@ async def sipp(directory: Path, *arguments: str | Path) -> Sipp:
     )
     await asyncio.sleep(0.3)
     return Sipp(process, port)
-
-
-async def listening() -> tuple[SipAgent, Wire, dict[Transport, int]]:
-    anywhere = parse_endpoint("127.0.0.1", 0)
-    assert anywhere is not None
-    transports = await open_transports(
-        TransportOptions([Listen(Transport.UDP, anywhere), Listen(Transport.TCP, anywhere)])
-    )
-    agent = SipAgent(transports, locate, AgentConfig())
-    wire = Wire(transports)
-    return agent, wire, {each.transport: each.endpoint.port for each in transports.listening}
 
 
 class Bench:
