@@ -16,7 +16,6 @@ import typer
 if TYPE_CHECKING:
     from capture.live import LiveSource
     from recorder.log import ServiceLog
-    from recorder.siprec.control import SessionEvent
     from recorder.siprec.src_service import SrcService
     from recorder.siprec.src_settings import SrcSettings
 
@@ -212,15 +211,8 @@ def _state_directory() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "spanrec-src"
 
 
-def _fields(event: "SessionEvent") -> dict[str, object]:
-    """What is logged of an event: what is known of it."""
-    named = {"session": event.session, "call": event.call, "call_id": event.call_id, "peer": event.peer}
-    return {
-        key: value for key, value in {**named, "text": event.text, **event.details}.items() if value not in ("", None)
-    }
-
-
 def _service(settings: "SrcSettings", log: "ServiceLog", clock: Callable[[], int]) -> "SrcService":
+    from recorder.live_command import event_logger
     from recorder.siprec.src_decision import SrcDecision
     from recorder.siprec.src_service import SrcService, SrcTold
 
@@ -228,7 +220,7 @@ def _service(settings: "SrcSettings", log: "ServiceLog", clock: Callable[[], int
     if not settings.usual.servers:
         raise typer.BadParameter("name a recording server: --srs, or srs in [src] of spanrec.toml")
     told = SrcTold(
-        event=lambda event: log.logger.info(f"session-{event.kind}", **_fields(event)),
+        event=event_logger(log),
         failed=lambda error: log.logger.error("src-failed", text=f"{type(error).__name__}: {error}"),
     )
     return SrcService(settings, lambda facts: usual, told, clock)

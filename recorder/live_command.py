@@ -7,6 +7,7 @@ tells it to stop (SIGTERM, SIGINT); SIGHUP has it read its settings again.
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from recorder.live_catalogue import LiveCatalogue
     from recorder.log import ServiceLog
     from recorder.service import CaptureService, Follower
+    from recorder.siprec.control import SessionEvent
     from recorder.status_server import Commands
 
 
@@ -182,17 +184,46 @@ def enter_sandbox(log: "ServiceLog") -> None:
     log.logger.info("sandboxed", threads=entered.threads)
 
 
-def run_service(service: "CaptureService", sources: Sequence["LiveSource"], log: "ServiceLog") -> None:
-    """Run until a signal says to stop."""
+def event_logger(log: "ServiceLog") -> "Callable[[SessionEvent], None]":
+    """Writes what happens to recording sessions into the log."""
+
+    def tell(event: "SessionEvent") -> None:
+        known = {"session": event.session, "call": event.call, "call_id": event.call_id, "peer": event.peer}
+        told = {**known, "text": event.text, **event.details}
+        said = {key: value for key, value in told.items() if value not in ("", None)}
+        log.logger.info(f"session-{event.kind}", **said)
+
+    return tell
+
+
+def run_service(
+    service: "CaptureService",
+    sources: Sequence["LiveSource"],
+    log: "ServiceLog",
+    leave: Callable[[], None] | None = None,
+) -> None:
+    """Run until a signal says to stop. `leave` is what comes before stopping, in a thread of its own, and may take its
+    time; a second signal does not wait for it."""
     from recorder.notify import ServiceManager
 
     manager = ServiceManager(os.environ)
 
+    def left() -> None:
+        assert leave is not None
+        try:
+            leave()
+        finally:
+            service.stopping = True
+
     def stop(number: int, _: object) -> None:
         # Nothing is logged here: the thread may be in the middle of a line.
+        first = not service.stopped_by
         service.stopped_by = signal.Signals(number).name
-        service.stopping = True
         manager.stopping("finishing recordings")
+        if leave is not None and first:
+            threading.Thread(target=left, name="spanrec-leave", daemon=True).start()
+        else:
+            service.stopping = True
 
     def reload(_: int, __: object) -> None:
         manager.reloading()

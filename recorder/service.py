@@ -407,6 +407,16 @@ class CaptureService:
             text = f"{settings}: refused; the settings of before still hold."
             self._alarms.happened(AlarmCode.SETTINGS_REFUSED, text, wall, now)
 
+    # What others ask
+
+    def why_full(self) -> str | None:
+        """A word why no recording can be begun now, None where it can; any thread may ask."""
+        return "disk-full" if self._disk.full else "overload" if self._overload.active else None
+
+    def correction(self) -> int:
+        """What is added to times of the system clock to have capture times, ns; any thread may ask."""
+        return self._correction
+
     # What others tell
 
     def _begun(self, call: Call) -> None:

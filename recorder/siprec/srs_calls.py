@@ -128,8 +128,8 @@ class SessionCalls:
 
     # What the engine and the service tell (`Follower`)
 
-    def attach(self, engine: Engine) -> None:
-        """The engine whose calls these are."""
+    def attach(self, engine: Engine, keep_packets: Callable[[Call], None] = lambda _: None) -> None:
+        """The engine whose calls these are. See `Follower`."""
         self._engine = engine
 
     def heard(self, message: Message) -> None:

@@ -1,0 +1,130 @@
+"""`spanrec srs`: our recording server (SRS) as a command.
+
+In: the command line, spanrec.toml. Out: a recording of every call that recording clients send, until told to stop: then
+no new sessions are taken, and those in progress have the time that the settings give them; a second signal ends them.
+"""
+
+import os
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from recorder.replay_types import AudioFormat
+
+if TYPE_CHECKING:
+    from recorder.siprec.srs_settings import SrsSettings
+
+
+def srs_command(
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--out", metavar="OUT", envvar="SPANREC_OUT", help="Directory of the recordings.", show_default=False
+        ),
+    ],
+    sip: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--listen", metavar="SOCKET", help="Take SIP here: udp:0.0.0.0:5060, tcp:..., tls:...", show_default=False
+        ),
+    ] = None,
+    media_address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Where media is received.", show_default="where SIP came to")
+    ] = None,
+    audio_format: Annotated[AudioFormat, typer.Option("--format", help="Of the audio files.")] = AudioFormat.WAV,
+    mono: Annotated[bool, typer.Option("--mono", help="Mix both participants into one channel.")] = False,
+    workers: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Threads that share the work; 0: one per processor.")
+    ] = 0,
+    stop_at: Annotated[
+        str, typer.Option(metavar="SIZE", help="Free space below which no recording is begun: 5%, 2GB.")
+    ] = "2%",
+    resume_at: Annotated[str, typer.Option(metavar="SIZE", help="Free space at which recording goes on.")] = "4%",
+    status: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Serve status and commands here; empty: nowhere.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File with the token that commands over TCP must show.")
+    ] = None,
+    status_socket: Annotated[
+        Path | None,
+        typer.Option("--socket", metavar="PATH", help="Unix socket for spanrec ctl.", show_default="its usual place"),
+    ] = None,
+    user: Annotated[str | None, typer.Option(metavar="NAME", help="Become this user; for a start by root.")] = None,
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox/--no-sandbox", help="Refuse system calls that a recorder never needs.")
+    ] = True,
+) -> None:
+    """Record what recording clients (SIPREC, RFC 7866) send."""
+    from recorder import privileges
+    from recorder.live_command import (
+        Recording,
+        enter_sandbox,
+        event_logger,
+        live_service,
+        rehearse,
+        run_service,
+        serve_status,
+        start_log,
+    )
+    from recorder.siprec.control_pages import ControlPages
+    from recorder.siprec.srs_service import SrsService, SrsTold
+    from recorder.warmup import choose_kernel_cache, load_kernels_directly
+
+    if user is not None:
+        privileges.become(user)
+        choose_kernel_cache()
+    settings = _settings(sip or (), media_address)
+    log = start_log()
+    with ExitStack() as stack:
+        load_kernels_directly()
+        rehearse(log)
+        dropped = privileges.drop(user)
+        log.logger.info("privileges-dropped", user=dropped.user, capabilities=len(dropped.capabilities))
+        told = SrsTold(
+            event=event_logger(log),
+            trouble=lambda text: log.logger.warning("received-not-kept", text=text),
+            failed=lambda error: log.logger.error("srs-failed", text=f"{type(error).__name__}: {error}"),
+        )
+        srs = SrsService(settings, told=told)
+        stack.callback(srs.close)
+        how = Recording(audio_format.value, mono, workers, stop_at, resume_at, followers=[srs.follower])
+        service = live_service(out, log, how)
+        srs.full, srs.correction = service.why_full, service.correction
+        commands = ControlPages(srs.start(), srs.drain)
+        stack.callback(commands.close)
+        control = settings.control
+        serve_status(
+            service,
+            control.listen if status is None else status,
+            token_file or control.token_file,
+            status_socket or control.socket,
+            stack,
+            log,
+            commands,
+        )
+        if sandbox:
+            enter_sandbox(log)
+        log.logger.info("sessions-ready", listening=list(srs.listening))
+        run_service(service, [srs.source], log, srs.leave)
+
+
+def _settings(listen: "list[str] | tuple[()]", media_address: str | None) -> "SrsSettings":
+    """Of the settings file, and what the command line says otherwise."""
+    from capture.address import parse_endpoint
+    from recorder import settings
+    from recorder.sip_ua.listen import parse_listen
+    from recorder.siprec.srs_settings import load_srs
+
+    path = settings.file_of(Path.cwd(), os.environ)
+    found = load_srs(settings.load(Path.cwd(), os.environ), path)
+    if listen:
+        found = replace(found, listen=tuple(map(parse_listen, listen)))
+    if media_address is not None:
+        if parse_endpoint(media_address, 0) is None:
+            raise typer.BadParameter(f"{media_address!r} is no address", param_hint="--media-address")
+        found = replace(found, media_address=media_address)
+    return found

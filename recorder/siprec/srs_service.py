@@ -1,0 +1,145 @@
+"""Our recording server beside the engine of a live service: its threads, what they stand on, in which order they end.
+
+In: settings, a service's word why nothing more can be recorded. Out: a source of the media of sessions, a `Follower`,
+both for the service, and the commands of an operator. Two threads: the engine's (`follower`, `source`), the sessions'.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import TimeoutError as Late
+from dataclasses import dataclass, field
+
+from capture.errors import SpanrecError
+from capture.media_ports import MediaPortOptions, MediaPorts
+from recorder.sip_ua.agent import Admit
+from recorder.sip_ua.config import AgentConfig
+from recorder.sip_ua.digest import Challenger
+from recorder.siprec.admission import Admission
+from recorder.siprec.control import SessionEvent
+from recorder.siprec.loop import SessionLoop
+from recorder.siprec.media_reception import MediaReception
+from recorder.siprec.sip_stack import SipStack, StackOptions, open_stack
+from recorder.siprec.srs_calls import SessionCalls
+from recorder.siprec.srs_sessions import RecordingServer, ServerSettings
+from recorder.siprec.srs_settings import SrsSettings
+from recorder.siprec.users import read_users
+
+OPENING = 20.0
+"""s that opening the sockets may take."""
+GOODBYE = 10.0
+"""s that ending all sessions may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class SrsTold:
+    """Who is told what; all of it in the sessions' thread."""
+
+    event: Callable[[SessionEvent], None] = lambda event: None
+    trouble: Callable[[str], None] = lambda text: None
+    """A disk that refuses what was received."""
+    failed: Callable[[BaseException], None] = lambda error: None
+    """What nobody foresaw, and ended nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """What is open in the sessions' loop."""
+
+    stack: SipStack
+    server: RecordingServer
+    watch: "asyncio.Task[None]"
+
+
+@dataclass(eq=False)
+class SrsService:
+    """Between `start` and `close`."""
+
+    settings: SrsSettings
+    full: Callable[[], str | None] = lambda: None
+    """A word why nothing more can be recorded now; asked in the sessions' thread."""
+    correction: Callable[[], int] = lambda: 0
+    """What is added to wall-clock times to have capture times, ns."""
+    told: SrsTold = field(default_factory=SrsTold)
+    capture: int = 0
+    """Index of the source in its batches."""
+
+    def __post_init__(self) -> None:
+        ports = self.settings.ports
+        options = MediaPortOptions(low=ports.low, high=ports.high)
+        self.source = MediaReception(MediaPorts(options, capture=self.capture), announced=self.settings.announce)
+        self.follower = SessionCalls(correction=self.correction, trouble=self.told.trouble)
+        self.admission = Admission(self.settings.rules, self.full)
+        self._loop = SessionLoop(self.told.failed)
+        self._open: _Open | None = None
+
+    def start(self) -> RecordingServer:
+        """Open the sockets. Gives the operator's commands. Raises SpanrecError where a socket cannot be opened."""
+        self._loop.start()
+        try:
+            opened = self._open = self._loop.run(self._begin()).result(OPENING)
+        except (Late, SpanrecError):
+            self._loop.close()
+            raise
+        return opened.server
+
+    @property
+    def listening(self) -> Sequence[str]:
+        """Where clients reach us."""
+        return [str(each) for each in self._open.stack.listening] if self._open is not None else ()
+
+    def drain(self) -> str:
+        """Take no new sessions from now on; says so."""
+        self.admission.draining = True
+        left = self._open.server.count if self._open is not None else 0
+        return f"No new sessions are taken; {left} are in progress."
+
+    def leave(self) -> None:
+        """Take no new sessions, wait for the others as long as the settings say, then end what is left. The follower
+        learns of it in its next turn."""
+        if self._open is not None:
+            self._loop.run(self._open.server.drain(self.settings.drain)).result()
+            self._end_sessions()
+
+    def _end_sessions(self) -> None:
+        if self._open is None:
+            return
+        try:
+            self._loop.run(self._open.server.close()).result(GOODBYE)
+        except Late:
+            self.told.failed(TimeoutError("sessions did not end in time"))
+
+    def close(self) -> None:
+        """End all sessions, then what carries them."""
+        self._end_sessions()
+        opened, self._open = self._open, None
+        if opened is not None:
+            try:
+                self._loop.run(self._end(opened)).result(GOODBYE)
+            except Late:
+                self.told.failed(TimeoutError("the user agent did not end in time"))
+            self._loop.close()
+        self.source.close()
+
+    async def _begin(self) -> _Open:
+        settings = self.settings
+        config = AgentConfig(
+            session_expires=settings.session_expires,
+            max_sessions=settings.rules.most_sessions,
+            retry_after=settings.rules.retry_after,
+        )
+        stack = await open_stack(StackOptions(settings.listen, settings.tls, config), self._admit)
+        behaviour = ServerSettings(
+            settings.strictness, settings.silence, settings.snapshot_after, settings.media_address
+        )
+        server = RecordingServer(stack.agent, self.source, self.follower, self.admission, behaviour, run=self._loop.run)
+        server.listen(self.told.event)
+        return _Open(stack, server, asyncio.get_running_loop().create_task(server.watch()))
+
+    def _admit(self) -> Admit | None:
+        path = self.settings.users_file
+        return None if path is None else Challenger(read_users(path).get, time.monotonic, self.settings.realm)
+
+    async def _end(self, opened: _Open) -> None:
+        opened.watch.cancel()
+        await opened.stack.agent.close()
