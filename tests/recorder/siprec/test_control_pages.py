@@ -139,7 +139,8 @@ def test_a_command_is_json_of_a_known_length(control, at):
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
         assert ask(at, "POST", path, "{}", Content_Type=kind)[0] == 415
     assert ask(at, "POST", path, " " * (LONGEST_BODY + 1))[0] == 413
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+    head += "Content-Type: application/json\r\n"
     for rest, status in (
         ("\r\n", 411),
         ("Content-Length: -1\r\n\r\n", 411),
