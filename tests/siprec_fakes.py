@@ -11,7 +11,7 @@ from itertools import count
 from uuid import UUID, uuid4
 
 from capture.address import parse_endpoint
-from decoders.sdp import Direction, PayloadFormat, parse_sdp
+from decoders.sdp import Direction, PayloadFormat
 from decoders.sip import SipMessage, parse_message
 from recorder.model import CallState, Side, Transport
 from recorder.sip_ua.api import Body, Ended, EndedBy, NewSession, Peer, RefusedError, Reply, UnreachableError
@@ -28,6 +28,7 @@ EVENTS = PayloadFormat(101, "telephone-event", 8000, fmtp="0-15")
 NOISE = PayloadFormat(13, "CN", 8000)
 OPUS = PayloadFormat(111, "opus", 48000, 2, "useinbandfec=1")
 FORMATS = {0: PCMU, 101: EVENTS, 13: NOISE}
+NAMES = {"alice": 1, "bob": 2, "carol": 3}
 
 
 def message(start: str, body: Body | None = None, headers=()) -> SipMessage:
@@ -48,7 +49,7 @@ def message(start: str, body: Body | None = None, headers=()) -> SipMessage:
 
 def party(side: Side, call: UUID, name: str = "") -> PartyPicture:
     user = name or ("alice" if side is Side.CALLER else "bob")
-    number = UUID(int=(call.int ^ hash(user)) & (1 << 128) - 1)
+    number = UUID(int=call.int ^ NAMES[user])
     address = parse_endpoint("192.0.2.10" if side is Side.CALLER else "192.0.2.20", 5060)
     joined = START if side is Side.CALLER else START + 2 * SECOND
     return PartyPicture(side, number, ((f"sip:{user}@example.com", user.title()),), address, joined)
@@ -303,7 +304,7 @@ class FakeAgent:
         failure = server.refusals.pop(0) if server.refusals else server.always
         if failure is not None:
             raise failure
-        return FakeSession(server, ok(server.body(sent)), new)
+        return FakeSession(server, ok(server.body(sent), [("Allow", server.allow)]), new)
 
     async def ping(self, uri, credentials=None, timeout=5.0):
         self.pings[uri] += 1
@@ -324,4 +325,6 @@ def sdp_in(sent: SipMessage) -> bytes:
     return next(part.data for part in sent.parts() if part.content_type == "application/sdp")
 
 
-__all__ = ["parse_sdp"]
+def sdp_body_of(lines: str) -> Body:
+    """A session description with these lines after its head."""
+    return sdp_body(f"v=0\r\no=srs 1 1 IN IP4 203.0.113.9\r\ns=-\r\nt=0 0\r\n{lines}".encode())

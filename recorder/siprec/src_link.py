@@ -119,8 +119,8 @@ class Link:
         return max(0.0, self._not_before - now)
 
     async def update(self, *, final: bool = False) -> None:
-        """Tell the server what has changed. Does not raise: a dialog that breaks is `over`, a refusal is tried again
-        later with a complete snapshot."""
+        """Tell the server what has changed; `final`: only what metadata say. Does not raise: a dialog that breaks is
+        `over`, a refusal is tried again later with a complete snapshot."""
         assert self.session is not None
         loop = asyncio.get_running_loop()
         elements = self._elements()
@@ -131,9 +131,11 @@ class Link:
         if whole:
             self._snapshot_not_before = loop.time() + SNAPSHOT_SPACING
         metadata = complete(elements) if whole else said.data if said is not None else None
-        offers = whole or self.media.offer.pending or (said is not None and said.labels)
+        offers = whole or (self.media.offer.pending and not final) or (said is not None and said.labels)
+        if metadata is None and not offers:
+            return
         try:
-            if offers or metadata is None or not await self._send_update(metadata):
+            if offers or not await self._send_update(metadata or b""):
                 await self._send_offer(metadata)
         except RefusedError as refusal:
             self._refused(refusal, final=final)
@@ -304,7 +306,7 @@ class Link:
         if self.speaks_siprec:
             elements = self._elements()
             parts.append(metadata_body(complete(elements)))
-            self.said, self.snapshot_due = elements, False
+            self.said = elements
         return Reply(200, body=write_body(parts))
 
 
