@@ -131,7 +131,8 @@ class Pictures:
             started=call.started,
             answered=call.answered,
             ended=call.ended,
-            state=call.state,
+            # Its state is settled only when nothing more can come.
+            state=CallState.COMPLETED if ended and call.state is CallState.ACTIVE else call.state,
             parties=(_party(call, call.caller, ids), _party(call, call.callee, ids)),
             streams=tuple(negotiated(self._registry, call.index)),
             held_by=frozenset(hold.by for hold in call.holds if hold.end is None) if not ended else frozenset(),
@@ -167,7 +168,7 @@ def _party(call: Call, party: Party, ids: Identifiers) -> PartyPicture:
         names=tuple(name_ids(party)),
         address=party.address,
         joined=joined,
-        left=party.left,
+        left=party.left if party.left is not None else call.ended,
         params=party.contact_params,
     )
 

@@ -8,7 +8,7 @@ import pytest
 
 from capture.source import CaptureSource
 from recorder.engine import Engine, prepare
-from recorder.model import Side
+from recorder.model import CallState, Side
 from recorder.siprec.picture import CallPicture, Phase
 from recorder.siprec.pictures import Pictures
 from tests.capture_builder import ALICE_RTP, BOB_RTP, Capture, SipCall, sdp
@@ -43,6 +43,9 @@ def test_a_call_is_early_then_answered_then_over(tmp_path):
     last = found[-1]
     assert last.answered is not None
     assert last.ended is not None
+    first_of_the_end = next(each for each in found if each.phase is Phase.OVER)
+    assert first_of_the_end.state is CallState.COMPLETED
+    assert all(party.left == first_of_the_end.ended for party in first_of_the_end.parties)
     assert [party.side for party in last.parties] == [Side.CALLER, Side.CALLEE]
     assert all(party.names[0][0].startswith("sip:") for party in last.parties)
 
