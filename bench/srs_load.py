@@ -114,7 +114,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sessions", type=int, default=1000, help="of two streams each (1000)")
     parser.add_argument("--seconds", type=float, default=20.0, help="of media (20)")
     parser.add_argument("--pace", type=float, default=0.04, help="least seconds between two batches (0.04)")
-    parser.add_argument("--only", help="one receiver: ports, reception, engine, python or socat")
+    parser.add_argument("--only", help="one receiver: ports, each, reception, engine, python or socat")
     return parser.parse_args()
 
 
@@ -122,7 +122,7 @@ def main() -> None:
     options = arguments()
     print(f"On {machine()}. {options.sessions} sessions, {options.seconds:g} s.\n", flush=True)
     rows = []
-    for kind in [options.only] if options.only else ["ports", "reception", "engine", "python", "socat"]:
+    for kind in [options.only] if options.only else ["ports", "each", "reception", "engine", "python", "socat"]:
         if kind == "socat" and shutil.which("socat") is None:
             print("socat is not installed", file=sys.stderr)
             continue

@@ -2,6 +2,7 @@
 
 In: which kind of receiver, and how many pairs of ports. Out: a line of JSON with the RTP ports; then, when standard
 input ends, one with what came, what it cost and how late it was handed over. Kinds: `ports` (capture.media_ports),
+`each` (the same, where the system does not let it have one socket for all ports),
 `reception` (with the monitor and reports to the senders), `engine` (the same, and its packets prepared as the engine
 does), `python` (a loop of epoll and recv, as a recorder in plain Python would have it).
 """
@@ -38,9 +39,9 @@ class Ours:
 
     def __init__(self, kind: str, pairs: int, pace: float) -> None:
         CaptureService.allow_files()
-        ports = MediaPorts(MediaPortOptions(pace=pace))
+        ports = MediaPorts(MediaPortOptions(pace=pace, steered=kind != "each"))
         self.after: Callable[[PacketBatch], object] = prepare if kind == "engine" else lambda batch: None
-        if kind == "ports":
+        if kind in ("ports", "each"):
             self.source: MediaPorts | MediaReception = ports
             self.numbers = [ports.open(HOST).rtp.port for _ in range(pairs)]
         else:
