@@ -73,7 +73,9 @@ class Pictures:
         """A call is over."""
         known = self._calls.get(call.index)
         if known is not None:
-            self._over.append(replace(self._picture(known), phase=Phase.OVER))
+            picture = replace(self._picture(known), phase=Phase.OVER)
+            if picture != known.picture:
+                self._over.append(picture)
             self.dropped(call)
 
     def dropped(self, call: Call) -> None:

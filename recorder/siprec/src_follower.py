@@ -15,7 +15,7 @@ from recorder.messages import Message
 from recorder.model import Call, MediaEndpoint
 from recorder.sightings import FlowSighting
 from recorder.siprec.forward_claims import ForwardClaims, PlacesFlows
-from recorder.siprec.picture import CallPicture, Phase
+from recorder.siprec.picture import CallPicture
 from recorder.siprec.pictures import Pictures
 from recorder.siprec.src_decision import NOT_RECORDED, SrcDecision
 
@@ -80,6 +80,8 @@ class SrcFollower:
     def finished(self, call: Call, flows: Sequence[FlowSighting]) -> None:
         """A call is over."""
         self._pictures.finished(call, flows)
+        if self._calls.pop(call.index, None) is not None:
+            self._over.append((self._engine.now, call.index))
 
     def turn(self, now: int) -> None:
         """Tell what changed."""
@@ -94,9 +96,6 @@ class SrcFollower:
                 if decision.paused != paused:
                     self._decisions[picture.index] = replace(decision, paused=paused)
             self._post(picture)
-            if picture.phase is Phase.OVER and picture.index not in self._engine.tracker.calls_active:
-                self._calls.pop(picture.index, None)
-                self._over.append((now, picture.index))
         while self._over and now - self._over[0][0] > REMEMBERED:
             self._decisions.pop(self._over.popleft()[1], None)
         self._claims.turn(now)
