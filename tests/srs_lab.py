@@ -65,7 +65,7 @@ class PaperPorts:
         if len(self.open_ports) >= self.pairs:
             raise PortsExhausted("none is left")
         number = next(self._numbers)
-        ends = [parse_endpoint(host, 40000 + 2 * number + each) for each in (0, 1)]
+        ends = [parse_endpoint(host, 40000 + 2 * (number % 10_000) + each) for each in (0, 1)]
         assert ends[0]
         assert ends[1]
         port = MediaPort(ends[0], ends[1], 2 * number, number)
