@@ -15,7 +15,10 @@ import typer
 
 if TYPE_CHECKING:
     from capture.live import LiveSource
+    from recorder.call_facts import CallFacts
     from recorder.log import ServiceLog
+    from recorder.siprec.src_decision import SrcDecision
+    from recorder.siprec.src_rules import SrcRules
     from recorder.siprec.src_service import SrcService
     from recorder.siprec.src_settings import SrcSettings
 
@@ -105,7 +108,10 @@ def src_command(
         choose_kernel_cache()
     if interfaces:
         privileges.require(interfaces)
-    settings = _settings(srs)
+    rules = _Rules(srs)
+    settings = rules.settings
+    if not settings.usual.servers and not settings.servers.servers:
+        raise typer.BadParameter("name a recording server: --srs, or srs in [src] of spanrec.toml")
     store = out or _state_directory()
     log = start_log()
     with ExitStack() as stack:
@@ -119,12 +125,12 @@ def src_command(
         for other in open_others(hep, hep_key_file, (), False, store, 1):
             sources.append(other)
             stack.callback(other.close)
-        src = _service(settings, log, ends.clock)
+        src = _service(rules, log, ends.clock)
         stack.callback(src.close)
         commands = ControlPages(src.start(media))
         stack.callback(commands.close)
         control = settings.control
-        how = Recording(workers=workers, audio=record, followers=[src.follower])
+        how = Recording(workers=workers, audio=record, followers=[src.follower], reloaded=rules.reload)
         service = live_service(store, log, how)
         serve_status(
             service,
@@ -186,21 +192,38 @@ class _Ends:
         return calls, media
 
 
-def _settings(srs: str | None) -> "SrcSettings":
-    """Of the settings file, and what the command line says otherwise."""
-    from capture.errors import SpanrecError
-    from recorder import settings
-    from recorder.siprec.src_settings import load_src
+class _Rules:
+    """The rules in force, and what they stand on."""
 
-    path = settings.file_of(Path.cwd(), os.environ)
-    found = load_src(settings.load(Path.cwd(), os.environ), path, secrets=True)
-    if srs is None:
-        return found
-    try:
-        servers = found.servers.find(srs)
-    except (ValueError, SpanrecError) as error:
-        raise typer.BadParameter(str(error), param_hint="--srs") from error
-    return replace(found, usual=replace(found.usual, servers=servers))
+    def __init__(self, srs: str | None) -> None:
+        """`srs`: servers that the command line names instead of those of the settings."""
+        self._srs = srs
+        self.settings, self._rules = self._load()
+
+    def decide(self, facts: "CallFacts") -> "SrcDecision":
+        """What to do with a call that begins."""
+        return self._rules.decide(facts)
+
+    def reload(self) -> None:
+        """Take the rules of the settings again; they have been checked. Sockets stay as they are."""
+        _, self._rules = self._load()
+
+    def _load(self) -> "tuple[SrcSettings, SrcRules]":
+        from capture.errors import SpanrecError
+        from recorder import settings
+        from recorder.siprec.src_rules import load_rules
+        from recorder.siprec.src_settings import load_src
+
+        path = settings.file_of(Path.cwd(), os.environ)
+        values = settings.load(Path.cwd(), os.environ)
+        found = load_src(values, path, secrets=True)
+        if self._srs is not None:
+            try:
+                servers = found.servers.find(self._srs)
+            except (ValueError, SpanrecError) as error:
+                raise typer.BadParameter(str(error), param_hint="--srs") from error
+            found = replace(found, usual=replace(found.usual, servers=servers))
+        return found, load_rules(values, path, found)
 
 
 def _state_directory() -> Path:
@@ -211,16 +234,12 @@ def _state_directory() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "spanrec-src"
 
 
-def _service(settings: "SrcSettings", log: "ServiceLog", clock: Callable[[], int]) -> "SrcService":
+def _service(rules: _Rules, log: "ServiceLog", clock: Callable[[], int]) -> "SrcService":
     from recorder.live_command import event_logger
-    from recorder.siprec.src_decision import SrcDecision
     from recorder.siprec.src_service import SrcService, SrcTold
 
-    usual = SrcDecision(True, (settings.usual,), reason="no rule")
-    if not settings.usual.servers:
-        raise typer.BadParameter("name a recording server: --srs, or srs in [src] of spanrec.toml")
     told = SrcTold(
         event=event_logger(log),
         failed=lambda error: log.logger.error("src-failed", text=f"{type(error).__name__}: {error}"),
     )
-    return SrcService(settings, lambda facts: usual, told, clock)
+    return SrcService(rules.settings, rules.decide, told, clock)

@@ -13,7 +13,9 @@ from recorder.call_facts import CallFacts, facts_of_call, facts_of_media
 from recorder.engine import Engine
 from recorder.messages import Message
 from recorder.model import Call, MediaEndpoint
+from recorder.reports import digits_so_far
 from recorder.sightings import FlowSighting
+from recorder.siprec.auto_pause import is_paused
 from recorder.siprec.forward_claims import ForwardClaims, PlacesFlows
 from recorder.siprec.picture import CallPicture
 from recorder.siprec.pictures import Pictures
@@ -23,8 +25,6 @@ GROUPS_EVERY = 1_000_000_000
 """ns of capture time between two looks at which calls belong together."""
 REMEMBERED = 60_000_000_000
 """ns for which the decision of a call that is over is kept: the sessions may come to its last picture late."""
-Pausing = Callable[[CallPicture, Call], bool]
-"""Whether nothing of a call is to be recorded now."""
 
 
 class SrcFollower:
@@ -35,21 +35,20 @@ class SrcFollower:
         forwarder: PlacesFlows,
         choose: Callable[[CallFacts], SrcDecision],
         post: Callable[[CallPicture], None],
-        *,
-        pausing: Pausing = lambda picture, call: False,
     ) -> None:
         self._forwarder = forwarder
         self._choose = choose
         self._post = post
-        self._pausing = pausing
         self._message: Message | None = None
         self._calls: dict[int, Call] = {}
         self._decisions: dict[int, SrcDecision] = {}
         """By `Call.index`; each is replaced as a whole, so that the sessions may read it meanwhile."""
+        self._coded: dict[int, CallPicture] = {}
+        """The last picture of calls that a code pauses, by `Call.index`."""
         self._over: deque[tuple[int, int]] = deque()
         """(when, `Call.index`) of calls that are over."""
         self._to_keep: deque[int] = deque()
-        self._next_groups = 0
+        self._next_groups = self._window = 0
 
     def attach(self, engine: Engine, keep_packets: Callable[[Call], None]) -> None:
         """See `Follower`."""
@@ -76,12 +75,14 @@ class SrcFollower:
         self._pictures.dropped(call)
         self._calls.pop(call.index, None)
         self._decisions.pop(call.index, None)
+        self._coded.pop(call.index, None)
 
     def finished(self, call: Call, flows: Sequence[FlowSighting]) -> None:
         """A call is over."""
         self._pictures.finished(call, flows)
         if self._calls.pop(call.index, None) is not None:
             self._over.append((self._engine.now, call.index))
+            self._coded.pop(call.index, None)
 
     def turn(self, now: int) -> None:
         """Tell what changed."""
@@ -89,13 +90,15 @@ class SrcFollower:
             self._next_groups = now + GROUPS_EVERY
             self._pictures.look_at_groups()
         for picture in self._pictures.turn():
-            call = self._calls.get(picture.index)
-            if call is not None:
-                paused = self._pausing(picture, call)
-                decision = self._decisions[picture.index]
-                if decision.paused != paused:
-                    self._decisions[picture.index] = replace(decision, paused=paused)
+            self._pause(picture)
             self._post(picture)
+        window = self._engine.window_end
+        if window != self._window:
+            self._window = window
+            # Digits among the media are known now, and no message tells of them.
+            for picture in list(self._coded.values()):
+                if self._pause(picture):
+                    self._post(picture)
         while self._over and now - self._over[0][0] > REMEMBERED:
             self._decisions.pop(self._over.popleft()[1], None)
         self._claims.turn(now)
@@ -122,6 +125,21 @@ class SrcFollower:
         if source is None or destination is None:
             return CallFacts(call_id=call.call_id, started=call.started)
         return facts_of_media(call.started, source, destination, 0)
+
+    def _pause(self, picture: CallPicture) -> bool:
+        """Decide whether a call is recorded now; whether that is news."""
+        call, decision = self._calls.get(picture.index), self._decisions.get(picture.index)
+        if call is None or decision is None:
+            return False
+        if decision.pausing.pause_digits:
+            self._coded[picture.index] = picture
+        media = self._engine.media.calls.get(picture.index) if self._engine.media is not None else None
+        pressed = digits_so_far(media) if media is not None and decision.pausing.pause_digits else []
+        paused = is_paused(picture, [*call.digits, *pressed], decision.pausing)
+        if paused == decision.paused:
+            return False
+        self._decisions[picture.index] = replace(decision, paused=paused)
+        return True
 
     def _is_wanted(self, endpoint: MediaEndpoint) -> bool:
         """Any call in progress may be recorded at any moment, when somebody asks for it."""
