@@ -23,6 +23,13 @@ MAX_VNI = (1 << 24) - 1
 
 _V4 = re.compile(r"[0-9./]+")
 _DOING = ("name", "action", "keep_packets", "tags")
+SENDING = (
+    *("siprec", "srs", "instances", "media", "choice", "no_failover", "persistent", "kinds", "media_address", "local"),
+    *("pause_on_hold", "on_bye", "insecure", "spool", "timeout", "answer_timeout", "session_expires"),
+    *("caller_as", "callee_as", "group", "group_extension", "session_extension", "from", "to", "add_headers"),
+    *("pause_digits", "resume_digits", "pause_by"),
+)
+"""What a rule says of recording servers: see `siprec.src_rules`."""
 _POLICY = ("default", "keep_packets", "local", "tags")
 
 
@@ -37,14 +44,15 @@ def load_policy(settings: Mapping[str, Any], path: Path) -> Policy:
     rules = settings.get("rule", [])
     if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
         raise SettingsError(f"{path}: rule must be tables: write [[rule]]")
-    return Policy(tuple(_rule(path, number, rule, local) for number, rule in enumerate(rules, 1)), otherwise)
+    numbered = enumerate(rules, 1)
+    return Policy(tuple(_rule(path, number, rule, local, otherwise) for number, rule in numbered), otherwise)
 
 
-def _rule(path: Path, number: int, table: Mapping[str, Any], local: Local) -> Rule:
+def _rule(path: Path, number: int, table: Mapping[str, Any], local: Local, otherwise: Decision) -> Rule:
     name = table.get("name")
     said = f"rule {number}" if name is None else f"rule {number} ({name})"
     with Place(path, said) as place:
-        known(table, (*_DOING, *_CONDITIONS))
+        known(table, (*_DOING, *_CONDITIONS, *SENDING))
         place.key = "name"
         if name is not None and not (isinstance(name, str) and 0 < len(name) <= 64 and name.isprintable()):
             raise ValueError(f"{name!r} is no name; write up to 64 characters")
@@ -54,9 +62,9 @@ def _rule(path: Path, number: int, table: Mapping[str, Any], local: Local) -> Ru
                 place.key = key
                 held += make(table[key], local)
         place.key = "action"
-        if "action" not in table:
+        if "action" not in table and "siprec" not in table:
             raise ValueError("is missing; write record, metadata or skip")
-        return Rule(tuple(held), _decision(place, table, table["action"], "action", said))
+        return Rule(tuple(held), _decision(place, table, table.get("action", otherwise.action), "action", said))
 
 
 def _decision(place: Place, table: Mapping[str, Any], action: Any, key: str, rule: str) -> Decision:

@@ -118,14 +118,21 @@ def _check_tables(path: Path, values: Mapping[str, Any]) -> None:
         from recorder.retention_rules import load_retention
 
         load_retention(values, path)
-    if "src" in values or "server" in values:
-        from recorder.siprec.src_settings import load_src
+    if "src" in values or "server" in values or ("rule" in values and _sends(values)):
+        from recorder.siprec.src_rules import check_rules
 
-        load_src(values, path)
+        check_rules(values, path)
     if "srs" in values:
         from recorder.siprec.srs_settings import load_srs
 
         load_srs(values, path)
+
+
+def _sends(values: Mapping[str, Any]) -> bool:
+    """Whether rules, which have been found sound, say anything of recording servers."""
+    from recorder.policy_file import SENDING
+
+    return any(key in rule for rule in values.get("rule", ()) for key in SENDING)
 
 
 def _check(path: Path, key: str, value: object, known: Mapping[str, type]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
 
+from recorder.model import Side
 from recorder.sip_ua.api import Credentials, Header
 
 
@@ -127,6 +128,20 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseTerms:
+    """When nothing of a call is to be recorded for a while."""
+
+    pause_digits: str = ""
+    """DTMF code after which it pauses; empty: none does."""
+    resume_digits: str = ""
+    """DTMF code after which it goes on; empty: the other one again."""
+    by: frozenset[Side] = frozenset(Side)
+    """Whose keys count."""
+    preference: bool = False
+    """`a=recordpref:pause` and `off` of a participant pause too."""
+
+
+@dataclass(frozen=True, slots=True)
 class SrcDecision:
     """What to do with a call, by one picture of it.
 
@@ -141,6 +156,7 @@ class SrcDecision:
     """Nothing is to be recorded for now (card data; `a=recordpref:pause` where that is heeded)."""
     reason: str = ""
     """A phrase: the rule that says so."""
+    pausing: PauseTerms = field(default_factory=PauseTerms)
 
 
 NOT_RECORDED = SrcDecision(record=False)
