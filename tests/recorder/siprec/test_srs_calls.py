@@ -1,6 +1,7 @@
 """Recording sessions that SRCs send us, from the INVITE to the files: the real engine, media as batches."""
 
 import asyncio
+import struct
 from email import message_from_bytes, policy
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tests.srs_lab import (
     S1,
     S2,
     S3,
+    SECOND,
     SrsLab,
     line,
     message,
@@ -789,3 +791,115 @@ def test_what_a_crash_cut_off_of_the_kept_messages_is_taken_off(tmp_path):
     again.close()
     assert list(read(tmp_path)) == [message, message]
     assert session_of(tmp_path) == CALL
+
+
+# What media can be
+
+
+def packet(sequence, payload, *, payload_type=0, stamp=None, ssrc=7, marker=False, sources=()):
+    head = struct.pack(
+        ">BBHII",
+        0x80 | len(sources),
+        payload_type | 0x80 * marker,
+        sequence,
+        160 * sequence if stamp is None else stamp,
+        ssrc,
+    )
+    return head + b"".join(struct.pack(">I", source) for source in sources) + payload
+
+
+def send_at(lab, session, place, seconds, octets):
+    now, lab.now = lab.now, lab.now + round(seconds * SECOND)
+    lab.send(session, place, octets)
+    lab.now = now
+
+
+def test_g722_is_recorded_at_its_true_rate(lab):
+    async def script(lab):
+        offer = sdp(line(6000, "1", formats="9 101"), line(6002, "2", formats="9 101"))
+        session = lab.record(offer)
+        both_speak(lab, session, 2, payload_type=9)
+        lab.after(2)
+        lab.bye(session)
+
+    (recording,) = run(lab, script)
+    assert [(s.codec, s.clock_rate, s.packets) for s in recording.document.streams] == [("G722/8000", 8000, 100)] * 2
+    assert (recording.document.audio.sample_rate, recording.document.audio.samples) == (16000, 32000)
+
+
+def test_key_presses_among_the_audio_are_in_the_document(lab):
+    """RFC 4733: one event of 100 ms, its last packet three times."""
+
+    async def script(lab):
+        session = lab.record()
+        lab.speak(session, 0, 1)
+        for number in range(8):
+            ended = number >= 5
+            event = struct.pack(">BBH", 5, 10 | 0x80 * ended, min(160 * (number + 1), 800))
+            press = packet(150 + number, event, payload_type=101, stamp=160 * 150, marker=number == 0)
+            send_at(lab, session, 0, 1 + number / 50, press)
+        lab.after(2)
+        lab.bye(session)
+
+    (recording,) = run(lab, script)
+    ((digit),) = recording.document.dtmf
+    assert (digit.participant, digit.digit, digit.duration_ms, digit.via) == ("caller", "5", 100, "rfc4733")
+
+
+def test_packets_that_were_lost_are_counted_and_leave_silence(lab):
+    async def script(lab):
+        session = lab.record()
+        lab.speak(session, 0, 1)
+        lab.speak(session, 0, 1, begin=1.2, sequence=160)
+        lab.after(3)
+        lab.bye(session)
+
+    (recording,) = run(lab, script)
+    assert [(s.packets, s.lost, s.expected) for s in recording.document.streams] == [(100, 10, 110)]
+    samples = recording.samples()[:, 0]
+    assert not samples[8000:9600].any()
+    assert samples[:8000].all()
+    assert samples[9600:17600].all()
+
+
+def test_contributors_in_the_packets_of_a_mixer_are_no_audio(lab):
+    async def script(lab):
+        session = lab.record()
+        for number in range(50):
+            send_at(lab, session, 0, number / 50, packet(number, b"\x90" * 160, sources=(1, 2, 3)))
+        lab.after(1)
+        lab.bye(session)
+
+    (recording,) = run(lab, script)
+    samples = recording.samples()[:, 0]
+    assert len(samples) == 8000
+    assert len(set(samples.tolist())) == 1
+
+
+def test_comfort_noise_is_taken_and_sounds_between_the_talk(lab):
+    async def script(lab):
+        session = lab.record(sdp(line(6000, "1", formats="0 13"), line(6002, "2", formats="0 13")))
+        lab.speak(session, 0, 1)
+        send_at(lab, session, 0, 1.0, packet(150, b"\x20", payload_type=13, stamp=160 * 150))
+        lab.speak(session, 0, 1, begin=2.0, sequence=200)
+        lab.after(4)
+        lab.bye(session)
+
+    (recording,) = run(lab, script)
+    assert heard(recording.samples()[8000:16000])[0] > 0.5
+
+
+def test_media_that_comes_before_the_engine_knows_the_session_is_not_lost(lab):
+    """The SRC sends as soon as it has the answer, and the engine may be a moment behind."""
+
+    async def script(lab):
+        turn, lab.calls.turn = lab.calls.turn, lambda now: None
+        session = lab.record()
+        lab.speak(session, 0, 3)
+        lab.after(2)
+        lab.calls.turn = turn
+        lab.after(2)
+        lab.bye(session)
+
+    (recording,) = run(lab, script)
+    assert [(s.participant, s.packets) for s in recording.document.streams] == [("caller", 150)]
