@@ -19,7 +19,6 @@ from recorder.sip_ua.message import Request
 from recorder.sip_ua.sender import Outgoing
 from recorder.sip_ua.stack import Authorize, Stack
 from recorder.sip_ua.timers import Timer
-from recorder.sip_ua.wire import Flow
 
 Outcome = SipMessage | RefusedError | UnreachableError
 """The 2xx, or why there is none."""
@@ -67,8 +66,12 @@ class Asker(Protocol):
 
     stack: Stack
     dialog: Dialog
-    flow: Flow
     authorize: Authorize | None
+
+    @property
+    def back(self) -> Hop:
+        """Where the peer's messages come from."""
+        ...
 
     def headers_of(self, ask: Ask) -> list[Header]:
         """Header fields of a request, the caller's among them."""
@@ -158,7 +161,7 @@ class Asks:
                 self._transmit(ask, hops, now)
 
         ask.tries += 1
-        self._asker.stack.hops(self._asker.dialog.next_hop, self._asker.flow, known, now)
+        self._asker.stack.hops(self._asker.dialog.next_hop, self._asker.back, known, now)
 
     def _transmit(self, ask: Ask, hops: list[Hop], now: float) -> None:
         dialog, stack = self._asker.dialog, self._asker.stack
@@ -214,7 +217,7 @@ class Asks:
         def known(hops: list[Hop], now: float) -> None:
             ask.acknowledge = self._asker.stack.sender.acknowledge(ack, hops, now)
 
-        self._asker.stack.hops(self._asker.dialog.next_hop, self._asker.flow, known, now)
+        self._asker.stack.hops(self._asker.dialog.next_hop, self._asker.back, known, now)
 
     def _on_failure(self, ask: Ask, failure: Failure, now: float) -> None:
         if ask.limit is not None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from decoders.sip import SipMessage, parse_message
-from decoders.sip_address import parse_via
+from decoders.sip_address import parse_uri, parse_via
 from recorder.model import Transport
 from recorder.sip_ua.api import Header, Peer, Reply
 from recorder.sip_ua.checks import answerable, malformed, unacceptable
@@ -18,7 +18,7 @@ from recorder.sip_ua.dialog import DialogId
 from recorder.sip_ua.incoming import IncomingInvite
 from recorder.sip_ua.layer import Hop, Layer, Received
 from recorder.sip_ua.message import MAGIC, encode_response
-from recorder.sip_ua.routing import literal_target, response_hop
+from recorder.sip_ua.routing import literal_target, response_hop, session_hops
 from recorder.sip_ua.sender import Local, Sender
 from recorder.sip_ua.server_transaction import InviteServer, PlainServer, ServerTransaction
 from recorder.sip_ua.session import DialogSession
@@ -82,12 +82,11 @@ class Core:
         else:
             self._on_request(Received(message, flow, peer), now)
 
-    def hops(self, uri: str, flow: Flow | None, then: Hops, now: float) -> None:
-        """Find where a request to `uri` goes: by the session's own connection where that leads to the same host or
-        where nothing else does; what came by TLS never goes on without."""
+    def hops(self, uri: str, back: Hop, then: Hops, now: float) -> None:
+        """Find where a request to `uri` goes; see `recorder.sip_ua.routing.session_hops`."""
 
         def found(targets: Sequence[Target], now: float) -> None:
-            then(_over(targets, flow), now)
+            then(session_hops(targets, back), now)
 
         literal = literal_target(uri)
         if literal is not None:
@@ -108,14 +107,15 @@ class Core:
         """A tag that nobody used before (section 19.3)."""
         return f"{self.random.getrandbits(80):020x}"
 
-    def contact(self, target: Target, flow: Flow | None, params: Sequence[str] = ()) -> str:
-        """Contact of ours for a dialog with `target`."""
+    def contact(self, target: Target, flow: Flow | None, params: Sequence[str] = (), *, secure: bool = False) -> str:
+        """Contact of ours for a dialog with `target`; `secure` where the request's URI is a sips one (section
+        8.1.1.8)."""
         host, port = self.sender.local(target) or ("", 0)
         if flow is not None and (not host or not port):
             local = flow.local
             host, port = (f"[{local.host}]" if ":" in local.host else local.host), local.port
-        transport = "" if target.transport is Transport.UDP else f";transport={target.transport}"
-        uri = f"sip:{self.config.contact_user}@{host}{f':{port}' if port else ''}{transport}"
+        transport = "" if target.transport is Transport.UDP or secure else f";transport={target.transport}"
+        uri = f"{'sips' if secure else 'sip'}:{self.config.contact_user}@{host}{f':{port}' if port else ''}{transport}"
         return ";".join([f"<{uri}>", *params])
 
     def _on_request(self, received: Received, now: float) -> None:
@@ -153,8 +153,9 @@ class Core:
         if transaction is None:
             self._answer_statelessly(received, Reply(481))
             return
-        self._answer(received, key, Reply(200), now)
         invite = self._invites.get(invite_key)
+        tag = invite.tag if invite is not None else ""
+        self._begin(received, key).respond(200, self._encode(received, Reply(200), tag), now)
         if invite is not None:
             invite.cancel(now)
         within = self._reinvites.get(invite_key)
@@ -212,7 +213,10 @@ class Core:
             return
         transaction.respond(100, encode_response(message, 100, source=received.peer.address), now)
         hop = Target(received.flow.transport, received.peer.address)
-        invite = IncomingInvite(self, received, transaction, self.new_tag(), lambda: self.contact(hop, received.flow))
+        secure = parse_uri(message.request_uri or "").scheme == "sips"
+        invite = IncomingInvite(
+            self, received, transaction, self.new_tag(), lambda: self.contact(hop, received.flow, secure=secure)
+        )
         self._invites[key] = invite
         self.on_invite(invite, now)
 
@@ -252,12 +256,12 @@ class Core:
         hop = response_hop(received.message, received.peer.address, received.flow)
         self.layer.send(self._encode(received, reply), hop)
 
-    def _encode(self, received: Received, reply: Reply) -> bytes:
+    def _encode(self, received: Received, reply: Reply, tag: str = "") -> bytes:
         return encode_response(
             received.message,
             reply.status,
             reply.reason,
-            tag=self.new_tag(),
+            tag=tag or self.new_tag(),
             source=received.peer.address,
             headers=[*reply.headers, ("Server", self.config.product)],
             body=reply.body,
@@ -268,21 +272,6 @@ class Core:
 
     def _capabilities(self) -> list[Header]:
         return [("Allow", self.config.allow), ("Supported", self.config.supported)]
-
-
-def _over(targets: Sequence[Target], flow: Flow | None) -> list[Hop]:
-    """Hops to `targets`, by `flow` where it fits."""
-    if flow is None:
-        return [Hop(target) for target in targets]
-    if not flow.reliable or flow.remote is None:
-        return [Hop(target, flow if target.transport is flow.transport else None) for target in targets]
-    own = Hop(Target(flow.transport, flow.remote), flow)
-    if flow.transport is Transport.TLS:
-        targets = [target._replace(transport=Transport.TLS) for target in targets]
-    same = [target for target in targets if target.endpoint[:2] == flow.remote[:2]]
-    if same:
-        return [Hop(same[0]._replace(transport=flow.transport), flow), *(Hop(target) for target in targets)]
-    return [*(Hop(target) for target in targets), own]
 
 
 def _key(message: SipMessage, method: str) -> _Key:

@@ -26,7 +26,7 @@ class IncomingInvite:
         self.cancelled = False
         self._stack = stack
         self._transaction = transaction
-        self._tag = tag
+        self.tag = tag
         self._contact = contact
 
     @property
@@ -63,7 +63,7 @@ class IncomingInvite:
         contact = ";".join([self._contact(), *params])
         session = DialogSession(
             self._stack,
-            dialog_of_callee(message, self._tag, local_uri),
+            dialog_of_callee(message, self.tag, local_uri),
             contact=contact,
             flow=self.received.flow,
             peer=self.received.peer,
@@ -74,7 +74,7 @@ class IncomingInvite:
         data = encode_response(
             message,
             200,
-            tag=self._tag,
+            tag=self.tag,
             source=self.received.peer.address,
             headers=[*session.accepting_headers(message, timer), *headers],
             body=body,
@@ -91,7 +91,7 @@ class IncomingInvite:
             self.received.message,
             status,
             reason,
-            tag=self._tag,
+            tag=self.tag,
             source=self.received.peer.address,
             headers=[*headers, ("Server", self._stack.config.product)],
         )

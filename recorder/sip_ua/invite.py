@@ -19,6 +19,7 @@ from recorder.sip_ua.session import DialogSession
 from recorder.sip_ua.session_timer import agree_as_client
 from recorder.sip_ua.stack import Authorize, Stack
 from recorder.sip_ua.timers import Timer
+from recorder.sip_ua.wire import Target
 
 AttemptOutcome = tuple[DialogSession, SipMessage] | RefusedError | UnreachableError
 """The session with what answered our offer (or made one), or why there is none."""
@@ -181,7 +182,7 @@ class Attempt:
         def known(hops: list[Hop], now: float) -> None:
             self._again[tag] = self._stack.sender.acknowledge(ack, hops, now)
 
-        self._stack.hops(dialog.next_hop, received.flow, known, now)
+        self._stack.hops(dialog.next_hop, _back(received), known, now)
 
     def _send(
         self,
@@ -206,4 +207,8 @@ class Attempt:
             user = ResponseUser(on_response, lambda failure, now: None)
             self._stack.sender.request(request, hops, user, now)
 
-        self._stack.hops(dialog.next_hop, received.flow, known, now)
+        self._stack.hops(dialog.next_hop, _back(received), known, now)
+
+
+def _back(received: Received) -> Hop:
+    return Hop(Target(received.flow.transport, received.peer.address), received.flow)

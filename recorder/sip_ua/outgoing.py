@@ -135,7 +135,8 @@ class Beginning:
 
     def _request(self, uri: str, target: Target) -> Request:
         new, config = self.new, self.core.config
-        contact = self.core.contact(target, None, new.contact_params)
+        secure = parse_uri(uri).scheme == "sips"
+        contact = self.core.contact(target, None, new.contact_params, secure=secure)
         local = self.core.sender.local(target)
         identity = new.from_ or config.identity or f"<sip:{config.contact_user}@{local[0] if local else 'invalid'}>"
         headers = [

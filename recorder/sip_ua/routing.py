@@ -3,6 +3,9 @@
 In: URIs, messages. Out: targets. Names are `recorder.sip_ua.locate`'s (RFC 3263).
 """
 
+import ipaddress
+from collections.abc import Sequence
+
 from capture.address import Endpoint, parse_endpoint
 from decoders.sip import SipMessage
 from decoders.sip_address import parse_uri
@@ -46,3 +49,28 @@ def response_hop(request: SipMessage, source: Endpoint, flow: Flow) -> Hop:
         return Hop(Target(flow.transport, source), flow)
     port = via.port if via is not None and via.port else default_port(flow.transport)
     return Hop(Target(flow.transport, Endpoint(source.high, source.low, port)), flow)
+
+
+def session_hops(targets: Sequence[Target], back: Hop) -> list[Hop]:
+    """Hops of a request within a session to the targets of its next hop; `back` is where the peer's messages come from.
+
+    The session's own connection comes first where it leads to the same host, and last where it does not; what came by
+    TLS goes by nothing else. By UDP a peer behind a NAT is reached where it was seen: where its Contact is private or
+    leads nowhere."""
+    flow = back.flow
+    if flow is None or not flow.reliable:
+        private = targets and _is_private(targets[0].endpoint) and not _is_private(back.target.endpoint)
+        if not targets or (private and targets[0].transport is Transport.UDP):
+            return [back]
+        return [Hop(target, flow if target.transport is Transport.UDP else None) for target in targets]
+    if flow.transport is Transport.TLS:
+        targets = [target._replace(transport=Transport.TLS) for target in targets]
+    others = [Hop(target) for target in targets]
+    same = [target for target in targets if target.endpoint[:2] == back.target.endpoint[:2]]
+    if same:
+        return [Hop(same[0]._replace(transport=flow.transport), flow), *others]
+    return [*others, back]
+
+
+def _is_private(endpoint: Endpoint) -> bool:
+    return ipaddress.ip_address(endpoint.host).is_private

@@ -1,11 +1,11 @@
 """A session: an established INVITE dialog with its offer/answer state and its session timer, from either side.
 
 In: requests of the peer, requests that we are to send, time. Out: requests and responses, questions to `on_request`,
-one `on_end`. Glare is decided here (RFC 3261, section 14.2; RFC 3311, section 5.2), and so are refreshes and the end of
-a session that nobody refreshes (RFC 4028, section 10).
+one `on_end`. Glare is decided here (RFC 3261, section 14.2; RFC 3311, section 5.2).
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from decoders.sip import SipMessage
 from recorder.sip_ua.accepted import Unacknowledged
@@ -15,6 +15,7 @@ from recorder.sip_ua.bodies import describes_session, session_description
 from recorder.sip_ua.dialog import Dialog
 from recorder.sip_ua.layer import Hop, Received, ResponseUser
 from recorder.sip_ua.message import check, encode_response
+from recorder.sip_ua.refresher import Refresher
 from recorder.sip_ua.server_transaction import InviteServer, ServerTransaction
 from recorder.sip_ua.session_timer import (
     SessionTimer,
@@ -25,8 +26,7 @@ from recorder.sip_ua.session_timer import (
     too_small,
 )
 from recorder.sip_ua.stack import Authorize, Stack
-from recorder.sip_ua.timers import Timer
-from recorder.sip_ua.wire import Flow
+from recorder.sip_ua.wire import Flow, Target
 
 Respond = Callable[[Reply, float], None]
 _ASKED = frozenset({"INVITE", "UPDATE", "INFO", "NOTIFY", "MESSAGE"})
@@ -34,7 +34,7 @@ _ASKED = frozenset({"INVITE", "UPDATE", "INFO", "NOTIFY", "MESSAGE"})
 
 
 class DialogSession:
-    """One session. `body` is what we last said of ourselves in offer or answer."""
+    """One session."""
 
     def __init__(
         self,
@@ -63,12 +63,12 @@ class DialogSession:
         self.on_invited: Callable[[], None] = lambda: None
         """A re-INVITE came: the next ACK is its own."""
         self.on_ack: Callable[[SipMessage, float], None] = lambda message, now: None
-        self._body = session_description(body)
+        self.body = session_description(body)
+        """What we last said of ourselves in an offer or answer, without what came with it."""
         self._asks = Asks(self)
-        self._timer: SessionTimer | None = None
         self._least = 0
         """Min-SE that a 422 demanded."""
-        self._alarms: list[Timer] = []
+        self._refresher = Refresher(self)
         self._serving: tuple[Received, ServerTransaction] | None = None
         """A request that carries an offer, or asks for one, and has no final response."""
         self._unacknowledged: dict[int, Unacknowledged] = {}
@@ -76,6 +76,11 @@ class DialogSession:
         """Our offer went out in a 2xx and waits for its answer in the ACK."""
         self._goodbye: Callable[[float], None] | None = None
         """Sends the BYE that waits for an ACK."""
+
+    @property
+    def back(self) -> Hop:
+        """Where the peer's messages come from."""
+        return Hop(Target(self.flow.transport, self.peer.address), self.flow)
 
     def ask(
         self,
@@ -114,9 +119,9 @@ class DialogSession:
         headers: list[Header] = [("User-Agent", config.product)]
         if ask.method in ("INVITE", "UPDATE"):
             headers = [("Contact", self.contact), ("Allow", config.allow), ("Supported", config.supported), *headers]
-            if self._timer is not None:
-                interval = max(self._timer.interval, self._least)
-                timer = SessionTimer(interval, self._timer.ours)
+            agreed = self._refresher.timer
+            if agreed is not None:
+                timer = SessionTimer(max(agreed.interval, self._least), agreed.ours)
                 headers.append(("Session-Expires", timer.header(request=True)))
                 if self._least:
                     headers.append(("Min-SE", str(self._least)))
@@ -130,14 +135,15 @@ class DialogSession:
         """A 2xx to a request of ours came."""
         if ask.exclusive:
             body = session_description(ask.body)
-            self._body = body if body is not None else self._body
+            self.body = body if body is not None else self.body
             self.note_allow(response)
             self.set_timer(agree_as_client(response), now)
 
     def raise_interval(self, response: SipMessage) -> bool:
         """Take Min-SE of a 422 (RFC 4028, section 7.3); False where that was done before."""
         least = min_se(response)
-        if self._timer is None or least <= max(self._least, self._timer.interval):
+        timer = self._refresher.timer
+        if timer is None or least <= max(self._least, timer.interval):
             return False
         self._least = least
         return True
@@ -175,7 +181,7 @@ class DialogSession:
 
             request = self.dialog.request("BYE", [*request_headers, *extra], body)
             user = ResponseUser(on_response, lambda failure, now: done())
-            self.stack.hops(self.dialog.next_hop, self.flow, known, now)
+            self.stack.hops(self.dialog.next_hop, self.back, known, now)
 
         send((), now)
 
@@ -288,13 +294,14 @@ class DialogSession:
         message = received.message
         self.dialog.refresh(message)
         self.flow = received.flow
+        self.peer = replace(self.peer, address=received.peer.address, transport=received.peer.transport)
         self.note_allow(message)
         timer = agree_as_server(message, self.stack.config.session_expires)
         headers = [*self.accepting_headers(message, timer), *reply.headers]
         full = Reply(reply.status, reply.reason, reply.body, headers)
         data = self._encode(received, full)
         body = session_description(reply.body)
-        self._body = body if body is not None else self._body
+        self.body = body if body is not None else self.body
         self.set_timer(timer, now)
         if isinstance(transaction, InviteServer):
             offered = body is not None and not describes_session(message)
@@ -338,46 +345,17 @@ class DialogSession:
 
     def set_timer(self, timer: SessionTimer | None, now: float) -> None:
         """A session timer was agreed on, or none; it begins anew."""
-        self._timer = timer
-        for alarm in self._alarms:
-            alarm.stop()
-        self._alarms = []
-        start = self.stack.layer.timers.start
-        if timer is not None:
-            self._alarms.append(start(now + timer.end_after, self._expire))
-            if timer.ours:
-                self._alarms.append(start(now + timer.refresh_after, self._refresh))
-        elif self.stack.config.session_expires is not None:
-            self._alarms.append(start(now + self.stack.config.session_expires / 2, self._probe))
+        self._refresher.set(timer, now)
 
-    def _refresh(self, now: float) -> None:
-        timer = self._timer
-
-        def done(outcome: Outcome, now: float) -> None:
-            if not isinstance(outcome, SipMessage) and not self.over and timer is not None:
-                self._alarms.append(self.stack.layer.timers.start(now + timer.interval / 8, self._refresh))
-
-        if "UPDATE" in self.allows:
-            self.ask("UPDATE", None, (), done, now)
-        else:
-            self.ask("INVITE", self._body, (), done, now)
-
-    def _probe(self, now: float) -> None:
-        """Without a session timer: is the peer still there?"""
-        self.ask("OPTIONS", None, [("Accept", self.stack.config.accept)], lambda outcome, now: None, now)
-        if self.stack.config.session_expires is not None and not self.over:
-            again = now + self.stack.config.session_expires / 2
-            self._alarms = [self.stack.layer.timers.start(again, self._probe)]
-
-    def _expire(self, now: float) -> None:
+    def expire(self, now: float) -> None:
+        """End the session: nobody refreshed it."""
         if not self.over:
             self._send_bye(None, [("Reason", 'SIP;cause=408;text="Session timer"')], lambda: None, now)
             self._end(Ended(EndedBy.TIMER, text="the session timer ran out"), now)
 
     def _end(self, ended: Ended, now: float) -> None:
         self.over = True
-        for alarm in self._alarms:
-            alarm.stop()
+        self._refresher.stop()
         if self._goodbye is None:
             for waiting in self._unacknowledged.values():
                 waiting.stop()

@@ -9,7 +9,6 @@ from recorder.sip_ua.config import AgentConfig
 from recorder.sip_ua.layer import Hop, Layer
 from recorder.sip_ua.message import Request
 from recorder.sip_ua.sender import Sender
-from recorder.sip_ua.wire import Flow
 
 if TYPE_CHECKING:
     from recorder.sip_ua.session import DialogSession
@@ -28,8 +27,8 @@ class Stack(Protocol):
     sender: Sender
     random: Random
 
-    def hops(self, uri: str, flow: Flow | None, then: Hops, now: float) -> None:
-        """Find where a request to `uri` goes: over `flow`, the session's own, where that leads there."""
+    def hops(self, uri: str, back: Hop, then: Hops, now: float) -> None:
+        """Find where a request to `uri` goes; `back` is where the session's messages come from."""
         ...
 
     def add(self, session: "DialogSession") -> None:

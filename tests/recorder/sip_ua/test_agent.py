@@ -537,3 +537,71 @@ def test_a_header_with_a_line_break_is_refused_before_anything_is_sent():
         await both_closed(alice, bob)
 
     run(job())
+
+
+def test_a_connection_that_breaks_is_made_anew_and_the_session_goes_on():
+    network = Network()
+
+    async def job() -> None:
+        alice, bob = await connected(network, uri=f"sip:rec@{BOB};transport=tcp")
+        alice.transports.drop()
+        await alice.sessions[0].reinvite(MORE)
+        alice.transports.drop()
+        await bob.sessions[0].request("INFO", NOTE)
+        pending = asyncio.ensure_future(alice.sessions[0].request("INFO", NOTE))
+        await asyncio.sleep(0.001)
+        alice.transports.drop()  # with the request on its way
+        await pending
+        assert not alice.sessions[0].over
+        await both_closed(alice, bob)
+
+    run(job())
+
+
+def test_a_server_that_goes_while_an_invite_waits_gives_way_to_the_next():
+    network = Network()
+
+    async def both(uri: str) -> list:
+        return [*await locate(f"sip:{BOB};transport=tcp"), *await locate(f"sip:{CAROL};transport=tcp")]
+
+    async def job() -> None:
+        alice, bob, carol = side(network, ALICE), side(network, BOB), side(network, CAROL)
+        alice.agent._locate = both
+        bob.agent.on_invite = lambda incoming: None
+        carol.accept_all()
+        begun = alice.agent.now()
+        pending = asyncio.ensure_future(alice.agent.invite(new()))
+        await asyncio.sleep(1.0)
+        bob.transports.vanish()
+        bob.transports.drop()
+        session = await pending
+        assert str(session.peer.address) == CAROL
+        assert alice.agent.now() - begun < 1.2
+        await both_closed(alice, carol)
+        await bob.agent.close()
+
+    run(job())
+
+
+def test_an_agent_that_closes_takes_back_what_it_asked_and_ends_what_it_has():
+    network = Network()
+
+    async def job() -> None:
+        alice, bob = await connected(network)
+        waiting: list[Incoming] = []
+        bob.agent.on_invite = waiting.append
+        pending = asyncio.ensure_future(alice.agent.invite(new()))
+        await asyncio.sleep(0.5)
+        closing = asyncio.ensure_future(alice.agent.close())
+        with pytest.raises(UnreachableError, match="closed"):
+            await pending
+        await closing
+        assert waiting[0].cancelled
+        assert bob.sessions[0].over
+        assert [ended.by for ended in alice.ended] == [EndedBy.US]
+        with pytest.raises(UnreachableError, match="closed"):
+            await alice.agent.invite(new())
+        await alice.sessions[0].bye()
+        await bob.agent.close()
+
+    run(job())

@@ -4,7 +4,7 @@ import pytest
 
 from recorder.model import Transport
 from recorder.sip_ua.layer import Hop
-from recorder.sip_ua.routing import literal_target, response_hop
+from recorder.sip_ua.routing import literal_target, response_hop, session_hops
 from recorder.sip_ua.wire import Flow, Target
 from tests.sip_messages import OURS, endpoint, parsed, request
 
@@ -46,3 +46,46 @@ def test_responses_go_where_the_via_and_the_packet_say(via: str, transport: Tran
     flow = Flow(3, transport, OURS)
     hop = response_hop(parsed(request().encode(via)), source, flow)
     assert hop == Hop(Target(transport, endpoint("10.0.0.2", port)), flow)
+
+
+UDP_FLOW = Flow(1, Transport.UDP, OURS)
+TCP_FLOW = Flow(2, Transport.TCP, OURS, endpoint("198.51.100.7", 40000))
+TLS_FLOW = Flow(3, Transport.TLS, OURS, endpoint("198.51.100.7", 40000))
+
+
+def target(host: str, transport: Transport = Transport.UDP, port: int = 5060) -> Target:
+    return Target(transport, endpoint(host, port))
+
+
+@pytest.mark.parametrize(
+    ("targets", "flow", "seen", "hops"),
+    [
+        ([target("10.0.0.9")], UDP_FLOW, "10.0.0.2", [Hop(target("10.0.0.9"), UDP_FLOW)]),
+        ([target("9.9.9.9")], UDP_FLOW, "8.8.8.8", [Hop(target("9.9.9.9"), UDP_FLOW)]),
+        ([], UDP_FLOW, "10.0.0.2", [Hop(target("10.0.0.2", port=6000), UDP_FLOW)]),
+        ([target("192.168.1.5")], UDP_FLOW, "8.8.8.8", [Hop(target("8.8.8.8", port=6000), UDP_FLOW)]),
+        ([target("10.0.0.9", Transport.TCP)], UDP_FLOW, "10.0.0.2", [Hop(target("10.0.0.9", Transport.TCP))]),
+    ],
+)
+def test_a_session_over_udp_goes_to_the_contact_unless_that_cannot_be_reached(
+    targets: list[Target], flow: Flow, seen: str, hops: list[Hop]
+):
+    assert session_hops(targets, Hop(Target(flow.transport, endpoint(seen, 6000)), flow)) == hops
+
+
+def test_a_session_over_a_connection_keeps_to_it_where_it_leads_to_the_same_host():
+    back = Hop(target("198.51.100.7", Transport.TCP, 40000), TCP_FLOW)
+    contact = target("198.51.100.7", Transport.UDP, 5080)
+    assert session_hops([contact], back) == [
+        Hop(target("198.51.100.7", Transport.TCP, 5080), TCP_FLOW),
+        Hop(contact),
+    ]
+    elsewhere = target("198.51.100.8", Transport.TCP)
+    assert session_hops([elsewhere], back) == [Hop(elsewhere), back]
+    assert session_hops([], back) == [back]
+
+
+def test_what_came_by_tls_goes_by_tls():
+    back = Hop(target("198.51.100.7", Transport.TLS, 40000), TLS_FLOW)
+    hops = session_hops([target("198.51.100.8"), target("198.51.100.9", Transport.TCP)], back)
+    assert {hop.target.transport for hop in hops} == {Transport.TLS}

@@ -40,7 +40,7 @@ class Bench:
         self.delay = 0.0
 
     def invite(self, **changes: object) -> "asyncio.Task[AgentSession]":
-        new = NewSession(f"sip:peer@{THEM}", **{"body": OFFER, "session_expires": None, **changes})
+        new = NewSession(**{"uri": f"sip:peer@{THEM}", "body": OFFER, "session_expires": None, **changes})
 
         async def begin() -> AgentSession:
             return self.adopt(await self.agent.invite(new))
@@ -386,6 +386,40 @@ def test_a_bye_answers_what_was_still_open():
         assert [ended.by for ended in bench.ended] == [EndedBy.PEER]
         bench.peer.within(invite, "INFO", 3)
         assert (await bench.peer.get("481")).status == 481
+        await close(bench)
+
+    play(job())
+
+
+def test_a_contact_that_leads_nowhere_is_no_harm():
+    async def job() -> None:
+        bench = Bench()
+        task = bench.invite()
+        invite = await bench.peer.get("INVITE")
+        bench.peer.answer(invite, 200, ("Contact", "<sip:rec@inside.docker.invalid>"), contact=False)
+        await bench.peer.get("ACK")
+        session = await task
+        pending = asyncio.ensure_future(session.request("INFO"))
+        request = await bench.peer.get("INFO")
+        assert request.request_uri == "sip:rec@inside.docker.invalid"
+        bench.peer.answer(request, 200)
+        await pending
+        await close(bench)
+
+    play(job())
+
+
+def test_a_sips_uri_gets_a_sips_contact():
+    async def job() -> None:
+        bench = Bench()
+        task = bench.invite(uri=f"sips:peer@{THEM}")
+        invite = await bench.peer.get("INVITE")
+        assert invite.contact is not None
+        assert invite.contact.uri == "sips:spanrec@10.0.0.1:5060"
+        assert invite.vias[0].transport == "TLS"
+        bench.peer.answer(invite, 480)
+        with pytest.raises(RefusedError):
+            await task
         await close(bench)
 
     play(job())
