@@ -76,6 +76,8 @@ class ReceivedCall:
     """Since when no recording session carries it."""
     lost: bool = False
     """The last one went without a word."""
+    stopped: bool = False
+    """We ended the last one: what became of the call is not known."""
     due: int | None = None
     """When nothing more is waited for."""
     warnings: dict[str, str] = field(default_factory=dict)
@@ -120,7 +122,8 @@ class ReceivedCall:
             self.cast.lines.pop((rs, index), None)
         if not self.legs:
             self.silent_since, self.lost = at, over is Over.LOST
-            if not self.lost and self.end is None:
+            self.stopped = over is Over.STOPPED
+            if over in (None, Over.BYE) and self.end is None:
                 self.end = at
         return events
 
@@ -129,7 +132,7 @@ class ReceivedCall:
             begin = max(self.silent_since if not self.lost else self.call.last_seen, self.call.started)
             self._period(self._gaps, begin, picture.began)
             note(self.call, picture.at, 0, "recording-goes-on", f"recording session {picture.call_id[:120]} takes over")
-            self.silent_since, self.lost, self.due = None, False, None
+            self.silent_since, self.lost, self.stopped, self.due = None, False, False, None
             if self.session.stop is None:
                 self.end = self.call.ended = None
         told = RecordingSession(picture.call_id, picture.began, None, picture.src, picture.srs, (), ())
@@ -342,7 +345,10 @@ class ReceivedCall:
             call.state = CallState.COMPLETED if end is not None else CallState.INCOMPLETE
         if end is None or call.state is CallState.INCOMPLETE:
             end = end if end is not None else call.last_seen
-            warn(call, "end-not-seen", "The end of the call was not told: it ends with what was received last.")
+            if self.stopped:
+                warn(call, "stopped", "The recording was stopped here while the call was in progress.")
+            else:
+                warn(call, "end-not-seen", "The end of the call was not told: it ends with what was received last.")
         call.ended = max(end, call.started, call.answered or 0)
         call.ended_by = facts.ended_by
         if self._paused is not None:

@@ -77,7 +77,7 @@ class ServerSettings:
     snapshot_after: float = 5.0
     """After which a session without metadata is asked for them."""
     host: str = ""
-    """Our address in descriptions of sessions that we begin; elsewhere it is where the INVITE came to."""
+    """Address of ours at which media is received; empty: where the INVITE came to. Sessions that we begin need it."""
 
 
 class RecordingServer:
@@ -128,7 +128,8 @@ class RecordingServer:
         if refusal is not None:
             self._refuse(incoming, *refusal)
             return
-        session = self._begin(incoming.local_address, incoming.peer.address, incoming.message)
+        host = self._settings.host or incoming.local_address
+        session = self._begin(host, incoming.peer.address, incoming.message)
         try:
             body = session.offered(incoming.message)
         except OfferError:

@@ -602,6 +602,21 @@ def test_a_clock_that_cannot_be_right_is_not_believed(lab):
     assert recording.document.started[:19] == stamp(0)[:19]
 
 
+def test_what_we_stop_ourselves_is_no_completed_call(lab):
+    async def script(lab):
+        session = lab.record()
+        both_speak(lab, session, 2)
+        lab.after(2)
+        assert await lab.server._each("r1", lambda each: each.stop()) == ["r1"]
+        assert session.session.sent[-1][0] == "BYE"
+        lab.after(8)
+        assert lab.active == []
+
+    (recording,) = run(lab, script)
+    assert (recording.document.state, recording.codes) == ("incomplete", ["stopped"])
+    assert recording.document.duration_s == pytest.approx(2, abs=0.1)
+
+
 # What our own SRC says
 
 
