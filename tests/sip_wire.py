@@ -1,4 +1,4 @@
-"""A user agent at loopback whose every message is copied, and tshark, which reads the copies."""
+"""A user agent at loopback whose every message is copied; tshark, which reads the copies; sipp as its peer."""
 
 import asyncio
 import socket
@@ -106,3 +106,29 @@ def free_port() -> int:
                 continue
             return port
     raise OSError("no port is free")
+
+
+class Sipp:
+    """A sipp that runs a scenario."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+        self.process = process
+        self.port = port
+
+    async def finished(self) -> None:
+        out, _ = await asyncio.wait_for(self.process.communicate(), 60)
+        assert self.process.returncode == 0, out.decode(errors="replace")[-3000:]
+
+
+async def sipp(directory: Path, *arguments: str | Path) -> Sipp:
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        "sipp",
+        *("-i", "127.0.0.1", "-p", str(port), "-nostdin", "-timeout", "50"),
+        *("-timeout_error", "-trace_err", "-error_file", directory / "sipp-errors.log", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=directory,
+    )
+    await asyncio.sleep(0.3)
+    return Sipp(process, port)

@@ -20,13 +20,14 @@ from recorder.sip_ua.message import Request
 
 ALGORITHMS = ("SHA-512-256", "SHA-256", "MD5")
 """The better ones first."""
+OFFERED = ("SHA-256", "MD5")
+"""What our own challenges offer (RFC 8760, section 2.3)."""
 LIFE = 120
 """s for which a nonce of ours is taken."""
 MOST_COUNTS = 10_000
 """Nonces of which it is remembered how often they were used."""
 _PAIR = re.compile(r'([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 _HASHES = {"MD5": "md5", "SHA-256": "sha256", "SHA-512-256": "sha512_256"}
-_OURS = ("SHA-256", "MD5")
 
 
 def digest(algorithm: str, text: str) -> str:
@@ -218,10 +219,13 @@ class Challenger:
         *,
         secret: bytes | None = None,
         life: float = LIFE,
+        algorithms: Sequence[str] = OFFERED,
     ) -> None:
-        """`users` gives the password of a user, None for nobody; `clock` s."""
+        """`users` gives the password of a user, None for nobody; `clock` s; `algorithms` are offered in this order, and
+        no others are taken: some clients look at the first challenge only, and know nothing but MD5."""
         self._users, self._clock, self._realm, self._life = users, clock, realm, life
         self._secret = secret or secrets.token_bytes(32)
+        self._algorithms = tuple(algorithms)
         self._counts: OrderedDict[str, int] = OrderedDict()
         """Nonce -> the highest count that it was used with."""
 
@@ -244,7 +248,7 @@ class Challenger:
         more = ", stale=true" if stale else ""
         return [
             ("WWW-Authenticate", f'Digest realm="{self._realm}", nonce="{nonce}", qop="auth", algorithm={each}{more}')
-            for each in _OURS
+            for each in self._algorithms
         ]
 
     def _nonce(self, now: float) -> str:
@@ -259,7 +263,7 @@ class Challenger:
         nonce, user = pairs.get("nonce", ""), pairs.get("username", "")
         count, qop = pairs.get("nc", ""), pairs.get("qop")
         password = self._users(user)
-        if algorithm.upper() not in _OURS or qop != "auth" or not re.fullmatch(r"[0-9a-fA-F]{8}", count):
+        if algorithm.upper() not in self._algorithms or qop != "auth" or not re.fullmatch(r"[0-9a-fA-F]{8}", count):
             return _Verdict.WRONG
         # As long for a user that is not there as for a wrong password.
         secret = secret_of(Credentials(user, password if password is not None else secrets.token_hex(8)), self._realm)
@@ -270,7 +274,8 @@ class Challenger:
         right = (
             hmac.compare_digest(wanted.encode(), pairs.get("response", "").lower().encode()) and password is not None
         )
-        if not right or pairs.get("uri") != message.request_uri:
+        # The URI need not be the request's: a proxy on the way may have changed that one (RFC 3261, section 22.4).
+        if not right:
             return _Verdict.WRONG
         return _Verdict.RIGHT if self._is_fresh(nonce, int(count, 16)) else _Verdict.STALE
 

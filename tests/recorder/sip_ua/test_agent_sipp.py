@@ -12,7 +12,7 @@ from decoders.sip import SipMessage
 from recorder.model import Transport
 from recorder.sip_ua.agent import SipAgent
 from recorder.sip_ua.api import Body, Ended, EndedBy, Incoming, NewSession, Reply
-from tests.sip_wire import BODY, LONG, Wire, free_port, listening
+from tests.sip_wire import BODY, LONG, Wire, listening, sipp
 
 SCENARIOS = Path(__file__).parent / "sipp"
 
@@ -20,32 +20,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("sipp") is None, reason="sipp is not installed"),
     pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed"),
 ]
-
-
-class Sipp:
-    """A sipp that runs a scenario."""
-
-    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
-        self.process = process
-        self.port = port
-
-    async def finished(self) -> None:
-        out, _ = await asyncio.wait_for(self.process.communicate(), 60)
-        assert self.process.returncode == 0, out.decode(errors="replace")[-3000:]
-
-
-async def sipp(directory: Path, *arguments: str | Path) -> Sipp:
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        "sipp",
-        *("-i", "127.0.0.1", "-p", str(port), "-nostdin", "-timeout", "50"),
-        *("-timeout_error", "-trace_err", "-error_file", directory / "sipp-errors.log", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        cwd=directory,
-    )
-    await asyncio.sleep(0.3)
-    return Sipp(process, port)
 
 
 class Bench:

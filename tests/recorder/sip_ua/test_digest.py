@@ -1,5 +1,7 @@
 """Digest authentication: the standards' own examples, and our two sides against each other."""
 
+import re
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -165,7 +167,19 @@ class TestChallenger:
         assert forged is not None
         assert isinstance(self.ask(forged), Reply)
 
-    def test_credentials_for_another_request_are_worth_nothing(self):
+    def test_a_proxy_may_have_changed_the_request_uri(self):
         request = self.answer()
-        other = Request("INVITE", "sip:other@srs.example", request.from_, request.to, "c", 1, headers=request.headers)
-        assert isinstance(self.ask(other), Reply)
+        assert isinstance(self.ask(replace(request, uri="sip:10.0.0.5:5060")), Peer)
+
+    @pytest.mark.parametrize(
+        ("name", "other"), [("uri", "sip:other@srs.example"), ("realm", "there"), ("nc", "00000002")]
+    )
+    def test_credentials_that_were_changed_are_worth_nothing(self, name, other):
+        request = self.answer()
+        changed = re.sub(rf'\b{name}="?[^",]*"?', f'{name}="{other}"', request.headers[0][1])
+        assert changed != request.headers[0][1]
+        verdict = self.ask(replace(request, headers=(("Authorization", changed),)))
+        assert isinstance(verdict, Reply)
+
+    def test_credentials_for_another_method_are_worth_nothing(self):
+        assert isinstance(self.ask(replace(self.answer(), method="OPTIONS")), Reply)
