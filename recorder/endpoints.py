@@ -61,6 +61,9 @@ class EndpointRegistry:
         self._of: dict[int, list[Announcement]] = {}
         self.changed: set[Endpoint] = set()
         """Endpoints announced since the set was last cleared."""
+        self.redescribed: set[int] = set()
+        """Calls (by index) of which an endpoint was announced with other formats or keys than before, since the set was
+        last cleared."""
         self._renewed: dict[int, int] = {}
 
     def announce(self, endpoint: MediaEndpoint, signalled_from: Endpoint) -> None:
@@ -78,6 +81,7 @@ class EndpointRegistry:
             if same and old.endpoint.media_index == new.media_index and old.rank == announcement.rank:
                 if (old.endpoint.formats, old.endpoint.crypto) != (new.formats, new.crypto):
                     self._renewed[new.call] = new.since
+                    self.redescribed.add(new.call)
                 old.endpoint = replace(new, since=old.endpoint.since)
                 if old.until is not None:
                     old.until = None
@@ -129,6 +133,7 @@ class EndpointRegistry:
 
     def forget(self, call: int) -> None:
         """The call is written: its endpoints are gone."""
+        self.redescribed.discard(call)
         for announcement in self._of.pop(call, ()):
             at = self._at.get(announcement.where)
             if at is not None:
