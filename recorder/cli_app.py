@@ -7,6 +7,7 @@ import typer
 
 from recorder.cli_calls import calls
 from recorder.cli_capture import capture_command
+from recorder.cli_ctl import ctl
 from recorder.cli_replay import replay_command
 from recorder.cli_retention import expire_command, hold_command, release_command
 from recorder.cli_src import src_command
@@ -31,6 +32,7 @@ calls.command("expire")(expire_command)
 app.add_typer(calls, name="calls")
 app.command("doctor")(doctor_command)
 app.command("top")(top_command)
+app.add_typer(ctl, name="ctl")
 
 
 def print_version(wanted: bool) -> None:

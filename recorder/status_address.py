@@ -15,6 +15,8 @@ SOCKET = "status.sock"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 RUNTIME = Path("/run/spanrec")
 """Runtime directory of the installed service."""
+SESSIONS = (Path("/run/spanrec-src"), Path("/run/spanrec-srs"))
+"""Those of the services that have recording sessions."""
 
 
 class TcpAddress(NamedTuple):
@@ -60,9 +62,13 @@ def own_socket(environment: Mapping[str, str]) -> Path:
     return _places(environment)[0]
 
 
-def find_socket(environment: Mapping[str, str]) -> Path:
-    """Where a running service serves: the first place that has a socket, else that of the installed service."""
-    return next((path for path in _places(environment) if _is_socket(path)), RUNTIME / SOCKET)
+def find_socket(environment: Mapping[str, str], *, sessions: bool = False) -> Path:
+    """Where a running service serves: the first place that has a socket, else that of the installed service. With
+    `sessions`, one that has recording sessions comes first."""
+    places = [*_places(environment), *(place / SOCKET for place in SESSIONS)]
+    if sessions:
+        places.sort(key=lambda path: path == RUNTIME / SOCKET)
+    return next((path for path in places if _is_socket(path)), (SESSIONS[0] if sessions else RUNTIME) / SOCKET)
 
 
 def _is_socket(path: Path) -> bool:
