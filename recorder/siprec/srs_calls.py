@@ -35,6 +35,8 @@ REJOIN = 60_000_000_000
 """ns for which a call waits for another session after its last one went without a word."""
 UNIQUE = 16
 """Characters of a `session_id` from which on it is believed to be no other call's."""
+NOTED_EVERY = 1_000_000_000
+"""ns between two looks at when each session had media last."""
 MAX_OVER = 256
 MAX_LATELY = 4096
 MAX_PENDING = 1 << 18
@@ -83,6 +85,7 @@ class SessionCalls:
         """Last metadata of each call's sessions."""
         self._lately: OrderedDict[str, Call] = OrderedDict()
         """The last call of each group and communication session."""
+        self._noted = 0
         self._over: dict[int, ReceivedCall] = {}
         """Calls whose packets are still to be counted."""
         self.media: dict[int, int] = {}
@@ -163,7 +166,9 @@ class SessionCalls:
             self._apply(_shifted(picture, correction) if correction else picture)
         for each in [each for each in self._calls.values() if each.due is not None and each.due <= now]:
             self._engine.carry_out(self._engine.tracker.dismiss(each.call, now))
-        self._note_media()
+        if now - self._noted >= NOTED_EVERY:
+            self._noted = now
+            self._note_media()
 
     # Pictures
 

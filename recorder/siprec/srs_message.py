@@ -41,16 +41,14 @@ class Strictness(StrEnum):
 
 
 class Marks(NamedTuple):
-    """Signs that an INVITE begins a recording session."""
+    """Signs of a recording session (RFC 7866, sections 6.1.1 and 6.2)."""
 
     required: bool
     """Require: siprec."""
     tagged: bool
-    """`+sip.src` in its Contact."""
-    told: bool
-    """It carries metadata."""
+    """`+sip.src` in its Contact: an SRC."""
     server: bool
-    """`+sip.srs`: another recording server takes us for an SRC."""
+    """`+sip.srs`: a recording server."""
 
 
 def marks_of(message: SipMessage) -> Marks:
@@ -59,35 +57,39 @@ def marks_of(message: SipMessage) -> Marks:
     return Marks(
         required=message.requires("siprec"),
         tagged=any(_SRC.search(value) for value in contacts),
-        told=CISCO_PARTICIPANT in message.headers or any(True for _ in metadata_of(message)),
         server=any(_SRS.search(value) for value in contacts),
     )
 
 
 def why_not_recorded(message: SipMessage, strictness: Strictness) -> tuple[Refusal, Sequence[Header]] | None:
     """Why an INVITE begins no recording session here, None where it does."""
-    marks = marks_of(message)
+    required, tagged, server = marks_of(message)
     extension: Sequence[Header] = [("Require", "siprec")]
-    if marks.server:
+    if server:
         return Refusal(403, "This Is A Recording Server", "not-src"), ()
     if strictness is Strictness.STRICT:
-        if not marks.required:
+        if not required:
             return Refusal(421, "Extension Required", "not-siprec"), extension
-        if not marks.tagged:
+        if not tagged:
             return Refusal(403, "Not A Recording Client", "not-siprec"), ()
-    elif strictness is Strictness.LENIENT and not (marks.required or marks.tagged or marks.told):
+    elif strictness is Strictness.LENIENT and not (required or tagged or _tells(message)):
         return Refusal(421, "Extension Required", "not-siprec"), extension
     return None
 
 
 def marks_missing(message: SipMessage) -> list[Warning_]:
-    """What a reader of the recording must know of an INVITE that was taken all the same."""
+    """What a reader of the recording must know of an INVITE (or of an SRC's 2xx) that was taken all the same."""
     marks = marks_of(message)
     required = marks.required or message.status is not None
     missing = [text for there, text in ((required, "Require: siprec"), (marks.tagged, "+sip.src")) if not there]
     if not missing:
         return []
     return [Warning_("siprec-marks", f"The SRC began with no {' and no '.join(missing)} (RFC 7866, section 6.1.1).")]
+
+
+def _tells(message: SipMessage) -> bool:
+    """It carries metadata, or what CUBE sends in their place."""
+    return CISCO_PARTICIPANT in message.headers or any(True for _ in metadata_of(message))
 
 
 def why_unsupported(message: SipMessage) -> tuple[Refusal, Sequence[Header]] | None:
