@@ -132,9 +132,9 @@ class Connection(asyncio.Protocol):
             return
         for message in messages:
             self._user.message(message, self.flow, self._peer)
-        while self._framer.pings and self._transport is not None and not self.over:
-            self._framer.pings -= 1
-            self._transport.write(_PONG)
+        pings, self._framer.pings = self._framer.pings, 0
+        if pings and not self.over:
+            self.send(_PONG * pings)
         if messages or not self._framer.waiting:
             self._settle()
         if self._framer.waiting and self._deadline is None and not self.over:

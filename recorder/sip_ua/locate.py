@@ -50,6 +50,7 @@ class Service(NamedTuple):
     weight: int
     port: int
     host: str
+    """Empty where the record says that the service is decidedly not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class DnsNames:
         """See `Names`."""
         found, ttl = await self._ask(name, "SRV")
         services = [Service(each.priority, each.weight, each.port, str(each.target).rstrip(".")) for each in found]
-        return Answer(tuple(each for each in services if each.host), ttl)
+        return Answer(tuple(services), ttl)
 
     async def addresses(self, name: str) -> Answer:
         """See `Names`. The system's own table of hosts comes first."""
@@ -182,10 +183,12 @@ class Locator:
         else:
             ways = await self._ways(host, secure)
         found: list[Target] = []
+        told = False
         for each, name in ways:
             services = self._order([*await self._ask("services", name)])
             found += await self._hosts(services, each, host)
-        if found:
+            told = told or bool(services)
+        if told:
             return found
         chosen = transport or (Transport.TLS if secure else Transport.UDP)
         return await self._hosts([Service(0, 0, default_port(chosen), host)], chosen, host)
@@ -203,7 +206,7 @@ class Locator:
         if transport not in self._serves:
             return []
         found = []
-        for service in services[:MOST_TARGETS]:
+        for service in [each for each in services if each.host][:MOST_TARGETS]:
             literal = parse_endpoint(service.host, service.port)
             ends: list[Endpoint | None] = [literal]
             if literal is None:

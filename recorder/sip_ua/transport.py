@@ -228,6 +228,8 @@ class SipTransports:
                 )
         except TimeoutError:
             connection.end(f"no connection within {self._options.connect_timeout:g} s")
+        except ssl.SSLCertVerificationError as error:
+            connection.end(f"the certificate is not to be trusted: {error.verify_message}")
         except ssl.SSLError as error:
             connection.end(f"TLS failed: {error.reason or error}")
         except OSError as error:

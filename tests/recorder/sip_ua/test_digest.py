@@ -50,6 +50,14 @@ def test_the_examples_of_rfc_7616_section_3_9_1(algorithm, wanted):
     )  # fmt: skip
 
 
+def test_the_example_of_rfc_7616_section_3_9_2_as_erratum_4897_corrects_it():
+    secret = secret_of(Credentials("J\u00e4s\u00f8n Doe", "Secret, or not?"), "api@example.org")
+    assert response_value(
+        "SHA-512-256", secret, "GET", "/doe.json", "5TsQWLVdgBdmrQ0XsxbDODV+57QdFR34I9HAbC/RVvkK",
+        qop="auth", count="00000001", cnonce="NTg6RKcb9boFIAS3KrFK9BGeh+iDa/sm6jUMp2wds69v",
+    ) == "3798d4131c277846293534c3edc11bd8a5e4cdcbff78b05db9d95eeb1cec68a5"  # fmt: skip
+
+
 def test_the_example_of_rfc_2617_section_3_5():
     secret = secret_of(Credentials("Mufasa", "Circle Of Life"), "testrealm@host.com")
     assert response_value(

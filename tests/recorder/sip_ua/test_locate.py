@@ -24,6 +24,10 @@ ZONE = {
     ("_sip._udp.naptr.example.", "SRV"): ["20 0 5070 two.example.", "10 0 5072 one.example."],
     ("_sip._tcp.srv.example.", "SRV"): ["10 0 5080 one.example."],
     ("_sip._udp.weights.example.", "SRV"): ["10 0 1 one.example.", "10 90 2 one.example.", "10 10 3 one.example."],
+    ("_sip._tcp.closed.example.", "SRV"): ["0 0 0 ."],
+    ("_sip._udp.gone.example.", "SRV"): ["0 0 5060 nowhere.example."],
+    ("closed.example.", "A"): ["192.0.2.3"],
+    ("gone.example.", "A"): ["192.0.2.3"],
     ("one.example.", "A"): ["192.0.2.1"],
     ("two.example.", "A"): ["192.0.2.2"],
     ("two.example.", "AAAA"): ["2001:db8::2"],
@@ -99,6 +103,9 @@ def with_server(ask: Callable[[Locator, DnsServer], Coroutine[Any, Any, Any]], *
         ("sip:one.example;transport=ws", []),
         ("sip:nowhere.example", []),
         ("sip:empty.example", []),
+        ("sip:closed.example;transport=tcp", []),
+        ("sip:closed.example:5060;transport=tcp", ["tcp 192.0.2.3:5060 closed.example"]),
+        ("sip:gone.example", []),
     ],
 )
 def test_a_uri_leads_where_rfc_3263_says(uri, wanted):
