@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from capture.live import LiveSource
     from recorder.call_facts import CallFacts
     from recorder.log import ServiceLog
+    from recorder.siprec.control import SessionEvent
     from recorder.siprec.src_decision import SrcDecision
     from recorder.siprec.src_rules import SrcRules
     from recorder.siprec.src_service import SrcService
@@ -94,9 +95,8 @@ def src_command(
     from recorder.live_command import (
         Recording,
         enter_sandbox,
-        live_service,
+        event_teller,
         open_others,
-        run_service,
         serve_status,
         start_log,
     )
@@ -108,7 +108,7 @@ def src_command(
         choose_kernel_cache()
     if interfaces:
         privileges.require(interfaces)
-    rules = _Rules(srs)
+    rules = Rules(srs)
     settings = rules.settings
     if not settings.usual.servers and not settings.servers.servers:
         raise typer.BadParameter("name a recording server: --srs, or srs in [src] of spanrec.toml")
@@ -125,13 +125,13 @@ def src_command(
         for other in open_others(hep, hep_key_file, (), False, store, 1):
             sources.append(other)
             stack.callback(other.close)
-        src = _service(rules, log, ends.clock)
+        src = make_src(rules, event_teller(log, settings.webhooks, stack), log, ends.clock)
         stack.callback(src.close)
         commands = ControlPages(src.start(media))
         stack.callback(commands.close)
         control = settings.control
         how = Recording(workers=workers, audio=record, followers=[src.follower], reloaded=rules.reload)
-        service = live_service(store, log, how)
+        service = livemake_src(store, log, how)
         serve_status(
             service,
             control.listen if listen is None else listen,
@@ -146,7 +146,7 @@ def src_command(
         log.logger.info(
             "sessions-ready", listening=list(src.listening), servers=[s.uri for s in settings.usual.servers]
         )
-        run_service(service, sources, log)
+        runmake_src(service, sources, log)
         if captures and not service.stopping:
             src.wait(LAST)
 
@@ -185,14 +185,29 @@ class _Ends:
 
             options = RingOptions(expression=self._expression, promiscuous=self._promiscuous, ring_size=self._ring)
             calls = RingSource(self._interfaces, options)
-            quick = replace(options, ring_size=FORWARD_RING, retire_ms=FORWARD_RETIRE, pace=FORWARD_PACE)
-            media = RingSource(self._interfaces, quick)
+            media = forwarding_ring(self._interfaces, self._expression, promiscuous=self._promiscuous)
         stack.callback(calls.close)
         stack.callback(media.close)
         return calls, media
 
 
-class _Rules:
+def forwarding_ring(interfaces: Sequence[str], expression: str | None, *, promiscuous: bool) -> "LiveSource":
+    """A ring of its own that media is forwarded from as soon as it comes."""
+    from capture.ring import RingOptions, RingSource
+
+    return RingSource(
+        interfaces,
+        RingOptions(
+            expression=expression,
+            promiscuous=promiscuous,
+            ring_size=FORWARD_RING,
+            retire_ms=FORWARD_RETIRE,
+            pace=FORWARD_PACE,
+        ),
+    )
+
+
+class Rules:
     """The rules in force, and what they stand on."""
 
     def __init__(self, srs: str | None) -> None:
@@ -234,12 +249,13 @@ def _state_directory() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "spanrec-src"
 
 
-def _service(rules: _Rules, log: "ServiceLog", clock: Callable[[], int]) -> "SrcService":
-    from recorder.live_command import event_logger
+def make_src(
+    rules: Rules, tell: "Callable[[SessionEvent], None]", log: "ServiceLog", clock: Callable[[], int]
+) -> "SrcService":
     from recorder.siprec.src_service import SrcService, SrcTold
 
     told = SrcTold(
-        event=event_logger(log),
+        event=tell,
         failed=lambda error: log.logger.error("src-failed", text=f"{type(error).__name__}: {error}"),
     )
     return SrcService(rules.settings, rules.decide, told, clock)

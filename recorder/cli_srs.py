@@ -5,6 +5,7 @@ no new sessions are taken, and those in progress have the time that the settings
 """
 
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ import typer
 from recorder.replay_types import AudioFormat
 
 if TYPE_CHECKING:
+    from recorder.log import ServiceLog
+    from recorder.siprec.srs_service import SrsService
     from recorder.siprec.srs_settings import SrsSettings
 
 
@@ -63,7 +66,7 @@ def srs_command(
     from recorder.live_command import (
         Recording,
         enter_sandbox,
-        event_logger,
+        event_teller,
         live_service,
         rehearse,
         run_service,
@@ -71,13 +74,11 @@ def srs_command(
         start_log,
     )
     from recorder.siprec.control_pages import ControlPages
-    from recorder.siprec.srs_service import SrsService, SrsTold
     from recorder.warmup import choose_kernel_cache, load_kernels_directly
 
     if user is not None:
         privileges.become(user)
         choose_kernel_cache()
-    settings = _settings(sip or (), media_address)
     log = start_log()
     with ExitStack() as stack:
         load_kernels_directly()
@@ -85,7 +86,7 @@ def srs_command(
         dropped = privileges.drop(user)
         log.logger.info("privileges-dropped", user=dropped.user, capabilities=len(dropped.capabilities))
         told = SrsTold(
-            event=event_logger(log),
+            event=event_teller(log, settings.webhooks, stack),
             trouble=lambda text: log.logger.warning("received-not-kept", text=text),
             failed=lambda error: log.logger.error("srs-failed", text=f"{type(error).__name__}: {error}"),
         )
@@ -96,7 +97,7 @@ def srs_command(
         srs.full, srs.correction = service.why_full, service.correction
         commands = ControlPages(srs.start(), srs.drain)
         stack.callback(commands.close)
-        control = settings.control
+        control = srs.settings.control
         serve_status(
             service,
             control.listen if status is None else status,
@@ -112,7 +113,20 @@ def srs_command(
         run_service(service, [srs.source], log, srs.leave)
 
 
-def _settings(listen: "list[str] | tuple[()]", media_address: str | None) -> "SrsSettings":
+def make_srs(listen: Sequence[str], media_address: str | None, log: "ServiceLog", capture: int = 0) -> "SrsService":
+    """The SRS by the settings and what is said otherwise, not started. `capture`: index of its source."""
+    from recorder.live_command import event_logger
+    from recorder.siprec.srs_service import SrsService, SrsTold
+
+    told = SrsTold(
+        event=event_logger(log),
+        trouble=lambda text: log.logger.warning("received-not-kept", text=text),
+        failed=lambda error: log.logger.error("srs-failed", text=f"{type(error).__name__}: {error}"),
+    )
+    return SrsService(_settings(listen, media_address), told=told, capture=capture)
+
+
+def _settings(listen: Sequence[str], media_address: str | None) -> "SrsSettings":
     """Of the settings file, and what the command line says otherwise."""
     from capture.address import parse_endpoint
     from recorder import settings

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from recorder.log import ServiceLog
     from recorder.service import CaptureService, Follower
     from recorder.siprec.control import SessionEvent
+    from recorder.siprec.sip_settings import Webhook
     from recorder.status_server import Commands
 
 
@@ -182,6 +183,26 @@ def enter_sandbox(log: "ServiceLog") -> None:
 
     entered = enter()
     log.logger.info("sandboxed", threads=entered.threads)
+
+
+def event_teller(
+    log: "ServiceLog", webhooks: "Sequence[Webhook]", stack: ExitStack
+) -> "Callable[[SessionEvent], None]":
+    """Writes what happens to recording sessions into the log, and tells it to those who want to know."""
+    from recorder.siprec.webhooks import Webhooks
+
+    write = event_logger(log)
+    if not webhooks:
+        return write
+    hooks = Webhooks(webhooks, lambda text: log.logger.warning("webhook-failed", text=text))
+    hooks.start()
+    stack.callback(hooks.close)
+
+    def tell(event: "SessionEvent") -> None:
+        write(event)
+        hooks.tell(event)
+
+    return tell
 
 
 def event_logger(log: "ServiceLog") -> "Callable[[SessionEvent], None]":
