@@ -1,12 +1,15 @@
 """SIP over TCP and TLS: one connection of ours, whoever opened it.
 
 In: messages to send. Out: messages that came, and once, why the connection is over. A connection is closed that cannot
-be framed, that begins a message and does not end it, that takes nothing of what it is sent, that is idle for long.
+be framed, that begins a message and does not end it, that takes nothing of what it is sent, that is idle for long, or
+whose peer vanished from the network.
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,6 +26,11 @@ MOST_WAITING = 1024
 """Messages that wait for a connection to be made."""
 WHOLE = 30.0
 """s within which a message that has begun must be whole."""
+UNACKNOWLEDGED = 10.0
+"""s for which a peer's host may leave what it was sent unacknowledged. Without it the system tries for a quarter of an
+hour, ever less often, and a host that comes back meanwhile is not noticed."""
+_QUIET = 60
+"""s after which a silent peer's host is asked whether it is there."""
 _PONG = b"\r\n"
 
 
@@ -102,6 +110,7 @@ class Connection(asyncio.Protocol):
             transport.abort()
             return
         self._transport = transport
+        _watch(transport)
         local = _endpoint(transport.get_extra_info("sockname"))
         remote = _endpoint(transport.get_extra_info("peername"))
         if local is None or remote is None:
@@ -153,6 +162,16 @@ class Connection(asyncio.Protocol):
     def _fail(self, failed: Failed | None, why: str) -> None:
         if failed is not None:
             self._loop.call_soon(failed, why)
+
+
+def _watch(transport: asyncio.Transport) -> None:
+    """Have the system notice that the peer's host is gone."""
+    opened = transport.get_extra_info("socket")
+    with suppress(OSError):
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED * 1000))
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _QUIET)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, int(UNACKNOWLEDGED / 2))
 
 
 def _endpoint(name: object) -> Endpoint | None:

@@ -9,6 +9,7 @@ import pytest
 
 from capture.address import Endpoint, parse_endpoint
 from recorder.model import Transport
+from recorder.sip_ua import connections
 from recorder.sip_ua.api import Peer
 from recorder.sip_ua.listen import ListenError, parse_listen
 from recorder.sip_ua.tls import TlsError, TlsFiles, names_fit
@@ -179,6 +180,25 @@ def test_a_peer_that_pings_and_takes_no_answer_costs_bounded_memory():
         assert why == "the peer takes nothing"
         writer.close()
         await close(here, there)
+
+    asyncio.run(talk())
+
+
+def test_a_peer_that_takes_nothing_for_a_while_is_given_up(monkeypatch):
+    monkeypatch.setattr(connections, "UNACKNOWLEDGED", 0.5)
+
+    async def talk() -> None:
+        here, _ = await two()
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.bind(("127.0.0.1", 0))
+            deaf.listen()
+            target = Target(Transport.TCP, loopback(deaf.getsockname()[1]))
+            for _ in range(30):
+                here.transports.send(message(bytes(100_000)), target)
+            _, why = await asyncio.wait_for(here.lost.get(), 10)
+            assert "timed out" in why
+        await close(here)
 
     asyncio.run(talk())
 
