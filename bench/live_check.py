@@ -92,6 +92,8 @@ def verdict(place: Path, document: dict[str, Any], seconds: float) -> Verdict:
         for each in streams
         if each["lost"] or each["packets"] != round(seconds * 50)
     ]
+    if reasons:
+        return Verdict(place, number, tuple(reasons))  # the audio cannot be whole
     with wave.open(str(place / "audio.wav")) as file:
         heard = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
     cut = moves = 0
@@ -172,7 +174,6 @@ def _search(heard: Samples, packet: Samples, near: int) -> int | None:
     """By how many samples a packet stands away from where it was expected; None where it does not stand within FAR."""
     low = max(near - FAR, 0)
     window = heard[low : near + FAR + FRAME]
-    if len(window) < FRAME:
-        return None
-    found = np.flatnonzero((np.lib.stride_tricks.sliding_window_view(window, FRAME) == packet).all(axis=1))
-    return int(found[np.argmin(np.abs(found + low - near))]) + low - near if len(found) else None
+    starts = np.flatnonzero(window[: max(len(window) - FRAME + 1, 0)] == packet[0])
+    found = [at + low - near for at in starts.tolist() if (window[at : at + FRAME] == packet).all()]
+    return min(found, key=abs) if found else None
