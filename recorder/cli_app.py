@@ -10,6 +10,7 @@ from recorder.cli_capture import capture_command
 from recorder.cli_ctl import ctl
 from recorder.cli_replay import replay_command
 from recorder.cli_retention import expire_command, hold_command, release_command
+from recorder.cli_run import run_command
 from recorder.cli_src import src_command
 from recorder.cli_srs import srs_command
 from recorder.cli_top import top_command
@@ -26,6 +27,7 @@ app.command("replay")(replay_command)
 app.command("capture")(capture_command)
 app.command("src")(src_command)
 app.command("srs")(srs_command)
+app.command("run")(run_command)
 calls.command("hold")(hold_command)
 calls.command("release")(release_command)
 calls.command("expire")(expire_command)

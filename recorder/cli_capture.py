@@ -124,14 +124,14 @@ def capture_command(
         # Before the interfaces are open: no packet waits for the compiler.
         rehearse(log)
         sources: list[LiveSource] = []
-        tunnels = _open_tunnels(tunnel or ())
+        tunnels = open_tunnels(tunnel or ())
         for source in tunnels:
             sources.append(source)
             stack.callback(source.close)
         if interfaces:
             taken = " or ".join(f"({source.expression})" for source in tunnels)
             wanted = Wanted(filter_, taken, promiscuous, ring_size, sockets)
-            sources.append(_open_interfaces(interfaces, wanted, len(sources)))
+            sources.append(open_interfaces(interfaces, wanted, len(sources)))
             stack.callback(sources[-1].close)
         dropped = privileges.drop(user)
         log.logger.info("privileges-dropped", user=dropped.user, capabilities=len(dropped.capabilities))
@@ -148,14 +148,14 @@ def capture_command(
         run_service(service, sources, log)
 
 
-def _open_tunnels(addresses: Sequence[str]) -> list["TunnelSource"]:
+def open_tunnels(addresses: Sequence[str]) -> list["TunnelSource"]:
     """Sources of mirrors that end at this machine."""
     from capture.tunnel_source import TunnelSource
 
     return [TunnelSource(address, capture=number) for number, address in enumerate(addresses)]
 
 
-def _open_interfaces(interfaces: Sequence[str], wanted: "Wanted", capture: int) -> "LiveSource":
+def open_interfaces(interfaces: Sequence[str], wanted: "Wanted", capture: int) -> "LiveSource":
     """A ring over the interfaces; where the system has no packet sockets, scapy's sniffer."""
     if not hasattr(socket, "AF_PACKET"):
         from capture.sniffer import SnifferSource

@@ -131,7 +131,7 @@ def src_command(
         stack.callback(commands.close)
         control = settings.control
         how = Recording(workers=workers, audio=record, followers=[src.follower], reloaded=rules.reload)
-        service = livemake_src(store, log, how)
+        service = live_service(store, log, how)
         serve_status(
             service,
             control.listen if listen is None else listen,
@@ -146,7 +146,7 @@ def src_command(
         log.logger.info(
             "sessions-ready", listening=list(src.listening), servers=[s.uri for s in settings.usual.servers]
         )
-        runmake_src(service, sources, log)
+        run_service(service, sources, log)
         if captures and not service.stopping:
             src.wait(LAST)
 
@@ -252,6 +252,7 @@ def _state_directory() -> Path:
 def make_src(
     rules: Rules, tell: "Callable[[SessionEvent], None]", log: "ServiceLog", clock: Callable[[], int]
 ) -> "SrcService":
+    """The SRC by the settings, not started; `clock` gives capture time in ns."""
     from recorder.siprec.src_service import SrcService, SrcTold
 
     told = SrcTold(

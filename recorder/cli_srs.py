@@ -5,7 +5,7 @@ no new sessions are taken, and those in progress have the time that the settings
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from recorder.replay_types import AudioFormat
 
 if TYPE_CHECKING:
     from recorder.log import ServiceLog
+    from recorder.siprec.control import SessionEvent
     from recorder.siprec.srs_service import SrsService
     from recorder.siprec.srs_settings import SrsSettings
 
@@ -85,12 +86,8 @@ def srs_command(
         rehearse(log)
         dropped = privileges.drop(user)
         log.logger.info("privileges-dropped", user=dropped.user, capabilities=len(dropped.capabilities))
-        told = SrsTold(
-            event=event_teller(log, settings.webhooks, stack),
-            trouble=lambda text: log.logger.warning("received-not-kept", text=text),
-            failed=lambda error: log.logger.error("srs-failed", text=f"{type(error).__name__}: {error}"),
-        )
-        srs = SrsService(settings, told=told)
+        settings = srs_settings(sip or (), media_address)
+        srs = make_srs(settings, event_teller(log, settings.webhooks, stack), log)
         stack.callback(srs.close)
         how = Recording(audio_format.value, mono, workers, stop_at, resume_at, followers=[srs.follower])
         service = live_service(out, log, how)
@@ -113,20 +110,21 @@ def srs_command(
         run_service(service, [srs.source], log, srs.leave)
 
 
-def make_srs(listen: Sequence[str], media_address: str | None, log: "ServiceLog", capture: int = 0) -> "SrsService":
-    """The SRS by the settings and what is said otherwise, not started. `capture`: index of its source."""
-    from recorder.live_command import event_logger
+def make_srs(
+    settings: "SrsSettings", tell: "Callable[[SessionEvent], None]", log: "ServiceLog", capture: int = 0
+) -> "SrsService":
+    """The SRS by the settings, not started. `capture`: index of its source."""
     from recorder.siprec.srs_service import SrsService, SrsTold
 
     told = SrsTold(
-        event=event_logger(log),
+        event=tell,
         trouble=lambda text: log.logger.warning("received-not-kept", text=text),
         failed=lambda error: log.logger.error("srs-failed", text=f"{type(error).__name__}: {error}"),
     )
-    return SrsService(_settings(listen, media_address), told=told, capture=capture)
+    return SrsService(settings, told=told, capture=capture)
 
 
-def _settings(listen: Sequence[str], media_address: str | None) -> "SrsSettings":
+def srs_settings(listen: Sequence[str], media_address: str | None) -> "SrsSettings":
     """Of the settings file, and what the command line says otherwise."""
     from capture.address import parse_endpoint
     from recorder import settings
