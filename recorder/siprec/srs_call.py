@@ -17,7 +17,6 @@ from recorder.identities import MAX_IDENTITIES
 from recorder.model import (
     Call,
     CallState,
-    Hold,
     Identity,
     MediaEndpoint,
     Party,
@@ -25,7 +24,8 @@ from recorder.model import (
     Side,
 )
 from recorder.siprec.srs_answer import Line
-from recorder.siprec.srs_cast import Cast, LineKey, Placed
+from recorder.siprec.srs_cast import Cast, Placed
+from recorder.siprec.srs_holds import Holds, Period, add_period
 from recorder.siprec.srs_picture import Over, RsPicture
 from recorder.siprec.srs_view import Communication, Person, View
 from recorder.trace import note, warn
@@ -34,7 +34,6 @@ SECOND = 1_000_000_000
 AHEAD = 2 * SECOND
 """By how much an SRC's clock may be before ours and still be believed, ns."""
 BEHIND = 7 * 24 * 3600 * SECOND
-MOST_PERIODS = 64
 MOST_OTHERS = 64
 _SESSION_ID = re.compile(r"[0-9a-f]{32}(?:;remote=[0-9a-f]{32})?", re.IGNORECASE | re.ASCII)
 """RFC 7989; what else stands in a sipSessionID is a Call-ID as a rule."""
@@ -83,14 +82,12 @@ class ReceivedCall:
     warnings: dict[str, str] = field(default_factory=dict)
     carried_by: dict[Endpoint, RecordingSession] = field(default_factory=dict)
     """By where its media went."""
-    _heard_receiving: set[Side] = field(default_factory=set)
-    _holding: dict[Side, int] = field(default_factory=dict)
-    _sounding: bool = False
-    """Media was on once."""
-    _paused: int | None = None
-    _pauses: list[tuple[int, int]] = field(default_factory=list)
-    _gaps: list[tuple[int, int]] = field(default_factory=list)
+    _holds: Holds = field(init=False)
+    _gaps: list[Period] = field(default_factory=list)
     _aors: dict[str, None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._holds = Holds(self.call)
 
     # What recording sessions say
 
@@ -108,7 +105,13 @@ class ReceivedCall:
             self._fill()
         self.call.last_seen = max(self.call.last_seen, picture.at)
         events = self._announce(picture, leg, placed)
-        self._judge(picture)
+        lines = [
+            (self.cast.lines[rs, index], line.sending)
+            for rs, each in self.legs.items()
+            for index, (line, _) in each.lines.items()
+            if line.media == "audio"
+        ]
+        self._holds.judge(self.session, self.cast, lines, picture.at, by_us=picture.paused)
         return events
 
     def leave(self, rs: int, at: int, over: Over | None) -> list[CallEvent]:
@@ -130,7 +133,7 @@ class ReceivedCall:
     def _join(self, picture: RsPicture) -> _Leg:
         if self.silent_since is not None:
             begin = max(self.silent_since if not self.lost else self.call.last_seen, self.call.started)
-            self._period(self._gaps, begin, picture.began)
+            add_period(self._gaps, begin, picture.began)
             note(self.call, picture.at, 0, "recording-goes-on", f"recording session {picture.call_id[:120]} takes over")
             self.silent_since, self.lost, self.stopped, self.due = None, False, False, None
             if self.session.stop is None:
@@ -276,60 +279,6 @@ class ReceivedCall:
                 realm=0,
             )
 
-    # Holds and pauses
-
-    def _judge(self, picture: RsPicture) -> None:
-        """Who holds whom, and whether the recording is paused (RFC 7866, section 7.1.1.1; RFC 8068, section 3.2.2)."""
-        lines = [(key, line) for key, line in self._lines() if line.media == "audio"]
-        on = {self.cast.lines[key] for key, line in lines if line.sending}
-        off = {self.cast.lines[key] for key, line in lines} - on
-        told = self._told_holders()
-        silent = bool(lines) and not on
-        holders = set(told)
-        if on and off:
-            # Only the held party's line goes inactive; who holds is the other one.
-            holders |= {side.other for side in off}
-        paused = picture.paused or (silent and self._sounding and not told)
-        self._sounding = self._sounding or bool(on)
-        if self.session.facts.holds:
-            self.call.holds = list(self.session.facts.holds)
-        else:
-            self._note_holds(holders if self._sounding and not paused else set(self._holding), picture.at)
-        if paused and self._paused is None:
-            self._paused = picture.at
-            note(self.call, picture.at, 0, "paused", "the recording is paused")
-        elif not paused and self._paused is not None:
-            self._period(self._pauses, self._paused, picture.at)
-            self._paused = None
-            note(self.call, picture.at, 0, "resumed", "the recording goes on")
-
-    def _lines(self) -> Iterable[tuple[LineKey, Line]]:
-        return (((rs, index), line) for rs, leg in self.legs.items() for index, (line, _) in leg.lines.items())
-
-    def _told_holders(self) -> frozenset[Side]:
-        receiving = self.cast.receiving(self.session)
-        holders = self.cast.holders(self.session, self._heard_receiving)
-        self._heard_receiving |= receiving
-        # Where nobody receives anything any more, the SRC has stopped to tell of it.
-        return holders if self.session.flows else frozenset()
-
-    def _note_holds(self, holders: set[Side], at: int) -> None:
-        holds = self.call.holds
-        for side in Side:
-            if side in holders and side not in self._holding and len(holds) < MOST_PERIODS:
-                self._holding[side] = len(holds)
-                holds.append(Hold(at, None, side))
-                note(self.call, at, 0, "held", f"the {side} puts the call on hold")
-            elif side not in holders and side in self._holding:
-                place = self._holding.pop(side)
-                holds[place] = holds[place]._replace(end=max(at, holds[place].begin))
-                note(self.call, at, 0, "resumed", f"the {side} takes the call back from hold")
-
-    @staticmethod
-    def _period(periods: list[tuple[int, int]], begin: int, end: int) -> None:
-        if end > begin and len(periods) < MOST_PERIODS:
-            periods.append((begin, end))
-
     # The end
 
     def settle(self, now: int, view: View | None) -> None:
@@ -351,11 +300,7 @@ class ReceivedCall:
                 warn(call, "end-not-seen", "The end of the call was not told: it ends with what was received last.")
         call.ended = max(end, call.started, call.answered or 0)
         call.ended_by = facts.ended_by
-        if self._paused is not None:
-            self._period(self._pauses, self._paused, call.ended)
-        call.holds = [
-            hold if hold.end is not None else hold._replace(end=max(call.ended, hold.begin)) for hold in call.holds
-        ]
+        self._holds.close(call.ended)
         self._settle_parties()
         self._warn(view)
         note(call, call.last_seen, 0, "finished", f"{call.state}")
@@ -382,8 +327,9 @@ class ReceivedCall:
             warn(
                 call, "metadata-unsound", f"The recording metadata are not as RFC 7865 has them: {_listed(view.notes)}."
             )
-        if self._pauses:
-            warn(call, "paused", f"The recording was paused {_times(self._pauses)}: what was said then is missing.")
+        pauses = self._holds.pauses
+        if pauses:
+            warn(call, "paused", f"The recording was paused {_times(pauses)}: what was said then is missing.")
         if self._gaps:
             text = f"No recording session carried the call {_times(self._gaps)}: what was said then is missing."
             warn(call, "interrupted", text)
@@ -408,5 +354,5 @@ def _listed(notes: Sequence[str]) -> str:
     return "; ".join(notes[:6])[:400] + ("; and more" if len(notes) > 6 else "")
 
 
-def _times(periods: Sequence[tuple[int, int]]) -> str:
+def _times(periods: Sequence[Period]) -> str:
     return "; ".join(f"from {format_time(begin)} to {format_time(end)}" for begin, end in periods[:8])

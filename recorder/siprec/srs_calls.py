@@ -12,20 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from secrets import token_hex
 
-from capture.address import Endpoint, parse_endpoint
-from decoders.multipart import split_body
 from recorder.call_events import CallEnded, CallEvent, CallStarted
 from recorder.engine import Engine
 from recorder.live_calls import Interrupted
 from recorder.messages import Message
 from recorder.model import Call, GroupReason
 from recorder.sightings import FlowSighting
-from recorder.siprec.received import Received, ReceivedError, ReceivedFile, read, session_of
+from recorder.siprec.received import Received, ReceivedError, ReceivedFile
 from recorder.siprec.srs_call import ReceivedCall
 from recorder.siprec.srs_cast import Placed
-from recorder.siprec.srs_message import metadata_in
-from recorder.siprec.srs_metadata import MetadataState
 from recorder.siprec.srs_picture import Over, RsPicture
+from recorder.siprec.srs_restore import remember
 from recorder.siprec.srs_view import Communication, View
 from recorder.trace import note, warn
 
@@ -102,29 +99,14 @@ class SessionCalls:
 
         None where nothing is kept of what an SRC sent. The engine has begun, and the caller gives the call its media.
         """
-        messages = list(read(left.directory))
-        if not messages:
+        found = remember(left.directory, -1 - len(self._calls))
+        if found is None:
             return None
-        state = MetadataState()
-        for message in messages:
-            for data, charset in metadata_in(split_body(message.body, message.content_type, message.disposition, [])):
-                state.take(data, charset)
-        view, key, last = state.view(), session_of(left.directory), messages[-1]
-        session = next((each for each in view.sessions if each.id == key), next(iter(view.sessions), None))
-        picture = RsPicture(
-            rs=-1 - len(self._calls),
-            at=last.at,
-            began=messages[0].at,
-            call_id=messages[0].call_id,
-            src=parse_endpoint(*_host_port(messages[0].source)) or Endpoint(0, 0, 0),
-            srs=None,
-            view=view,
-        )
+        picture, session, over = found
         received = self._admit(picture, session.id if session is not None else "")
         received.hear(picture, session, ())
-        self._views[received.call.index] = view
-        over = Over.BYE if last.what == "BYE" else Over.LOST
-        received.leave(picture.rs, last.at, over)
+        self._views[received.call.index] = picture.view
+        received.leave(picture.rs, picture.at, over)
         received.due = now + (self._rejoin if over is Over.LOST else GRACE)
         received.call.ended = received.end
         return received.call
@@ -369,11 +351,6 @@ class SessionCalls:
 
 def _position(placed: Placed) -> int:
     return placed[0].index
-
-
-def _host_port(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host, int(port) if port.isdecimal() and len(port) < 6 else 0
 
 
 def _unique(key: str) -> bool:

@@ -6,7 +6,7 @@ is the caller. A side once given to a line stays, for its media are being writte
 told of later follow the lines that they send on. A document has two parties: those who come later are kept beside them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from recorder.model import Side
@@ -92,14 +92,6 @@ class Cast:
     def _told(self, flow: Flow | None) -> Side | None:
         sides = {self.sides[person] for person in flow.senders if person in self.sides} if flow is not None else set()
         return sides.pop() if len(sides) == 1 else None
-
-    def holders(self, session: Communication, before: Iterable[Side]) -> frozenset[Side]:
-        """Sides that no longer receive what the other sends, by the metadata: they hold (RFC 8068, section 3.2.2).
-
-        `before`: those that have been seen to receive.
-        """
-        receiving = self.receiving(session)
-        return frozenset(side for side in before if side not in receiving)
 
     def receiving(self, session: Communication) -> frozenset[Side]:
         """Sides that receive a stream of the session."""
