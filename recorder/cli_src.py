@@ -96,7 +96,9 @@ def src_command(
         Recording,
         enter_sandbox,
         event_teller,
+        live_service,
         open_others,
+        run_service,
         serve_status,
         start_log,
     )
