@@ -129,7 +129,7 @@ def src_command(
             stack.callback(other.close)
         src = make_src(rules, event_teller(log, settings.webhooks, stack), log, ends.clock)
         stack.callback(src.close)
-        commands = ControlPages(src.start(media))
+        commands = ControlPages(src.start(media), media=src.media_counts)
         stack.callback(commands.close)
         control = settings.control
         how = Recording(workers=workers, audio=record, followers=[src.follower], reloaded=rules.reload)

@@ -1,11 +1,11 @@
 """The service's state as Prometheus metrics.
 
-In: a `StatusProvider`. Out: the text or OpenMetrics format, as the client accepts. Every figure comes from one
-snapshot; nothing is counted here. Labels have few values, known beforehand: names of sources, states, codes. No
-number, name or Call-ID is ever one.
+In: a `StatusProvider`, and where there are recording sessions, their figures. Out: the text or OpenMetrics format, as
+the client accepts. Every figure comes from one snapshot; nothing is counted here. Labels have few values, known
+beforehand: names of sources, states, codes, recording servers. No number, name or Call-ID is ever one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -18,9 +18,12 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import choose_encoder
 
+from capture.errors import SpanrecError
 from decoders.quality import Scale
 from recorder.console import printable
 from recorder.model import CallState
+from recorder.siprec.control import EventKind, SessionState
+from recorder.siprec.figures import Figures
 from recorder.status import (
     MOS_BOUNDS,
     AlarmCode,
@@ -35,9 +38,11 @@ from recorder.status import (
 class Exposition:
     """Metrics of one provider, and of this process, in a registry of their own."""
 
-    def __init__(self, provider: StatusProvider) -> None:
+    def __init__(self, provider: StatusProvider, figures: Callable[[], Figures] | None = None) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Collector(provider))
+        if figures is not None:
+            self._registry.register(_SessionCollector(figures))
         ProcessCollector(registry=self._registry)
 
     def expose(self, accept: str) -> tuple[str, bytes]:
@@ -67,6 +72,46 @@ class _Collector:
         yield from _disk(snapshot)
         yield _mos(snapshot.mos)
         yield _alarms(snapshot)
+
+
+class _SessionCollector:
+    """Likewise, of recording sessions. Where they do not answer there are no figures of them."""
+
+    def __init__(self, figures: Callable[[], Figures]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        try:
+            figures = self._figures()
+        except SpanrecError:
+            return
+        sessions = GaugeMetricFamily(
+            "spanrec_recording_sessions", "Recording sessions in progress.", labels=["role", "state"]
+        )
+        for role in sorted({role for role, _ in figures.sessions}):
+            for state in SessionState:
+                if state not in (SessionState.ENDED, SessionState.FAILED):
+                    sessions.add_metric([role, state.value], figures.sessions.get((role, state), 0))
+        events = CounterMetricFamily(
+            "spanrec_session_events", "What happened to recording sessions, by kind.", labels=["kind"]
+        )
+        for kind in EventKind:
+            events.add_metric([kind.value], figures.events.get(kind, 0))
+        servers = GaugeMetricFamily(
+            "spanrec_recording_server_up", "1 where a recording server that was down is up again.", labels=["server"]
+        )
+        for server, up in sorted(figures.servers.items()):
+            servers.add_metric([printable(server)], float(up))
+        yield from (sessions, events, servers)
+        if figures.media is not None:
+            yield _counter(
+                "spanrec_forwarded_packets", "RTP packets sent to recording servers.", figures.media.forwarded
+            )
+            yield _counter(
+                "spanrec_unsent_packets",
+                "RTP packets that could not be sent to recording servers.",
+                figures.media.unsent,
+            )
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -6,7 +6,7 @@ with a closed list and never become names of anything; no request changes anythi
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from uuid import UUID
 from recorder.document import format_time
 from recorder.health import Health, examine
 from recorder.metrics import Exposition
+from recorder.siprec.figures import Figures
 from recorder.status import LiveCall, StatusError, StatusProvider
 from recorder.status_json import call_json, calls_json, ladder_json, snapshot_json
 
@@ -40,9 +41,10 @@ class _Told:
 class Pages:
     """All pages of one provider; any thread may ask."""
 
-    def __init__(self, provider: StatusProvider) -> None:
+    def __init__(self, provider: StatusProvider, figures: Callable[[], Figures] | None = None) -> None:
+        """`figures` of recording sessions, where there are any."""
         self._provider = provider
-        self._exposition = Exposition(provider)
+        self._exposition = Exposition(provider, figures)
         self._told: _Told | None = None
         self._telling = threading.Lock()
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, Protocol
 
+from recorder.siprec.figures import Figures
 from recorder.status import StatusError, StatusProvider
 from recorder.status_access import Access, access_over_tcp, host_of
 from recorder.status_address import Address, TcpAddress
@@ -65,6 +66,10 @@ class Commands(Protocol):
         """A reply, or the content type and the lines of a stream."""
         ...
 
+    def figures(self) -> Figures:
+        """For metrics."""
+        ...
+
     def close(self) -> None:
         """End the streams."""
         ...
@@ -80,7 +85,7 @@ class StatusServer:
         commands: Commands | None = None,
     ) -> None:
         """`failed` is told, in the thread of the request, what a provider raises that is no StatusError."""
-        self._pages = Pages(provider)
+        self._pages = Pages(provider, None if commands is None else commands.figures)
         self._commands = commands
         self._failed = failed
         self._servers: list[_Server] = []

@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 from capture.errors import SpanrecError
 from recorder.siprec.control import ControlError, SessionControl, SessionInfo
 from recorder.siprec.event_feed import EventFeed, Reader
+from recorder.siprec.figures import Figures, MediaCounts, SessionFigures
 from recorder.siprec.session_json import sessions_json
 from recorder.status_pages import JSON, Reply, refusal
 
@@ -43,15 +44,27 @@ class Stream(NamedTuple):
 class ControlPages:
     """Commands of one `SessionControl`; any thread may ask."""
 
-    def __init__(self, control: SessionControl, drain: Callable[[], str] | None = None) -> None:
-        """`drain` begins to take no new sessions and says so in a sentence; None where nothing can be drained."""
+    def __init__(
+        self,
+        control: SessionControl,
+        drain: Callable[[], str] | None = None,
+        media: Callable[[], MediaCounts] | None = None,
+    ) -> None:
+        """`drain` begins to take no new sessions and says so in a sentence; None where nothing can be drained. `media`
+        counts what is sent on."""
         self._control = control
         self._drain = drain
         self._feed = EventFeed(control.listen)
+        self._figures = SessionFigures(control, media)
+
+    def figures(self) -> Figures:
+        """For metrics."""
+        return self._figures.read()
 
     def close(self) -> None:
         """End the streams."""
         self._feed.close()
+        self._figures.close()
 
     def answer(self, method: str, target: str, body: bytes) -> Reply | Stream:
         """Answer a request: `target` as sent, `body` empty but for POST."""

@@ -18,6 +18,7 @@ from recorder.sip_ua.agent import Admit
 from recorder.sip_ua.config import AgentConfig
 from recorder.sip_ua.digest import Challenger
 from recorder.siprec.control import EventKind, SessionEvent
+from recorder.siprec.figures import MediaCounts
 from recorder.siprec.forward import ForwardOptions, MediaForwarder
 from recorder.siprec.loop import SessionLoop
 from recorder.siprec.picture import CallPicture
@@ -92,6 +93,11 @@ class SrcService:
         """Where servers reach us, as far as that was told."""
         stacks = self._open.stacks.values() if self._open is not None else ()
         return [str(each) for stack in stacks for each in stack.listening]
+
+    def media_counts(self) -> MediaCounts:
+        """What was sent to servers so far."""
+        done = self.forwarder.forwarded()
+        return MediaCounts(done.packets, done.unsent)
 
     def busy(self) -> bool:
         """Whether sessions are in progress."""

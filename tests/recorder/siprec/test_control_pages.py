@@ -13,6 +13,7 @@ from recorder import status_server
 from recorder.siprec import event_feed
 from recorder.siprec.control import EventKind, SessionEvent, SessionState
 from recorder.siprec.control_pages import ControlPages
+from recorder.siprec.figures import MediaCounts
 from recorder.siprec.session_json import read_sessions
 from recorder.status_address import TcpAddress
 from recorder.status_server import LONGEST_BODY
@@ -206,7 +207,7 @@ def test_events_come_as_they_happen_to_all_who_read(control, at):
         for file in (first, second):
             told = json.loads(file.readline())
             assert (told["kind"], told["session"], told["at"]) == ("pause", "s1", "2026-03-01T09:15:03.000000Z")
-    assert control.listeners == 1
+    assert control.listeners == 2, "the figures listen too"
 
 
 def test_a_reader_that_does_not_read_is_left_and_holds_nobody_up(control, at, monkeypatch):
@@ -240,3 +241,23 @@ def test_streams_end_with_the_server(control):
         while client.recv(1000):
             pass
     assert control.listeners == 0
+
+
+def test_figures_of_sessions_are_metrics(control):
+    pages = ControlPages(control, media=lambda: MediaCounts(5000, 7))
+    with serving(LOOPBACK, Pretender(1), TOKEN, pages) as at:
+        control.tell(SessionEvent(EventKind.FAILOVER, NOW))
+        control.tell(SessionEvent(EventKind.SERVER_DOWN, NOW, peer="sip:rec1"))
+        connection = http.client.HTTPConnection(at.host, at.port, timeout=20)
+        connection.request("GET", "/metrics")
+        told = connection.getresponse().read().decode()
+        connection.close()
+    for line in (
+        'spanrec_recording_sessions{role="src",state="recording"} 2.0',
+        'spanrec_recording_sessions{role="src",state="spooling"} 0.0',
+        'spanrec_session_events_total{kind="failover"} 1.0',
+        'spanrec_recording_server_up{server="sip:rec1"} 0.0',
+        "spanrec_forwarded_packets_total 5000.0",
+        "spanrec_unsent_packets_total 7.0",
+    ):
+        assert line in told, line
