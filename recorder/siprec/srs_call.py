@@ -83,6 +83,8 @@ class ReceivedCall:
     carried_by: dict[Endpoint, RecordingSession] = field(default_factory=dict)
     """By where its media went."""
     _holds: Holds = field(init=False)
+    _others: dict[str, Party] = field(default_factory=dict)
+    """By participant."""
     _gaps: list[Period] = field(default_factory=list)
     _aors: dict[str, None] = field(default_factory=dict)
 
@@ -101,6 +103,8 @@ class ReceivedCall:
         if session is not None:
             self._learn(picture, session)
         self.cast.place(picture.rs, self.session, self.persons, placed)
+        self.persons = {each: person for each, person in self.persons.items() if each in self.cast.sides}
+        self._others = {each: party for each, party in self._others.items() if each in self.cast.sides}
         if session is not None:
             self._fill()
         self.call.last_seen = max(self.call.last_seen, picture.at)
@@ -188,10 +192,10 @@ class ReceivedCall:
             person = self.cast.first.get(side)
             if person is not None:
                 self._fill_party(call.party(side), person)
-        for place, person in enumerate(self.cast.others[:MOST_OTHERS]):
-            if place == len(call.others):
-                call.others.append(Party(self.cast.sides[person]))
-            self._fill_party(call.others[place], person)
+        for person in self.cast.others:
+            party = self._other(person)
+            if party is not None:
+                self._fill_party(party, person)
         facts, callee = self.session.facts, self.call.callee
         if facts.state is not None or facts.started is not None:
             call.answered = facts.answered
@@ -199,6 +203,18 @@ class ReceivedCall:
             call.answered = max(callee.joined, call.started)
         for leg in self.legs.values():
             leg.told.aors = tuple(self._aors)
+
+    def _other(self, identifier: str) -> Party | None:
+        """The party of a further participant, made where it is new; None beyond `MOST_OTHERS`."""
+        others, person = self.call.others, self.persons.get(identifier)
+        uri = person.identities[0].uri if person is not None and person.identities else None
+        party = self._others.get(identifier) or next((each for each in others if uri and each.uri == uri), None)
+        if party is None and len(others) < MOST_OTHERS:
+            party = Party(self.cast.sides[identifier])
+            others.append(party)
+        if party is not None:
+            self._others[identifier] = party
+        return party
 
     def _fill_party(self, party: Party, identifier: str) -> None:
         person = self.persons.get(identifier)

@@ -21,6 +21,7 @@ from recorder.sightings import FlowSighting
 from recorder.siprec.received import Received, ReceivedError, ReceivedFile
 from recorder.siprec.srs_call import ReceivedCall
 from recorder.siprec.srs_cast import Placed
+from recorder.siprec.srs_joining import same_call, same_people, unique
 from recorder.siprec.srs_picture import Over, RsPicture
 from recorder.siprec.srs_restore import remember
 from recorder.siprec.srs_view import Communication, View
@@ -30,16 +31,12 @@ GRACE = 5_000_000_000
 """ns after its end for which a call is kept open: media still on their way, another session that takes over."""
 REJOIN = 60_000_000_000
 """ns for which a call waits for another session after its last one went without a word."""
-UNIQUE = 16
-"""Characters of a `session_id` from which on it is believed to be no other call's."""
 NOTED_EVERY = 1_000_000_000
 """ns between two looks at when each session had media last."""
 MAX_OVER = 256
 MAX_LATELY = 4096
 MAX_PENDING = 1 << 18
 """Octets of messages kept of a session for calls that begin in it later."""
-SAME_START = 2_000_000_000
-"""ns by which two SRCs may tell the begin of one call differently."""
 
 
 @dataclass(slots=True)
@@ -214,17 +211,34 @@ class SessionCalls:
             # Metadata came late: what was recorded until now is of the first session that they name.
             known = rs.calls[key] = rs.calls.pop("")
             known.key = key
-            if _unique(key):
+            if unique(key):
                 self._by_key.setdefault(key, known)
         if known is not None:
             return known
+        if session is not None and (known := self._renamed(rs, picture, session)) is not None:
+            return known
         other = self._by_key.get(key)
-        if other is not None and session is not None and _same(other, session, picture):
+        if other is not None and session is not None and same_call(other, session, picture.view.persons):
             rs.calls[key] = other
             return other
         if session is not None and session.stop is not None and (not placed or key in rs.over):
             return None
         return self._begin(rs, picture, key)
+
+    def _renamed(self, rs: _Rs, picture: RsPicture, session: Communication) -> ReceivedCall | None:
+        """The only call of a recording session under another identifier: some SRCs make them anew each time."""
+        if len(rs.calls) != 1 or len(picture.view.sessions) != 1 or self._by_key.get(session.id) is not None:
+            return None
+        ((key, known),) = rs.calls.items()
+        if not key or known.end is not None or not same_people(known, session, picture.view.persons):
+            return None
+        rs.calls = {session.id: known}
+        if self._by_key.get(key) is known:
+            del self._by_key[key]
+        known.key = session.id
+        if unique(session.id):
+            self._by_key[session.id] = known
+        return known
 
     def _begin(self, rs: _Rs, picture: RsPicture, key: str) -> ReceivedCall:
         received = rs.calls[key] = self._admit(picture, key)
@@ -235,7 +249,7 @@ class SessionCalls:
         call = tracker.admit(picture.call_id, picture.at, lambda now: self._settle(received, now))
         received = ReceivedCall(call, key, picture.at)
         self._calls[call.index] = received
-        if _unique(key):
+        if unique(key):
             self._by_key[key] = received
         note(call, picture.at, 0, "recording-session", f"sent by {picture.src} as {picture.call_id[:120]}")
         return received
@@ -266,7 +280,7 @@ class SessionCalls:
     def _relate(self, call: Call, session: Communication) -> None:
         """Calls of one group, and what remains of a call whose recording was over, belong together."""
         keys = [f"siprec-group {session.group}"] if session.group else []
-        keys += [f"siprec-session {session.id}"] if _unique(session.id) else []
+        keys += [f"siprec-session {session.id}"] if unique(session.id) else []
         tracker = self._engine.tracker
         tracker.share(call, keys, GroupReason.METADATA)
         for key in keys:
@@ -351,28 +365,6 @@ class SessionCalls:
 
 def _position(placed: Placed) -> int:
     return placed[0].index
-
-
-def _unique(key: str) -> bool:
-    return len(key) >= UNIQUE
-
-
-def _same(known: ReceivedCall, session: Communication, picture: RsPicture) -> bool:
-    """Whether a session that another recording session brings is the call that has its identifier: some SRCs use one
-    for many calls."""
-    before = known.session
-    if (
-        before.sip_session_ids
-        and session.sip_session_ids
-        and not (set(before.sip_session_ids) & set(session.sip_session_ids))
-    ):
-        return False
-    if before.start is not None and session.start is not None and abs(before.start - session.start) > SAME_START:
-        return False
-    ours = {identity.uri for person in known.persons.values() for identity in person.identities}
-    persons = [picture.view.persons.get(member.person) for member in session.members]
-    theirs = {identity.uri for person in persons if person is not None for identity in person.identities}
-    return not ours or not theirs or bool(ours & theirs)
 
 
 def _shifted(picture: RsPicture, correction: int) -> RsPicture:

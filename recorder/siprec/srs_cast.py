@@ -13,6 +13,8 @@ from recorder.model import Side
 from recorder.siprec.srs_answer import Line
 from recorder.siprec.srs_view import Communication, Flow, Person
 
+MOST_PEOPLE = 128
+"""Participants of a call that are remembered; the one that came first after the first two is forgotten."""
 LineKey = tuple[int, int]
 """Running number of the recording session, position of the m= section."""
 Placed = tuple[Line, Flow | None]
@@ -47,12 +49,25 @@ class Cast:
         self.gone |= set(self.sides) - {member.person for member in session.members} if session.members else set()
         self.gone -= set(present)
         for person in [member.person for member in session.members]:
-            if person not in self.sides:
+            if person not in self.sides and not self._renamed(person, persons):
                 self._place_person(rs, person, persons.get(person), lines)
         for line, flow in lines:
             key = (rs, line.index)
             if key not in self.lines:
                 self.lines[key] = self._speaker(rs, flow, lines)
+
+    def _renamed(self, identifier: str, persons: Mapping[str, Person]) -> bool:
+        """Whether it is a participant who is gone, under another identifier: some SRCs make them anew each time."""
+        address = _address(persons.get(identifier))
+        same = (each for each in self.gone if address is not None and _address(persons.get(each)) == address)
+        before = next(same, None)
+        if before is None:
+            return False
+        # In the same place: the order is that in which they came.
+        self.sides = {identifier if each == before else each: side for each, side in self.sides.items()}
+        self.first = {side: identifier if each == before else each for side, each in self.first.items()}
+        self.gone.discard(before)
+        return True
 
     def _place_person(self, rs: int, identifier: str, person: Person | None, lines: Sequence[Placed]) -> None:
         taken = {self.sides[each] for each in self.sides if each not in self.gone}
@@ -63,6 +78,8 @@ class Cast:
             side = next((side for side in Side if side not in taken), Side.CALLEE)
         self.sides[identifier] = side
         self.first.setdefault(side, identifier)
+        if len(self.sides) > MOST_PEOPLE:
+            del self.sides[self.others[0]]
 
     def _heard_on(self, rs: int, person: str, lines: Sequence[Placed]) -> Side | None:
         """Side of a line that the participant alone sends on, where that was given to the line before."""
@@ -98,3 +115,7 @@ class Cast:
         return frozenset(
             self.sides[person] for flow in session.flows for person in flow.receivers if person in self.sides
         )
+
+
+def _address(person: Person | None) -> str | None:
+    return person.identities[0].uri if person is not None and person.identities else None

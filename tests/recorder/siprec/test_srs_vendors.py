@@ -322,3 +322,27 @@ def test_entities_and_depth_are_bounded(lab):
     recording = recorded(lab, lambda lab: lab.record(said=said.replace("</recording>", f"{deep}</recording>")))
     assert [s.packets for s in recording.document.streams] == [50, 50]
     assert len(recording.document.caller.name or "") < 100
+
+
+def test_identifiers_that_are_made_anew_in_each_message_are_the_same_call_and_the_same_people(lab):
+    def anew(number):
+        said = metadata()
+        for known in (ALICE, BOB, CALL, S1, S2):
+            said = said.replace(known, f"{number}{known[1:]}")
+        return said
+
+    async def script(lab):
+        session = lab.record(said=anew(1))
+        for place in (0, 1):
+            lab.speak(session, place, 3, value=0x90 + 16 * place)
+        for number in (2, 3):
+            lab.after(1)
+            await lab.again(session, OFFER, anew(number))
+        lab.after(1)
+        lab.bye(session)
+
+    (recording,) = run(lab, script)
+    assert recording.document.caller.uri == "sip:alice@a.example"
+    assert [(s.participant, s.packets) for s in recording.document.streams] == [("caller", 150), ("callee", 150)]
+    assert recording.codes == []
+    assert (recording.directory / "metadata.xml").read_text().count("<participant ") == 2
