@@ -68,7 +68,9 @@ class SrsService:
         ports = self.settings.ports
         options = MediaPortOptions(low=ports.low, high=ports.high)
         self.source = MediaReception(MediaPorts(options, capture=self.capture), announced=self.settings.announce)
-        self.follower = SessionCalls(correction=self.correction, trouble=self.told.trouble)
+        self.follower = SessionCalls(
+            keep=self.settings.keep_received, correction=self.correction, trouble=self.told.trouble
+        )
         self.admission = Admission(self.settings.rules, self.full)
         self._loop = SessionLoop(self.told.failed)
         self._open: _Open | None = None

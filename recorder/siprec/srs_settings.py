@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recorder.settings_table import Place, known, seconds, text, whole
+from recorder.settings_table import Place, known, seconds, text, truth, whole
 from recorder.sip_ua.listen import Listen, parse_listen
 from recorder.sip_ua.tls import TlsFiles
 from recorder.siprec import sip_settings as sip
@@ -20,7 +20,7 @@ from recorder.siprec.srs_message import Strictness
 DEFAULT_SOCKETS = ("udp:0.0.0.0:5060", "tcp:0.0.0.0:5060")
 _OWN = (
     *("listen", "media_address", "announce", "ports", "allow", "users_file", "realm", "strictness", "silence"),
-    *("snapshot_after", "drain", "session_expires", "webhook"),
+    *("snapshot_after", "drain", "session_expires", "keep_received", "webhook"),
 )
 _LIMIT_KEYS = ("max_sessions", "max_sessions_of_one", "rate", "burst", "max_body", "retry_after")
 KEYS = (*_OWN, *_LIMIT_KEYS, *sip.TLS, *sip.CONTROL)
@@ -51,6 +51,9 @@ class SrsSettings:
     """s that sessions in progress have when the service is told to stop."""
     session_expires: int | None = 1800
     """s between refreshes where we choose (RFC 4028); None: no session timer."""
+    keep_received: bool = True
+    """What an SRC says of a call is kept beside its recording, word for word (RFC 7865, section 10: no more than the
+    operator wants)."""
     control: ControlSettings = field(default_factory=ControlSettings)
     webhooks: tuple[Webhook, ...] = ()
 
@@ -107,6 +110,7 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "snapshot_after": lambda value: seconds(value, 0.5, 3600),
     "drain": lambda value: seconds(value, 0, 86400),
     "session_expires": sip.session_expires,
+    "keep_received": truth,
 }
 _LIMITS: dict[str, tuple[str, Callable[[object], Any]]] = {
     "max_sessions": ("most_sessions", lambda value: whole(value, 1, 1_000_000)),
