@@ -1,0 +1,269 @@
+"""Calls that no recording server could be had for: kept on disk until one can.
+
+In: a directory with a call's packets, and what is known of the call. Out: the calls that wait, oldest first; deliveries
+by a callable that somebody else gives, one at a time. A call stands in a directory of its own that appears by one
+rename, so that a crash at any moment leaves it whole or not at all, and a restart finds what waits. Bounded by size and
+age: the oldest go first, and that is told. `put`, `drop` and the list may be used by several threads; deliveries run in
+one asyncio loop.
+"""
+
+import asyncio
+import os
+import shutil
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path
+
+from capture.errors import SpanrecError
+from recorder.siprec.control import EventKind, SessionEvent
+from recorder.siprec.spool_entry import SpooledCall, from_json, to_json
+
+PACKETS = "packets.pcapng"
+FILE = "spooled.json"
+PARTIAL = ".partial"
+FIRST_WAIT = 5.0
+"""s after a delivery that found no server; doubled with each."""
+LONGEST_WAIT = 300.0
+MOST_LISTED = 100_000
+"""Calls that are looked at when a spool is opened."""
+
+
+class SpoolError(SpanrecError):
+    """A spool cannot be used or written."""
+
+
+class Outcome(StrEnum):
+    """What came of a delivery."""
+
+    DELIVERED = "delivered"
+    LATER = "later"
+    """No server could be had: it is tried again."""
+    NEVER = "never"
+    """It cannot be delivered at all: its packets cannot be read, or a server refuses it for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A call that waits."""
+
+    directory: Path
+    call: SpooledCall
+    octets: int
+
+    @property
+    def packets(self) -> Path:
+        """Its capture."""
+        return self.directory / PACKETS
+
+
+class Spool:
+    """A directory of calls that wait."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        most_octets: int,
+        most_age: int,
+        clock: Callable[[], int],
+        tell: Callable[[SessionEvent], None] = lambda event: None,
+    ) -> None:
+        """`most_age` and `clock` in ns, UTC. Raises SpoolError where the directory cannot be used."""
+        self.directory = directory
+        self._most_octets = most_octets
+        self._most_age = most_age
+        self._clock = clock
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._busy: Path | None = None
+        self._entries: dict[Path, Entry] = {}
+        self.arrived: Callable[[], None] = lambda: None
+        """Called, in the thread of `put`, when there is something new."""
+        try:
+            (directory / PARTIAL).mkdir(parents=True, exist_ok=True)
+            self._clear_partial()
+            self._entries = self._read()
+        except OSError as error:
+            raise SpoolError(f"{directory}: calls cannot be kept there: {error.strerror or error}") from error
+        self.trim()
+
+    @property
+    def entries(self) -> list[Entry]:
+        """What waits, oldest call first."""
+        with self._lock:
+            return sorted(self._entries.values(), key=lambda entry: (entry.call.picture.started, entry.directory))
+
+    @property
+    def octets(self) -> int:
+        """All of them together."""
+        with self._lock:
+            return sum(entry.octets for entry in self._entries.values())
+
+    def work(self, call: SpooledCall) -> Path:
+        """A fresh directory for a call's packets, from which `put` takes it. Raises SpoolError."""
+        work = self.directory / PARTIAL / _name(call)
+        try:
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
+        except OSError as error:
+            raise SpoolError(f"{work}: a call cannot be kept: {error.strerror or error}") from error
+        return work
+
+    def put(self, call: SpooledCall, work: Path) -> Entry:
+        """Keep a call whose packets are in `work`, on this file system. Raises SpoolError, and then keeps nothing."""
+        name = self.directory / _name(call)
+        try:
+            with open(work / FILE, "wb") as file:
+                file.write(to_json(call))
+                file.flush()
+                os.fsync(file.fileno())
+            with open(work / PACKETS, "rb") as packets:
+                os.fsync(packets.fileno())
+            if name.exists():  # the same call, kept again: it has more packets now
+                shutil.rmtree(name)
+            os.rename(work, name)
+            _sync(self.directory)
+            entry = Entry(name, call, _size(name))
+        except OSError as error:
+            raise SpoolError(f"{name}: a call cannot be kept: {error.strerror or error}") from error
+        with self._lock:
+            self._entries[name] = entry
+        self._say(EventKind.SPOOLED, entry, "kept until a recording server can be had")
+        self.trim()
+        self.arrived()
+        return entry
+
+    def drop(self, entry: Entry) -> None:
+        """It waits no longer."""
+        with self._lock:
+            self._entries.pop(entry.directory, None)
+        aside = self.directory / PARTIAL / entry.directory.name
+        with suppress(OSError):
+            # Away by one rename first: what is half deleted is never delivered.
+            shutil.rmtree(aside, ignore_errors=True)
+            os.rename(entry.directory, aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def trim(self) -> None:
+        """Drop what is too old or too much, oldest first; what is being delivered stays."""
+        limit = self._clock() - self._most_age
+        left = self.octets
+        for entry in self.entries:
+            old = entry.call.kept < limit
+            if (not old and left <= self._most_octets) or entry.directory == self._busy:
+                continue
+            left -= entry.octets
+            why = "it waited too long" if old else "there is no more room"
+            self._say(EventKind.FAILURE, entry, f"given up, never delivered: {why}")
+            self.drop(entry)
+
+    def hold(self, entry: Entry | None) -> None:
+        """This one is being delivered; None: none is."""
+        self._busy = entry.directory if entry is not None else None
+
+    def told(self, entry: Entry, outcome: Outcome) -> None:
+        """What came of a delivery: done with, but for LATER."""
+        if outcome is Outcome.DELIVERED:
+            self._say(EventKind.DELIVERED, entry, "delivered late")
+        elif outcome is Outcome.NEVER:
+            self._say(EventKind.FAILURE, entry, "given up: it cannot be delivered")
+        if outcome is not Outcome.LATER:
+            self.drop(entry)
+
+    def _say(self, kind: EventKind, entry: Entry, text: str) -> None:
+        picture = entry.call.picture
+        self._tell(
+            SessionEvent(
+                kind,
+                self._clock(),
+                call=str(picture.id),
+                call_id=picture.call_id or "",
+                text=text,
+                details={"octets": entry.octets, "started": picture.started, "kept": entry.call.kept},
+            )
+        )
+
+    def _clear_partial(self) -> None:
+        for left in (self.directory / PARTIAL).iterdir():
+            shutil.rmtree(left, ignore_errors=True)
+
+    def _read(self) -> dict[Path, Entry]:
+        found: dict[Path, Entry] = {}
+        for directory in sorted(self.directory.iterdir())[:MOST_LISTED]:
+            try:
+                call = from_json((directory / FILE).read_bytes())
+                if (directory / PACKETS).exists():
+                    found[directory] = Entry(directory, call, _size(directory))
+            except (OSError, ValueError):
+                continue  # not ours, or of another version: left where it is
+        return found
+
+
+class Delivery:
+    """Delivers what waits, oldest first, one at a time. `deliver` raises nothing but SpanrecError."""
+
+    def __init__(self, spool: Spool, deliver: Callable[[Entry], Awaitable[Outcome]]) -> None:
+        self._spool = spool
+        self._deliver = deliver
+        self._wake = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def arrived() -> None:
+            loop.call_soon_threadsafe(self._wake.set)
+
+        spool.arrived = arrived
+        self._wait = FIRST_WAIT
+
+    def retry(self) -> None:
+        """A server is back: try at once."""
+        self._wait = FIRST_WAIT
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            entry = next(iter(self._spool.entries), None)
+            outcome = await self._one(entry) if entry is not None else Outcome.LATER
+            if outcome is not Outcome.LATER:
+                self._wait = FIRST_WAIT
+                continue
+            self._wake.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._wait)
+            if entry is not None and not self._wake.is_set():
+                self._wait = min(self._wait * 2, LONGEST_WAIT)
+            await asyncio.to_thread(self._spool.trim)
+
+    async def _one(self, entry: Entry) -> Outcome:
+        self._spool.hold(entry)
+        try:
+            outcome = await self._deliver(entry)
+        except SpanrecError:
+            outcome = Outcome.NEVER
+        finally:
+            self._spool.hold(None)
+        await asyncio.to_thread(self._spool.told, entry, outcome)
+        return outcome
+
+
+def _name(call: SpooledCall) -> str:
+    """Oldest first in the order of names; two recordings of one call have two."""
+    instance = sha256(call.instance.name.encode()).hexdigest()[:8]
+    return f"{call.picture.started:020d}-{call.picture.id.hex}-{instance}"
+
+
+def _size(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.iterdir())
+
+
+def _sync(directory: Path) -> None:
+    """Have a rename outlive a loss of power."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,203 @@
+"""Calls that wait for a server: kept whole, bounded, delivered oldest first, found again after a restart."""
+
+import asyncio
+import re
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from capture.errors import SpanrecError
+from recorder.sip_ua.api import Credentials
+from recorder.siprec import spool as spool_module
+from recorder.siprec.control import EventKind
+from recorder.siprec.spool import FILE, PACKETS, PARTIAL, Delivery, Outcome, Spool, SpoolError
+from recorder.siprec.spool_entry import SpooledCall, from_json, to_json
+from recorder.siprec.src_decision import Instance, Overrides, Protection, Server
+from tests.siprec_fakes import OPUS, SECOND, START, held, over, picture, stream
+
+DAY = 86_400 * SECOND
+INSTANCE = Instance(
+    (Server("sip:a", protection=Protection.SAVP), Server("sips:b", weight=3)),
+    name="../x",
+    final=re.compile("4.."),
+    overrides=Overrides(caller_name="Desk", group=uuid4()),
+    headers=(("X-A", "1"),),
+)
+
+
+def a_call(number=1, **changes):
+    made = over(picture(number, started=START + number * SECOND))
+    return replace(SpooledCall(made, INSTANCE, START, START + 60 * SECOND), **changes)
+
+
+class Kept:
+    """A spool in a directory of its own."""
+
+    def __init__(self, path, **changes):
+        self.now = START + 100 * SECOND
+        self.events = []
+        options = {"most_octets": 10_000_000, "most_age": 7 * DAY, **changes}
+        self.spool = Spool(path, clock=lambda: self.now, tell=self.events.append, **options)
+
+    def put(self, call, size=1000):
+        work = self.spool.work(call)
+        (work / PACKETS).write_bytes(bytes(size))
+        return self.spool.put(call, work)
+
+    def told(self):
+        return [event.kind for event in self.events]
+
+
+def test_what_is_kept_comes_back_as_it_was():
+    call = a_call()
+    assert from_json(to_json(call)) == call
+    other = replace(call.picture, streams=(stream(call.picture.parties[0].side, formats={111: OPUS}),))
+    for each in (held(other, call.picture.parties[0].side), replace(other, call_id=None)):
+        assert from_json(to_json(replace(call, picture=each))).picture == each
+
+
+def test_passwords_are_not_kept():
+    secret = Server("sip:a", credentials=Credentials("user", "pass-word-1"))
+    call = a_call(instance=replace(INSTANCE, servers=(secret,)))
+    assert b"pass-word-1" not in to_json(call)
+    assert from_json(to_json(call)).instance.servers == (Server("sip:a"),)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"version": 2}', b'{"version": 1, "picture": 3}', b"\xff"])
+def test_what_is_no_call_of_ours_is_a_value_error(data):
+    with pytest.raises(ValueError, match="no call that was kept"):
+        from_json(data)
+
+
+def test_a_restart_finds_what_waits_oldest_first_and_nothing_half_written(tmp_path):
+    kept = Kept(tmp_path)
+    for number in (3, 1, 2):
+        kept.put(a_call(number))
+    work = kept.spool.work(a_call(9))
+    (work / PACKETS).write_bytes(b"half")
+    (tmp_path / "other").mkdir()
+    again = Kept(tmp_path)
+    assert [entry.call.picture.index for entry in again.spool.entries] == [1, 2, 3]
+    assert [entry.call for entry in again.spool.entries] == [entry.call for entry in kept.spool.entries]
+    assert list((tmp_path / PARTIAL).iterdir()) == []
+    assert all(entry.packets.read_bytes() == bytes(1000) for entry in again.spool.entries)
+
+
+def test_no_name_from_outside_is_a_file_name(tmp_path):
+    entry = Kept(tmp_path).put(a_call())
+    assert re.fullmatch(r"\d{20}-[0-9a-f]{32}-[0-9a-f]{8}", entry.directory.name)
+
+
+def test_a_call_that_is_kept_again_replaces_itself(tmp_path):
+    kept = Kept(tmp_path)
+    call = a_call()
+    kept.put(call, 10)
+    kept.put(call, 20)
+    assert [entry.packets.stat().st_size for entry in kept.spool.entries] == [20]
+
+
+def test_the_oldest_go_where_there_is_no_room_and_that_is_told(tmp_path):
+    kept = Kept(tmp_path, most_octets=15_000)
+    for number in range(1, 6):
+        kept.put(a_call(number), 5000)
+    left = [entry.call.picture.index for entry in kept.spool.entries]
+    assert left == list(range(6 - len(left), 6))
+    assert kept.spool.octets <= 15_000
+    assert kept.told().count(EventKind.FAILURE) == 5 - len(left)
+    assert len(list(tmp_path.iterdir())) == 1 + len(left)
+
+
+def test_what_waited_too_long_goes_and_what_is_being_delivered_stays(tmp_path):
+    kept = Kept(tmp_path)
+    entries = [kept.put(a_call(number)) for number in (1, 2)]
+    kept.spool.hold(entries[0])
+    kept.now += 8 * DAY
+    kept.spool.trim()
+    assert kept.spool.entries == [entries[0]]
+
+
+def test_a_directory_that_cannot_be_used_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SpoolError, match="cannot be kept there"):
+        Kept(tmp_path / "file")
+    kept = Kept(tmp_path / "spool")
+    with pytest.raises(SpoolError, match="cannot be kept"):
+        kept.spool.put(a_call(), tmp_path / "not there")
+    assert kept.spool.entries == []
+
+
+def test_deliveries_go_one_at_a_time_oldest_first_and_are_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool_module, "FIRST_WAIT", 0.01)
+    kept = Kept(tmp_path)
+    for number in (2, 1, 3):
+        kept.put(a_call(number))
+    outcomes = iter([Outcome.LATER, Outcome.LATER, Outcome.DELIVERED, Outcome.NEVER, Outcome.DELIVERED])
+    tried = []
+
+    async def deliver(entry):
+        assert (entry.directory / FILE).exists()
+        tried.append(entry.call.picture.index)
+        await asyncio.sleep(0)
+        return next(outcomes)
+
+    async def run():
+        delivery = Delivery(kept.spool, deliver)
+        task = asyncio.create_task(delivery.run())
+        for _ in range(500):
+            await asyncio.sleep(0.005)
+            if not kept.spool.entries:
+                break
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+    assert tried == [1, 1, 1, 2, 3]
+    assert kept.told()[3:] == [EventKind.DELIVERED, EventKind.FAILURE, EventKind.DELIVERED]
+    assert [path.name for path in tmp_path.iterdir()] == [PARTIAL]
+
+
+def test_a_server_that_returns_and_a_new_call_wake_it(tmp_path):
+    kept = Kept(tmp_path)
+    up = False
+    done = []
+
+    async def deliver(entry):
+        done.append(up)
+        return Outcome.DELIVERED if up else Outcome.LATER
+
+    async def run():
+        nonlocal up
+        delivery = Delivery(kept.spool, deliver)
+        task = asyncio.create_task(delivery.run())
+        await asyncio.sleep(0.01)
+        await asyncio.to_thread(kept.put, a_call())
+        while not done:
+            await asyncio.sleep(0.005)
+        up = True
+        delivery.retry()
+        while kept.spool.entries:
+            await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(run(), 5))
+    assert done == [False, True]
+
+
+def test_what_cannot_be_read_is_given_up(tmp_path):
+    kept = Kept(tmp_path)
+    kept.put(a_call())
+
+    async def deliver(entry):
+        raise SpanrecError("no capture")
+
+    async def run():
+        task = asyncio.create_task(Delivery(kept.spool, deliver).run())
+        while kept.spool.entries:
+            await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(run(), 5))
+    assert kept.told() == [EventKind.SPOOLED, EventKind.FAILURE]
