@@ -6,6 +6,7 @@ whose peer vanished from the network.
 """
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -152,7 +153,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone."""
-        self.end(str(error) or type(error).__name__ if error is not None else "closed by the peer")
+        self.end(_phrase(error) if error is not None else "closed by the peer")
 
     def _settle(self) -> None:
         if self._deadline is not None:
@@ -162,6 +163,14 @@ class Connection(asyncio.Protocol):
     def _fail(self, failed: Failed | None, why: str) -> None:
         if failed is not None:
             self._loop.call_soon(failed, why)
+
+
+def _phrase(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.reason or error}"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__
 
 
 def _watch(transport: asyncio.Transport) -> None:

@@ -251,6 +251,41 @@ def test_sessions_go_on_when_the_proxy_was_restarted(tmp_path: Path, way: Transp
     play(tmp_path, job)
 
 
+@pytest.mark.parametrize("way", [Transport.UDP, Transport.TLS])
+def test_an_invite_is_taken_back_and_refused_through_the_proxy(tmp_path: Path, way: Transport):
+    async def job(made: Bench) -> None:
+        came: asyncio.Queue[Incoming] = asyncio.Queue()
+        made.callee.on_invite = came.put_nowait
+        pending = asyncio.ensure_future(made.call(way, way))
+        incoming = await asyncio.wait_for(came.get(), 5)
+        incoming.progress(180)
+        await asyncio.sleep(0.1)
+        pending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await pending
+        while not incoming.cancelled:
+            await asyncio.sleep(0.02)
+        made.callee.on_invite = lambda incoming: incoming.refuse(486, headers=[("Retry-After", "7")])
+        with pytest.raises(RefusedError, match="486") as refusal:
+            await made.call(way, way)
+        assert refusal.value.retry_after == 7
+
+    play(tmp_path, job)
+
+
+@pytest.mark.parametrize("way", [Transport.UDP, Transport.TLS])
+def test_an_offer_of_the_peer_is_answered_in_the_ack_through_the_proxy(tmp_path: Path, way: Transport):
+    async def job(made: Bench) -> None:
+        ours = await made.call(way, way, body=None, answer=lambda message: BODY)
+        ack = await made.sessions[0].acknowledged()
+        assert ack is not None
+        assert ack.sdp() is not None
+        await ours.bye()
+        await made.end()
+
+    play(tmp_path, job)
+
+
 def test_the_proxy_answers_our_ping_over_each_transport(tmp_path: Path):
     async def job(made: Bench) -> None:
         for way in Transport.UDP, Transport.TCP, Transport.TLS:
