@@ -141,7 +141,12 @@ class RecordingServer:
             after = self.admission.rules.retry_after
             self._refuse(incoming, Refusal(503, "No Media Port Left", "ports", after), ())
             return
-        dialog = incoming.accept(body, [ACCEPT], [CONTACT])
+        try:
+            dialog = incoming.accept(body, [ACCEPT], [CONTACT])
+        except Exception:
+            # Taken back meanwhile, or no way to answer: the ports are not lost with it.
+            session.abandon()
+            raise
         self._established(session, dialog, incoming.message)
 
     def _why_refused(self, incoming: Incoming) -> tuple[Refusal, Sequence[Header]] | None:
