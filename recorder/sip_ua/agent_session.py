@@ -151,9 +151,14 @@ class AgentSession:
             if not outcome.done():
                 outcome.set_result(result)
 
-        self.core.ask(method, body, headers, done, self._driver.now(), answer)
+        ask = self.core.ask(method, body, headers, done, self._driver.now(), answer)
         self._driver.pump()
-        result = await outcome
+        try:
+            result = await outcome
+        except asyncio.CancelledError:
+            self.core.give_up(ask, self._driver.now())
+            self._driver.pump()
+            raise
         if not isinstance(result, SipMessage):
             raise result
         return result

@@ -49,6 +49,8 @@ class Ask:
     acknowledge: Callable[[float], None] | None = None
     """Sends the ACK of its 2xx again."""
     limit: Timer | None = None
+    given_up: bool = False
+    """Nobody waits for its outcome."""
 
     @property
     def exclusive(self) -> bool:
@@ -139,6 +141,22 @@ class Asks:
             self._current = self._waiting.popleft()
             self._send(self._current, now)
 
+    def give_up(self, ask: Ask, now: float) -> None:
+        """Nobody waits for the answer to a request any more: the next one may go out, and silence ends nothing. An
+        INVITE goes on, for its answer changes the session whoever waits."""
+        if ask.method == "INVITE":
+            return
+        ask.given_up = True
+        if ask.sent is not None:
+            ask.sent.abandon(now)
+        if ask in self._waiting:
+            self._waiting.remove(ask)
+        elif ask in self._others:
+            self._others.remove(ask)
+        elif ask is self._current:
+            self._current = None
+        self.advance(now)
+
     def close(self, why: str, now: float) -> None:
         """The session is over: nothing more is sent, who waits is told. A 2xx that still comes is acknowledged."""
         if self._closed is not None:
@@ -157,7 +175,7 @@ class Asks:
 
     def _send(self, ask: Ask, now: float) -> None:
         def known(hops: list[Hop], now: float) -> None:
-            if self._closed is None:
+            if self._closed is None and not ask.given_up:
                 self._transmit(ask, hops, now)
 
         ask.tries += 1
@@ -186,7 +204,7 @@ class Asks:
             ask.limit.stop()
         if 200 <= status < 300:
             self._on_success(ask, request, response, now)
-        elif self._closed is None and ask.sent is not None:
+        elif self._closed is None and ask.sent is not None and not ask.given_up:
             ask.sent = None
             if not self._mend(ask, request, response, now):
                 self._finish(ask, refusal(response), now)
@@ -222,7 +240,7 @@ class Asks:
     def _on_failure(self, ask: Ask, failure: Failure, now: float) -> None:
         if ask.limit is not None:
             ask.limit.stop()
-        if self._closed is None:
+        if self._closed is None and not ask.given_up:
             text = f"{ask.method}: {failure.text}"
             self._finish(ask, UnreachableError(text), now)
             self._asker.broken(text, None, now)

@@ -32,7 +32,7 @@ class Refreshed(Protocol):
         done: Callable[[Outcome, float], None],
         now: float,
         answer: Answer | None = None,
-    ) -> None:
+    ) -> object:
         """Send a request."""
         ...
 

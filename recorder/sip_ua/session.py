@@ -90,11 +90,17 @@ class DialogSession:
         done: Callable[[Outcome, float], None],
         now: float,
         answer: Answer | None = None,
-    ) -> None:
+    ) -> Ask:
         """Send a request when its turn comes; `done` is told its outcome. Raises ValueError for a header that no
         message can have."""
         check(headers, body)
-        self._asks.add(Ask(method, body, headers, done, answer), now)
+        ask = Ask(method, body, headers, done, answer)
+        self._asks.add(ask, now)
+        return ask
+
+    def give_up(self, ask: Ask, now: float) -> None:
+        """Nobody waits for a request any more."""
+        self._asks.give_up(ask, now)
 
     def bye(self, body: Body | None, headers: Sequence[Header], done: Callable[[], None], now: float) -> None:
         """End the session. A BYE must not overtake the ACK of our 2xx (section 15); `done`: there is nothing more to
