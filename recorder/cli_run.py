@@ -7,7 +7,7 @@ recording clients send. Out: a service that runs until it is told to stop.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import typer
 
 if TYPE_CHECKING:
     from capture.live import LiveSource
+    from recorder.document import CallDocument
     from recorder.log import ServiceLog
     from recorder.service import Follower
     from recorder.siprec.control import SessionControl
@@ -89,7 +90,7 @@ def run_command(
     with ExitStack() as stack:
         load_kernels_directly()
         rehearse(log)
-        roles = _Roles(log, stack, values)
+        roles = _Roles(log, stack, values, store)
         sources, media = _open_captured(table, stack, "src" in values)
         dropped = privileges.drop(user)
         log.logger.info("privileges-dropped", user=dropped.user, capabilities=len(dropped.capabilities))
@@ -119,23 +120,27 @@ def run_command(
 class _Roles:
     """The parts that speak SIP."""
 
-    def __init__(self, log: "ServiceLog", stack: ExitStack, values: Mapping[str, Any]) -> None:
+    def __init__(self, log: "ServiceLog", stack: ExitStack, values: Mapping[str, Any], store: Path) -> None:
         self.src: SrcService | None = None
         self.srs: SrsService | None = None
         self.followers: list[Follower] = []
-        self._log, self._stack, self._values = log, stack, values
+        self.published: Callable[[CallDocument, Path], None] = lambda document, directory: None
+        self._log, self._stack, self._values, self._store = log, stack, values, store
         self._rules: Any = None
 
     def make(self, capture: int) -> None:
         """Make those that the settings ask for; `capture`: index of the next source."""
-        from recorder.cli_src import Rules, make_src
+        from recorder.cli_src import Rules, make_src, open_spool
         from recorder.cli_srs import make_srs, srs_settings
         from recorder.live_command import event_teller
 
         if "src" in self._values:
             self._rules = Rules(None)
             tell = event_teller(self._log, self._rules.settings.webhooks, self._stack)
-            self.src = make_src(self._rules, tell, self._log, time.time_ns)
+            spool = open_spool(self._rules.settings, self._store, tell)
+            self.src, spooling = make_src(self._rules, tell, self._log, time.time_ns, spool, recording=True)
+            if spooling is not None:
+                self.published = spooling.published
             self._stack.callback(self.src.close)
             self.followers.append(self.src.follower)
         if "srs" in self._values:
@@ -213,4 +218,5 @@ def _recording(table: Table, roles: _Roles) -> Any:
         resume_at=table.text("resume_at", "4%"),
         followers=roles.followers,
         reloaded=roles.reload,
+        published=roles.published,
     )

@@ -5,6 +5,7 @@ In: the command line, spanrec.toml. Out: a recording session at a server for eve
 """
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from recorder.call_facts import CallFacts
     from recorder.log import ServiceLog
     from recorder.siprec.control import SessionEvent
+    from recorder.siprec.spool import Spool
+    from recorder.siprec.spooling import Spooling
     from recorder.siprec.src_decision import SrcDecision
     from recorder.siprec.src_rules import SrcRules
     from recorder.siprec.src_service import SrcService
@@ -30,6 +33,8 @@ FORWARD_RETIRE = 4
 FORWARD_PACE = 0.002
 LEAD = 0.5
 """s before a capture's first packet."""
+SPOOL = ".spool"
+"""Below the documents: calls that wait for a server."""
 LAST = 20.0
 """s that sessions have to end after a capture's last packet."""
 
@@ -127,12 +132,16 @@ def src_command(
         for other in open_others(hep, hep_key_file, (), False, store, 1):
             sources.append(other)
             stack.callback(other.close)
-        src = make_src(rules, event_teller(log, settings.webhooks, stack), log, ends.clock)
+        tell = event_teller(log, settings.webhooks, stack)
+        spool = None if captures else open_spool(settings, store, tell)
+        src, spooling = make_src(rules, tell, log, ends.clock, spool, recording=record)
         stack.callback(src.close)
         commands = ControlPages(src.start(media), media=src.media_counts)
         stack.callback(commands.close)
         control = settings.control
         how = Recording(workers=workers, audio=record, followers=[src.follower], reloaded=rules.reload)
+        if spooling is not None:
+            how = replace(how, published=spooling.published)
         service = live_service(store, log, how)
         serve_status(
             service,
@@ -165,8 +174,6 @@ class _Ends:
         expression: str | None,
         promiscuous: bool,
     ) -> None:
-        import time
-
         self.clock: Callable[[], int] = time.time_ns
         self._interfaces, self._captures, self._speed = interfaces, captures, speed
         self._ring, self._expression, self._promiscuous = ring, expression, promiscuous
@@ -174,8 +181,6 @@ class _Ends:
     def open(self, stack: ExitStack) -> "tuple[LiveSource, LiveSource]":
         """Open both."""
         if self._captures:
-            import time
-
             from capture.paced_source import Pace, PacedSource
 
             pace = Pace(self._speed)
@@ -251,14 +256,43 @@ def _state_directory() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "spanrec-src"
 
 
+def open_spool(settings: "SrcSettings", store: Path, tell: "Callable[[SessionEvent], None]") -> "Spool":
+    """Where calls wait for a server. Raises SpoolError."""
+    import shutil
+
+    from recorder.siprec.spool import Spool
+
+    directory = settings.spool.directory or store / SPOOL
+    now = time.time_ns()
+    return Spool(
+        directory,
+        most_octets=settings.spool.max_size.of(shutil.disk_usage(store).total),
+        most_age=now - settings.spool.max_age.before(now),
+        clock=time.time_ns,
+        tell=tell,
+    )
+
+
 def make_src(
-    rules: Rules, tell: "Callable[[SessionEvent], None]", log: "ServiceLog", clock: Callable[[], int]
-) -> "SrcService":
-    """The SRC by the settings, not started; `clock` gives capture time in ns."""
+    rules: Rules,
+    tell: "Callable[[SessionEvent], None]",
+    log: "ServiceLog",
+    clock: Callable[[], int],
+    spool: "Spool | None",
+    *,
+    recording: bool,
+) -> "tuple[SrcService, Spooling | None]":
+    """The SRC by the settings, not started, and what fills its spool. `clock` gives capture time in ns; `recording`:
+    calls are recorded here too, and keep their packets."""
+    from recorder.siprec.spooling import Spooling
     from recorder.siprec.src_service import SrcService, SrcTold
 
+    spooling = None
+    if spool is not None:
+        spooling = Spooling(spool, lambda text: log.logger.error("spool-failed", text=text), leave_packets=recording)
     told = SrcTold(
         event=tell,
+        kept=spooling.keep if spooling is not None else (lambda kept: None),
         failed=lambda error: log.logger.error("src-failed", text=f"{type(error).__name__}: {error}"),
     )
-    return SrcService(rules.settings, rules.decide, told, clock)
+    return SrcService(rules.settings, rules.decide, told, clock, spool), spooling

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from capture.live import LiveSource
+    from recorder.document import CallDocument
     from recorder.live_catalogue import LiveCatalogue
     from recorder.log import ServiceLog
     from recorder.service import CaptureService, Follower
@@ -88,6 +89,8 @@ class Recording:
     followers: Sequence["Follower"] = ()
     reloaded: Callable[[], None] = lambda: None
     """Told when the settings have been read again."""
+    published: "Callable[[CallDocument, Path], None]" = lambda document, directory: None
+    """Told of each recording and its directory, in the publisher's thread."""
 
 
 def live_service(out: Path, log: "ServiceLog", how: Recording) -> "CaptureService":
@@ -143,6 +146,7 @@ def live_service(out: Path, log: "ServiceLog", how: Recording) -> "CaptureServic
         disk_scarce=guard.scarce,
         upkeep=upkeep,
         settings=path,
+        published=how.published,
     )
     return CaptureService(options, holder, log, how.followers)
 

@@ -85,6 +85,8 @@ class ServiceOptions:
     """Deletes what retention says; in the publisher's thread."""
     settings: Path | None = None
     """File that `reload` reads the policy from."""
+    published: Callable[[CallDocument, Path], None] = lambda document, directory: None
+    """Told of each recording and its directory, in the publisher's thread."""
 
 
 class Follower(Observer, Protocol):
@@ -461,6 +463,7 @@ class CaptureService:
         self._log.info(
             "call-recorded", call=document.id, call_id=document.call_id, directory=directory, state=document.state
         )
+        self._options.published(document, self._options.out / directory)
 
     def _say_alarm(self, alarm: Alarm, begins: bool) -> None:
         if not begins:

@@ -8,6 +8,7 @@ be had. Runs in the engine's thread; `decide` and `spool` may be called from the
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from uuid import UUID
 
 from recorder.call_facts import CallFacts, facts_of_call, facts_of_media
 from recorder.engine import Engine
@@ -35,10 +36,13 @@ class SrcFollower:
         forwarder: PlacesFlows,
         choose: Callable[[CallFacts], SrcDecision],
         post: Callable[[CallPicture], None],
+        group: UUID | None = None,
     ) -> None:
+        """`group`: of all calls, where that is known from elsewhere."""
         self._forwarder = forwarder
         self._choose = choose
         self._post = post
+        self._group = group
         self._message: Message | None = None
         self._calls: dict[int, Call] = {}
         self._decisions: dict[int, SrcDecision] = {}
@@ -54,7 +58,9 @@ class SrcFollower:
         """See `Follower`."""
         self._engine = engine
         self._keep = keep_packets
-        self._pictures = Pictures(engine.registry, engine.tracker.group_identifier)
+        known = self._group
+        group_of = engine.tracker.group_identifier if known is None else lambda _: known
+        self._pictures = Pictures(engine.registry, group_of)
         self._claims = ForwardClaims(engine.registry, self._forwarder, self._is_wanted)
 
     def heard(self, message: Message) -> None:

@@ -4,11 +4,12 @@ In: settings, decisions about calls, packets of a source of its own. Out: a `Fol
 an operator, sessions at recording servers. Three threads: the engine's (`follower`), the forwarder's, the sessions'.
 """
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as Late
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from capture.errors import SpanrecError
@@ -20,11 +21,13 @@ from recorder.sip_ua.digest import Challenger
 from recorder.siprec.control import EventKind, SessionEvent
 from recorder.siprec.figures import MediaCounts
 from recorder.siprec.forward import ForwardOptions, MediaForwarder
+from recorder.siprec.late_delivery import LateDelivery
 from recorder.siprec.loop import SessionLoop
 from recorder.siprec.picture import CallPicture
 from recorder.siprec.sip_stack import SipStack, StackOptions, open_stack
+from recorder.siprec.spool import Delivery, Spool
 from recorder.siprec.src_control import SrcControl
-from recorder.siprec.src_decision import Server, SrcDecision
+from recorder.siprec.src_decision import Instance, Server, SrcDecision
 from recorder.siprec.src_follower import SrcFollower
 from recorder.siprec.src_sessions import Kept, SrcOptions, SrcSessions
 from recorder.siprec.src_settings import SrcSettings
@@ -42,7 +45,7 @@ class SrcTold:
 
     event: Callable[[SessionEvent], None] = lambda event: None
     kept: Callable[[Kept], None] = lambda kept: None
-    """A call that was not delivered, or not all of it, is over."""
+    """A call that was not delivered, or not all of it, is over; in the sessions' loop."""
     failed: Callable[[BaseException], None] = lambda error: None
     """What nobody foresaw, and ended nothing."""
 
@@ -53,6 +56,7 @@ class _Open:
 
     stacks: Mapping[str, SipStack]
     sessions: SrcSessions
+    delivery: "tuple[Delivery, asyncio.Task[None]] | None"
 
 
 @dataclass(eq=False)
@@ -64,6 +68,8 @@ class SrcService:
     told: SrcTold = field(default_factory=SrcTold)
     clock: Callable[[], int] = time.time_ns
     """Capture time, ns."""
+    spool: Spool | None = None
+    """Calls that wait for a server; they are delivered while this runs."""
 
     def __post_init__(self) -> None:
         ports = self.settings.ports
@@ -146,7 +152,23 @@ class SrcService:
         )
         sessions.listen(self._heard)
         sessions.watch(settings.usual.servers)
-        return _Open(stacks, sessions)
+        return _Open(stacks, sessions, self._delivery(stacks, local_host))
+
+    def _delivery(
+        self, stacks: Mapping[str, SipStack], local_host: Callable[[Server], Awaitable[str]]
+    ) -> "tuple[Delivery, asyncio.Task[None]] | None":
+        if self.spool is None:
+            return None
+        agents = {name: stack.agent for name, stack in stacks.items()}
+        deliver = LateDelivery(agents, local_host, self._with_credentials, self.settings.ports)
+        delivery = Delivery(self.spool, deliver)
+        return delivery, asyncio.get_running_loop().create_task(delivery.run())
+
+    def _with_credentials(self, instance: Instance) -> Instance:
+        """An instance that was kept, with what the settings say of its servers now."""
+        known = [*self.settings.usual.servers, *self.settings.servers.servers.values()]
+        by_uri = {server.uri: server for server in known}
+        return replace(instance, servers=tuple(by_uri.get(each.uri, each) for each in instance.servers))
 
     def _options(self) -> SrcOptions:
         allowed = self.settings.allowed
@@ -160,6 +182,9 @@ class SrcService:
         return None if path is None else Challenger(read_users(path).get, time.monotonic)
 
     async def _end(self, opened: _Open) -> None:
+        if opened.delivery is not None:
+            opened.delivery[1].cancel()
+            await asyncio.gather(opened.delivery[1], return_exceptions=True)
         await opened.sessions.close(GOODBYE)
         for stack in opened.stacks.values():
             await stack.agent.close()
@@ -174,6 +199,8 @@ class SrcService:
             for index, known in self._open.sessions.calls.items():
                 if str(known.picture.id) == event.call:
                     self.follower.spool(index)
+        if event.kind is EventKind.SERVER_UP and self._open is not None and self._open.delivery is not None:
+            self._open.delivery[0].retry()
         self.told.event(event)
 
     def _forward(self, source: LiveSource) -> None:

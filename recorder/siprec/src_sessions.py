@@ -56,6 +56,8 @@ class SrcOptions:
     admit: Callable[[Incoming], bool] = lambda incoming: bool(incoming.peer.user or incoming.peer.certificate)
     """Whether a server may ask: it must have been authenticated before any media goes there."""
     ping: float = PING_PATIENCE
+    late: bool = False
+    """The calls were kept until a server could be had: metadata say so, and nobody can ask for them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -116,7 +118,7 @@ class SrcSessions:
             number=lambda: next(numbers),
         )
         self._watch = self._loop.create_task(self._look_again_and_again())
-        for agent in agents.values():
+        for agent in agents.values() if not self._options.late else ():
             agent.on_invite = self._invited
 
     def post(self, picture: CallPicture) -> None:
@@ -218,7 +220,7 @@ class SrcSessions:
 
     def join(self, session: SrcSession, known: KnownCall, since: int) -> None:
         """Have a call recorded in a session too. Raises PortsExhausted."""
-        session.add(known.picture, since, paused=known.paused)
+        session.add(known.picture, since, paused=known.paused, late=self._options.late)
         known.sessions.append(session)
 
     def _done(self, session: SrcSession) -> None:

@@ -1,0 +1,118 @@
+"""Late delivery: a call that was kept is played to a recording server, as if it were going on.
+
+In: an entry of the spool. Out: what came of it. The capture runs at its own pace through an engine, a forwarder and
+sessions of its own, over the agents of the service; the call has the identifiers and times that it had, and metadata
+that say that it comes late. To be called in the sessions' loop; the engine and the forwarder run in threads.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import UUID, uuid4
+
+from capture.paced_source import Pace, PacedSource
+from recorder.engine import Engine, prepare
+from recorder.model import Call
+from recorder.sip_ua.api import Agent
+from recorder.siprec.forward import ForwardOptions, MediaForwarder
+from recorder.siprec.sip_settings import Ports
+from recorder.siprec.spool import Entry, Outcome
+from recorder.siprec.src_decision import NOT_RECORDED, Instance, Server, SrcDecision
+from recorder.siprec.src_follower import SrcFollower
+from recorder.siprec.src_sessions import Kept, SrcOptions, SrcSessions
+from recorder.streams import Listening
+
+LEAD = 1.0
+"""s before the first packet."""
+LAST = 20.0
+"""s that the sessions have to end after the last packet."""
+_TURN = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class LateDelivery:
+    """Delivers, one call at a time (`spool.Delivery`)."""
+
+    agents: Mapping[str, Agent]
+    local_host: Callable[[Server], Awaitable[str]]
+    complete: Callable[[Instance], Instance]
+    """An instance as it was kept, with the credentials that the settings have for its servers."""
+    ports: Ports
+    """Those of the media of calls in progress: a port that is taken is passed over."""
+
+    async def __call__(self, entry: Entry) -> Outcome:
+        """Play an entry."""
+        pace = Pace()
+        forwarder = MediaForwarder(ForwardOptions(self.ports.low, self.ports.high))
+        kept: list[Kept] = []
+        begun: list[int] = []
+        known = entry.call.picture
+        instance = replace(self.complete(entry.call.instance), persistent=False)
+        decision = SrcDecision(True, (instance,), reason="kept until a server could be had")
+
+        def decide(call_id: str | None) -> SrcDecision:
+            if call_id != known.call_id:
+                return NOT_RECORDED
+            begun.append(1)
+            return decision
+
+        sessions = SrcSessions(
+            self.agents,
+            forwarder,
+            lambda picture: decide(picture.call_id),
+            local_host=self.local_host,
+            options=SrcOptions(late=True),
+            keep=kept.append,
+            clock=lambda: pace.now() or time.time_ns(),
+        )
+        follower = SrcFollower(forwarder, lambda facts: decide(facts.call_id), sessions.post, known.group)
+        media = PacedSource([entry.packets], pace, lead=LEAD)
+        sending = threading.Thread(target=forwarder.run, args=(media,), name="spanrec-late", daemon=True)
+        sending.start()
+        try:
+            await asyncio.to_thread(_play, entry, pace, follower)
+            until = asyncio.get_running_loop().time() + LAST
+            while sessions.sessions and asyncio.get_running_loop().time() < until:
+                await asyncio.sleep(0.1)
+        finally:
+            await sessions.close()
+            forwarder.stopping = True
+            await asyncio.to_thread(sending.join, 5.0)
+        if not begun:
+            return Outcome.NEVER
+        return Outcome.LATER if kept else Outcome.DELIVERED
+
+
+def _play(entry: Entry, pace: Pace, follower: SrcFollower) -> None:
+    """Run the engine over the capture, in a thread of its own."""
+    picture = entry.call.picture
+
+    def identify(call: Call) -> UUID:
+        return picture.id if call.call_id == picture.call_id else uuid4()
+
+    with TemporaryDirectory(prefix="spanrec-late-") as place:
+        engine = Engine(
+            lambda _: Path(place),
+            lambda _: None,
+            observers=(follower,),
+            identify=identify,
+            begun=follower.begun,
+            dropped=follower.dropped,
+            listening=lambda _: Listening.COUNTED,
+        )
+        follower.attach(engine, lambda _: None)
+        source = PacedSource([entry.packets], pace, lead=LEAD)
+        while not source.ended:
+            batch = source.poll(_TURN)
+            if batch is not None:
+                engine.ingest(prepare(batch))
+            now = pace.now()
+            if now is not None:
+                engine.tick(now)
+                follower.turn(now)
+        engine.finish()
+        follower.turn(engine.now)
