@@ -16,6 +16,7 @@ import typer
 from recorder.replay_types import AudioFormat
 
 if TYPE_CHECKING:
+    from capture.media_ports import MediaPorts
     from recorder.log import ServiceLog
     from recorder.siprec.control import SessionEvent
     from recorder.siprec.srs_service import SrsService
@@ -75,6 +76,7 @@ def srs_command(
         start_log,
     )
     from recorder.siprec.control_pages import ControlPages
+    from recorder.siprec.srs_service import media_ports
     from recorder.warmup import choose_kernel_cache, load_kernels_directly
 
     if user is not None:
@@ -84,10 +86,12 @@ def srs_command(
     with ExitStack() as stack:
         load_kernels_directly()
         rehearse(log)
+        settings = srs_settings(sip or (), media_address)
+        ports = media_ports(settings)
+        stack.callback(ports.close)
         dropped = privileges.drop(user)
         log.logger.info("privileges-dropped", user=dropped.user, capabilities=len(dropped.capabilities))
-        settings = srs_settings(sip or (), media_address)
-        srs = make_srs(settings, event_teller(log, settings.webhooks, stack), log)
+        srs = make_srs(settings, event_teller(log, settings.webhooks, stack), log, ports=ports)
         stack.callback(srs.close)
         how = Recording(audio_format.value, mono, workers, stop_at, resume_at, followers=[srs.follower])
         service = live_service(out, log, how)
@@ -111,9 +115,13 @@ def srs_command(
 
 
 def make_srs(
-    settings: "SrsSettings", tell: "Callable[[SessionEvent], None]", log: "ServiceLog", capture: int = 0
+    settings: "SrsSettings",
+    tell: "Callable[[SessionEvent], None]",
+    log: "ServiceLog",
+    capture: int = 0,
+    ports: "MediaPorts | None" = None,
 ) -> "SrsService":
-    """The SRS by the settings, not started. `capture`: index of its source."""
+    """The SRS by the settings, not started. `capture`: index of its source. `ports`: made already."""
     from recorder.siprec.srs_service import SrsService, SrsTold
 
     told = SrsTold(
@@ -121,7 +129,7 @@ def make_srs(
         trouble=lambda text: log.logger.warning("received-not-kept", text=text),
         failed=lambda error: log.logger.error("srs-failed", text=f"{type(error).__name__}: {error}"),
     )
-    return SrsService(settings, told=told, capture=capture)
+    return SrsService(settings, told=told, capture=capture, ports=ports)
 
 
 def srs_settings(listen: Sequence[str], media_address: str | None) -> "SrsSettings":

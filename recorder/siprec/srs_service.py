@@ -51,6 +51,12 @@ class _Open:
     watch: "asyncio.Task[None]"
 
 
+def media_ports(settings: SrsSettings, capture: int = 0) -> MediaPorts:
+    """Where media is received; `capture` is the index of the source in its batches. CAP_BPF and CAP_NET_ADMIN make it
+    cheaper."""
+    return MediaPorts(MediaPortOptions(low=settings.ports.low, high=settings.ports.high), capture=capture)
+
+
 @dataclass(eq=False)
 class SrsService:
     """Between `start` and `close`."""
@@ -63,11 +69,12 @@ class SrsService:
     told: SrsTold = field(default_factory=SrsTold)
     capture: int = 0
     """Index of the source in its batches."""
+    ports: MediaPorts | None = None
+    """Made before rights were given up, so that one socket may take what comes to all; None: made here."""
 
     def __post_init__(self) -> None:
-        ports = self.settings.ports
-        options = MediaPortOptions(low=ports.low, high=ports.high)
-        self.source = MediaReception(MediaPorts(options, capture=self.capture), announced=self.settings.announce)
+        ports = self.ports or media_ports(self.settings, self.capture)
+        self.source = MediaReception(ports, announced=self.settings.announce)
         self.follower = SessionCalls(
             keep=self.settings.keep_received, correction=self.correction, trouble=self.told.trouble
         )
