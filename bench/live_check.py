@@ -85,8 +85,8 @@ def verdict(place: Path, document: dict[str, Any], seconds: float) -> Verdict:
         return Verdict(place, number, ("has no audio",))
     reasons = [f"warning {each['code']}" for each in document["warnings"]]
     streams = document["streams"]
-    if sorted(each["channel"] for each in streams) != [0, 1]:
-        reasons.append(f"{len(streams)} streams")
+    if len(streams) != 2 or {each["channel"] for each in streams} != {0, 1}:
+        reasons.append(f"{len(streams)} streams, not one of each side")
     reasons += [
         f"{each['participant']}: {each['packets']} packets heard, {each['lost']} lost"
         for each in streams
