@@ -30,13 +30,16 @@ def needs(program: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(shutil.which(program) is None, reason=f"needs {program}")
 
 
-@pytest.fixture
-def unit(tmp_path) -> Path:
+UNITS = ("spanrec-capture", "spanrec-src", "spanrec-srs")
+
+
+@pytest.fixture(params=UNITS)
+def unit(tmp_path, request) -> Path:
     """The unit, with a program that exists."""
-    text = (PACKAGING / "spanrec-capture.service").read_text()
+    text = (PACKAGING / f"{request.param}.service").read_text()
     text = re.sub("@PREFIX@/[a-z/]*", "/bin/true", text)
     text = re.sub(r"^Documentation=.*\n", "", text, flags=re.MULTILINE)
-    path = tmp_path / "spanrec-capture.service"
+    path = tmp_path / f"{request.param}.service"
     path.write_text(text)
     return path
 
@@ -58,12 +61,15 @@ def test_the_unit_exposes_little(unit):
     assert done.returncode == 0, done.stdout[-200:]
 
 
-def test_the_unit_lets_the_recorder_do_what_it_does():
-    text = (PACKAGING / "spanrec-capture.service").read_text()
+@pytest.mark.parametrize("name", UNITS)
+def test_the_unit_lets_the_recorder_do_what_it_does(name):
+    text = (PACKAGING / f"{name}.service").read_text()
     assert "Type=notify" in text
     assert "MemoryDenyWriteExecute=" not in text, "kernels are compiled and loaded"
     families = re.findall("^RestrictAddressFamilies=(.*)", text, re.MULTILINE)[0].split()
-    assert set(families) == {"AF_PACKET", "AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"}
+    packets = set() if name == "spanrec-srs" else {"AF_PACKET"}
+    assert set(families) == {*packets, "AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"}
+    assert ("AmbientCapabilities=CAP_NET_RAW" in text) is bool(packets)
     last = re.findall("^SystemCallFilter=(.*)", text, re.MULTILINE)[-1]
     assert last.split() == ["capset", "seccomp"], "what comes later is allowed again"
 
@@ -111,14 +117,14 @@ def test_all_is_put_where_it_belongs(tmp_path):
     assert "systemd-sysusers && systemd-tmpfiles --create" in told
     placed = {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
     assert placed == {
-        "etc/default/spanrec-capture",
+        *(f"etc/default/{name}" for name in UNITS),
         "etc/spanrec/spanrec.toml",
         "etc/sysusers.d/spanrec.conf",
         "etc/tmpfiles.d/spanrec.conf",
         "opt/it/bin/spanrec",
         "opt/it/lib/spanrec/bin/python",
         "opt/it/lib/spanrec/bin/spanrec",
-        "opt/it/lib/systemd/system/spanrec-capture.service",
+        *(f"opt/it/lib/systemd/system/{name}.service" for name in UNITS),
         "opt/it/share/man/man8/spanrec-capture.8",
     }
     assert (
