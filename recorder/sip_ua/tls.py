@@ -5,7 +5,8 @@ certificate of a server is always verified; that of a client where there is an a
 """
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -71,15 +72,40 @@ def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
                 path.read_bytes()
         except OSError as error:
             raise TlsError(f"{path}: cannot be read: {error.strerror or error}") from error
+    _load_certificate(context, files)
     try:
-        if files.certificate is not None:
-            context.load_cert_chain(files.certificate, files.key, password=_no_password)
         if files.authorities is not None:
             context.load_verify_locations(files.authorities)
         else:
             context.load_default_certs()
     except (ssl.SSLError, ValueError, OSError) as error:
-        raise TlsError(f"{files.certificate or files.authorities}: cannot be used for TLS: {error}") from error
+        raise TlsError(f"{files.authorities}: cannot be used for TLS: {error}") from error
+
+
+def renew(contexts: Sequence[ssl.SSLContext], files: TlsFiles) -> None:
+    """Have contexts show the certificate that is in the files now, from the next handshake on. Raises TlsError, and
+    then nothing has changed."""
+    # A context whose certificate and key do not fit each other has neither any more: a new one is tried first.
+    for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), *contexts):
+        _load_certificate(context, files)
+
+
+def _load_certificate(context: ssl.SSLContext, files: TlsFiles) -> None:
+    if files.certificate is None:
+        return
+    try:
+        context.load_cert_chain(files.certificate, files.key, password=_no_password)
+    except (ssl.SSLError, ValueError, OSError) as error:
+        raise TlsError(f"{files.certificate}: cannot be used for TLS: {error}") from error
+
+
+def written(files: TlsFiles) -> tuple[int, ...]:
+    """When certificate and key were written, ns; another value where they were renewed."""
+    found = []
+    for path in (files.certificate, files.key):
+        with suppress(OSError):
+            found.append(path.stat().st_mtime_ns if path is not None else 0)
+    return tuple(found)
 
 
 def _no_password() -> str:

@@ -20,7 +20,7 @@ from recorder.sip_ua.api import Peer
 from recorder.sip_ua.connections import Connection, ConnectionUser
 from recorder.sip_ua.datagrams import DatagramSocket
 from recorder.sip_ua.listen import Listen, ListenError
-from recorder.sip_ua.tls import TlsError, TlsFiles, client_context, server_context
+from recorder.sip_ua.tls import TlsError, TlsFiles, client_context, renew, server_context, written
 from recorder.sip_ua.wire import Failed, Flow, Target
 
 _UNSPECIFIED = ("0.0.0.0", "::")
@@ -61,7 +61,9 @@ class SipTransports:
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._routes: OrderedDict[Endpoint, str | None] = OrderedDict()
+        self._server: ssl.SSLContext | None = None
         self._client: ssl.SSLContext | None = None
+        self._written = written(options.tls)
         self._closed = False
         self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
         self._user = ConnectionUser(self._opened, self._message, self._lost)
@@ -70,12 +72,24 @@ class SipTransports:
         """Begin to listen. Raises ListenError, TlsError."""
         wanted = self._options.listen
         secured = any(each.transport is Transport.TLS for each in wanted)
-        server = server_context(self._options.tls) if secured else None
+        self._server = server_context(self._options.tls) if secured else None
         for each in wanted:
             try:
-                self.listening.append(await self._listen(each, server))
+                self.listening.append(await self._listen(each))
             except OSError as error:
                 raise ListenError(f"{each}: cannot be listened at: {error.strerror or error}") from error
+
+    def renew(self) -> None:
+        """Show a certificate of ours that was renewed on disk from now on; done twice a minute. One that cannot be
+        used, or whose key is not there yet, changes nothing until it can."""
+        there = written(self._options.tls)
+        if there == self._written:
+            return
+        try:
+            renew([each for each in (self._server, self._client) if each is not None], self._options.tls)
+        except TlsError:
+            return
+        self._written = there
 
     # What the user agent asks
 
@@ -179,7 +193,7 @@ class SipTransports:
 
     # Connections
 
-    async def _listen(self, wanted: Listen, context: ssl.SSLContext | None) -> Listen:
+    async def _listen(self, wanted: Listen) -> Listen:
         host, port = wanted.endpoint.host, wanted.endpoint.port
         if wanted.transport is Transport.UDP:
             return Listen(Transport.UDP, self._sockets[self._bind(wanted.endpoint)].local)
@@ -187,7 +201,7 @@ class SipTransports:
             partial(self._accept, wanted.transport),
             host,
             port,
-            ssl=context if wanted.transport is Transport.TLS else None,
+            ssl=self._server if wanted.transport is Transport.TLS else None,
             ssl_handshake_timeout=self._options.connect_timeout if wanted.transport is Transport.TLS else None,
         )
         self._servers.append(server)
@@ -257,11 +271,12 @@ class SipTransports:
             self.on_lost(connection.flow, why)
 
     def _sweep(self) -> None:
-        """Close what nobody uses."""
+        """Close what nobody uses, forget what may have changed."""
         oldest = self._loop.time() - self._options.idle
         for connection in [each for each in self._connections.values() if each.last < oldest]:
             connection.end("idle")
         self._routes.clear()
+        self.renew()
         self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
 
     def _number(self) -> int:

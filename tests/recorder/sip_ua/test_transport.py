@@ -254,6 +254,35 @@ def test_mutual_tls_refuses_a_client_without_a_certificate(tmp_path):
     asyncio.run(talk())
 
 
+def test_a_certificate_that_was_renewed_is_shown_without_a_restart(tmp_path):
+    async def shown(ear: Ear) -> str:
+        client = Ear(await open_transports(TransportOptions(tls=TlsFiles(authorities=tmp_path / "authority.pem"))))
+        client.transports.send(message(), ear.target(name="srs.example"))
+        _, flow, peer = await ear.hear()
+        ear.transports.send(message(), Target(flow.transport, peer.address), flow)
+        _, _, server = await client.hear()
+        await close(client)
+        return server.certificate[-1]
+
+    async def talk() -> None:
+        made = authority(tmp_path)
+        server = files(made, "server", dns("srs.example"))
+        assert server.certificate is not None
+        there = Ear(await open_transports(TransportOptions((parse_listen("tls:127.0.0.1:0"),), server)))
+        assert await shown(there) == "CN:server"
+        certificate, key = made.sign("next", dns("srs.example"))
+        server.certificate.write_bytes(certificate.read_bytes())
+        there.transports.renew()
+        assert await shown(there) == "CN:server"  # its key is still missing
+        assert server.key is not None
+        server.key.write_bytes(key.read_bytes())
+        there.transports.renew()
+        assert await shown(there) == "CN:next"
+        await close(there)
+
+    asyncio.run(talk())
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 def test_old_tls_is_refused(tmp_path, version):
     async def talk() -> None:
