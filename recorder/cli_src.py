@@ -103,6 +103,7 @@ def src_command(
         event_teller,
         live_service,
         open_others,
+        rehearse,
         run_service,
         serve_status,
         start_log,
@@ -123,6 +124,7 @@ def src_command(
     log = start_log()
     with ExitStack() as stack:
         load_kernels_directly()
+        rehearse(log)
         ends = _Ends(interfaces, captures, speed, ring_size << 20, filter_, promiscuous)
         calls, media = ends.open(stack)
         dropped = privileges.drop(user)

@@ -73,6 +73,11 @@ class Servers:
         known.asked = self._clock()
         return known
 
+    def is_up(self, server: Server) -> bool:
+        """Whether a server is there as far as is known; any thread may ask."""
+        known = self._known.get((server.uri, server.via))
+        return known is None or known.up
+
     def order(self, servers: Sequence[Server], choice: Choice, *, last_resort: bool = False) -> list[Server]:
         """Servers to be tried, in order: those that are up, those whose time to be tried again has come, and where
         `last_resort`, the others too."""

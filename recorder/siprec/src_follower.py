@@ -37,12 +37,15 @@ class SrcFollower:
         choose: Callable[[CallFacts], SrcDecision],
         post: Callable[[CallPicture], None],
         group: UUID | None = None,
+        unserved: Callable[[SrcDecision], bool] = lambda decision: False,
     ) -> None:
-        """`group`: of all calls, where that is known from elsewhere."""
+        """`group`: of all calls, where that is known from elsewhere. `unserved`: no server is there for a call, whose
+        packets are then kept from its beginning."""
         self._forwarder = forwarder
         self._choose = choose
         self._post = post
         self._group = group
+        self._unserved = unserved
         self._message: Message | None = None
         self._calls: dict[int, Call] = {}
         self._decisions: dict[int, SrcDecision] = {}
@@ -73,8 +76,10 @@ class SrcFollower:
         if call.recording_session is not None or call.received:
             return
         self._calls[call.index] = call
-        self._decisions[call.index] = self._choose(self._facts(call))
+        decision = self._decisions[call.index] = self._choose(self._facts(call))
         self._pictures.begun(call)
+        if decision.record and self._unserved(decision):
+            self._to_keep.append(call.index)
 
     def dropped(self, call: Call) -> None:
         """A call turned out to be part of another."""

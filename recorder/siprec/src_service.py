@@ -74,7 +74,7 @@ class SrcService:
     def __post_init__(self) -> None:
         ports = self.settings.ports
         self.forwarder = MediaForwarder(ForwardOptions(ports.low, ports.high))
-        self.follower = SrcFollower(self.forwarder, self.choose, self._post)
+        self.follower = SrcFollower(self.forwarder, self.choose, self._post, unserved=self._unserved)
         self._loop = SessionLoop(self.told.failed)
         self._open: _Open | None = None
         self._thread: threading.Thread | None = None
@@ -188,6 +188,14 @@ class SrcService:
         await opened.sessions.close(GOODBYE)
         for stack in opened.stacks.values():
             await stack.agent.close()
+
+    def _unserved(self, decision: SrcDecision) -> bool:
+        """Whether some recording of a call would find no server now; in the engine's thread."""
+        opened = self._open
+        if opened is None or self.spool is None:
+            return False
+        is_up = opened.sessions.servers.is_up
+        return any(each.spool and not any(map(is_up, each.servers)) for each in decision.instances)
 
     def _post(self, picture: CallPicture) -> None:
         if self._open is not None:
