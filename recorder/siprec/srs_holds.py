@@ -52,11 +52,12 @@ class Holds:
         if on and off:
             # Only the held party's line goes inactive; who holds is the other one.
             holders |= {side.other for side in off}
-        paused = by_us or (bool(lines) and not on and self._sounding and not told)
+        paused = by_us or (bool(lines) and not on and self._sounding and not told and session.stop is None)
         self._sounding = self._sounding or bool(on)
         if session.facts.holds:
             self.call.holds = list(session.facts.holds)
-        elif self._sounding and not paused:
+        elif self._sounding and not paused and session.stop is None:
+            # Who leaves a session that is over receives nothing any more, and holds nobody.
             self._note(holders, at)
         if paused and self._paused is None:
             self._paused = at
