@@ -20,7 +20,6 @@ from recorder.siprec.control import EventKind
 from recorder.status_address import parse_address
 from recorder.status_token import read_secret
 
-DEFAULT_LISTEN = "127.0.0.1:9180"
 TLS = ("tls_certificate", "tls_key", "tls_authorities", "tls_require_client")
 CONTROL = ("control", "token_file", "socket")
 _PORTS = re.compile(r"(\d{1,5})\s*-\s*(\d{1,5})")
@@ -40,7 +39,7 @@ class Ports:
 class ControlSettings:
     """Where status is served and commands are taken."""
 
-    listen: str = DEFAULT_LISTEN
+    listen: str = ""
     """TCP; empty: nowhere."""
     token_file: Path | None = None
     socket: Path | None = None
@@ -129,10 +128,10 @@ def tls_files(place: Place, table: dict[str, Any]) -> TlsFiles:
     return TlsFiles(found.get("tls_certificate"), found.get("tls_key"), found.get("tls_authorities"), require)
 
 
-def control(place: Place, table: dict[str, Any]) -> ControlSettings:
-    """Where status is served and commands are taken."""
+def control(place: Place, table: dict[str, Any], usual: str) -> ControlSettings:
+    """Where status is served and commands are taken; `usual` is the address where nothing is said."""
     place.key = "control"
-    listen = table.get("control", DEFAULT_LISTEN)
+    listen = table.get("control", usual)
     if listen != "":
         parse_address(text(listen))
     place.key = "token_file"

@@ -22,6 +22,8 @@ from recorder.siprec.server_list import ServerList, load_servers, protection
 from recorder.siprec.sip_settings import ControlSettings, Ports, Webhook
 from recorder.siprec.src_decision import Choice, Insecure, Instance, OnBye, OnHold, Server
 
+DEFAULT_CONTROL = "127.0.0.1:9181"
+"""Beside the other services of this machine."""
 KINDS = ("audio", "video", "text", "image", "application")
 INSTANCE = (
     *("choice", "no_failover", "persistent", "kinds", "media_address", "local", "pause_on_hold", "on_bye", "insecure"),
@@ -73,7 +75,7 @@ class SrcSettings:
     allow_users_file: Path | None = None
     """Users and passwords for our digest challenge to them."""
     spool: SpoolSettings = field(default_factory=SpoolSettings)
-    control: ControlSettings = field(default_factory=ControlSettings)
+    control: ControlSettings = field(default_factory=lambda: ControlSettings(DEFAULT_CONTROL))
     webhooks: tuple[Webhook, ...] = ()
 
 
@@ -97,7 +99,7 @@ def load_src(settings: Mapping[str, Any], file: Path, *, secrets: bool = False) 
             servers=servers,
             sockets=sockets,
             tls=sip.tls_files(place, table),
-            control=sip.control(place, table),
+            control=sip.control(place, table, DEFAULT_CONTROL),
             webhooks=webhooks,
             allowed=allowed,
             spool=_spool(place, table),

@@ -17,6 +17,8 @@ from recorder.siprec.admission import AdmissionRules
 from recorder.siprec.sip_settings import ControlSettings, Ports, Webhook
 from recorder.siprec.srs_message import Strictness
 
+DEFAULT_CONTROL = "127.0.0.1:9182"
+"""Beside the other services of this machine."""
 DEFAULT_SOCKETS = ("udp:0.0.0.0:5060", "tcp:0.0.0.0:5060")
 _OWN = (
     *("listen", "media_address", "announce", "ports", "allow", "users_file", "realm", "strictness", "silence"),
@@ -54,7 +56,7 @@ class SrsSettings:
     keep_received: bool = True
     """What an SRC says of a call is kept beside its recording, word for word (RFC 7865, section 10: no more than the
     operator wants)."""
-    control: ControlSettings = field(default_factory=ControlSettings)
+    control: ControlSettings = field(default_factory=lambda: ControlSettings(DEFAULT_CONTROL))
     webhooks: tuple[Webhook, ...] = ()
 
 
@@ -77,7 +79,10 @@ def load_srs(settings: Mapping[str, Any], file: Path) -> SrsSettings:
         if "webhook" in table:
             said["webhooks"] = sip.webhooks(file, "srs.webhook", table["webhook"])
         return SrsSettings(
-            rules=AdmissionRules(**limits), tls=sip.tls_files(place, table), control=sip.control(place, table), **said
+            rules=AdmissionRules(**limits),
+            tls=sip.tls_files(place, table),
+            control=sip.control(place, table, DEFAULT_CONTROL),
+            **said,
         )
 
 
