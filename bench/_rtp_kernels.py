@@ -3,7 +3,6 @@
 In: columns of streams and which slot it is. Out: structures for the system call. No payload is copied.
 """
 
-import numpy as np
 from numba import njit
 
 PACKET_NS = 20_000_000
@@ -56,13 +55,3 @@ def count_by_delay(time, now, histogram):
     """Count rows by how long ago they came: `histogram[k]` those of k to k + 1 tenths of a ms, the last all above."""
     for k in range(len(time)):
         histogram[min(max((now - time[k]) // 100_000, 0), len(histogram) - 1)] += 1
-
-
-@njit(cache=True, nogil=True)
-def check_order(ssrc, sequence, expected, faults):
-    """Count packets that are not the next of their stream; `expected` by the low bits of the SSRC, -1 at first."""
-    for k in range(len(ssrc)):
-        s = ssrc[k] % len(expected)
-        if expected[s] >= 0 and expected[s] != sequence[k]:
-            faults[0] += 1
-        expected[s] = (np.int64(sequence[k]) + 1) & 0xFFFF
