@@ -111,7 +111,7 @@ class Answerer:
             taken = choose(media) if len(chosen) < MAX_LINES else None
             if taken is not None:
                 chosen[media.index] = taken
-        if not chosen and not self._lines:
+        if not chosen and not self._offered:
             raise OfferError("The offer has no audio in a format that can be recorded.")
         opened = self._open([index for index in chosen if index not in self._lines])
         for index in [index for index in self._lines if index not in chosen]:

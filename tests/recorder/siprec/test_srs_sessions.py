@@ -430,6 +430,7 @@ def test_a_line_that_was_taken_away_can_be_used_again(lab):
             ((line(6000, "1"), line(0, "2")), 1),
             ((line(6000, "1"), line(6008, "7")), 2),
             ((line(0, "1"), line(0, "7")), 0),
+            ((line(0, "1"), line(0, "7")), 0),
             ((line(6000, "1"), line(6002, "2"), line(6004, "3")), 3),
         ):
             reply = await lab.again(incoming, sdp(*lines))
