@@ -22,6 +22,8 @@ CUT = 0.005
 """Of the packets of a direction, at most, that moving others may cut."""
 FAR = 1600
 """Samples by which packets may be moved at once."""
+LOOK = 100
+"""Packets within which one that was moved is found."""
 SIDES = ("caller", "callee")
 
 Samples = NDArray[np.int16]
@@ -43,7 +45,7 @@ class Held:
     """Packets that do not, or not wholly."""
     moves: tuple[Move, ...]
     strange: int
-    """Samples that are neither silence nor of a packet in its place: nothing excuses one."""
+    """Samples that are neither silence nor of a packet in its place and order: nothing excuses one."""
 
     packets: int
     """That were sent."""
@@ -122,41 +124,67 @@ def held(heard: Samples, sent: Samples) -> Held:
     shift, place = int(loud[0]) - int(first[0]), 0
     cut: list[int] = []
     moves: list[Move] = []
-    places = np.empty(len(packets), np.int64)
+    strange = 0
     while place < len(packets):
         run = _equal(heard, packets, place, shift)
         begin = place * FRAME + shift
         explained[begin : begin + run * FRAME] = True
-        places[place : place + run] = shift
         place += run
         if place == len(packets):
             break
-        moved = _search(heard, packets[place], place * FRAME + shift)
-        if moved is None:
+        anchor, moved = _anchor(heard, packets, place, shift)
+        # What is whole cannot have been cut by what comes after it.
+        strange += max(place * FRAME + shift - anchor * FRAME - shift - moved, 0)
+        cut += _between(heard, packets, range(place, anchor), (shift, shift + moved), explained)
+        if moved:
+            moves.append(Move(anchor, moved))
+        shift += moved
+        place = anchor
+    return Held(tuple(cut), tuple(moves), strange + int(np.count_nonzero(heard[~explained])), len(packets))
+
+
+def _anchor(heard: Samples, packets: Samples, place: int, shift: int) -> tuple[int, int]:
+    """The next packet that stands in one place alone, and by how many samples it was moved; LOOK packets on, (_, 0).
+
+    In pauses of speech a packet is like the one before it, and would be found anywhere.
+    """
+    last = min(place + LOOK, len(packets))
+    for at in range(place, last):
+        moved = _search(heard, packets[at], at * FRAME + shift)
+        if len(moved) == 1:
+            return at, moved[0]
+    return last, 0
+
+
+def _between(
+    heard: Samples, packets: Samples, stretch: range, shifts: tuple[int, int], explained: NDArray[np.bool_]
+) -> list[int]:
+    """Find the packets of a stretch in order, each behind the one before; those that are cut. `shifts`: of both ends.
+
+    Of what is cut, the rest stands where it would by the shift of those before or of those behind.
+    """
+    cut = []
+    cursor, end = stretch.start * FRAME + shifts[0], stretch.stop * FRAME + shifts[1]
+    found = set(shifts)
+    for place in stretch:
+        region = heard[max(cursor, 0) : max(end, 0)]
+        starts = np.flatnonzero(region[: max(len(region) - FRAME + 1, 0)] == packets[place][0])
+        fits = (at for at in starts.tolist() if (region[at : at + FRAME] == packets[place]).all())
+        at = next(fits, None)
+        if at is None:
             cut.append(place)
-            places[place] = shift
-            place += 1
         else:
-            shift += moved
-            moves.append(Move(place, moved))
-    _explain_cut(heard, packets, cut, places, explained)
-    return Held(tuple(cut), tuple(moves), int(np.count_nonzero(heard[~explained])), len(packets))
-
-
-def _explain_cut(
-    heard: Samples, packets: Samples, cut: list[int], places: NDArray[np.int64], explained: NDArray[np.bool_]
-) -> None:
-    """What is left of packets that were cut stands in its place among those before or among those behind."""
-    gone = set(cut)
-    for place in cut:
-        behind = place + 1
-        while behind in gone:
-            behind += 1
-        for shift in {int(places[place]), int(places[min(behind, len(packets) - 1)])}:
+            begin = max(cursor, 0) + at
+            explained[begin : begin + FRAME] = True
+            found.add(begin - place * FRAME)
+            cursor = begin + FRAME
+    for place in stretch:
+        for shift in found:
             begin = max(place * FRAME + shift, 0)
-            there = heard[begin : place * FRAME + shift + FRAME]
+            there = heard[begin : max(place * FRAME + shift + FRAME, 0)]
             skipped = begin - place * FRAME - shift
             explained[begin : begin + len(there)] |= there == packets[place][skipped : skipped + len(there)]
+    return cut
 
 
 def _equal(heard: Samples, packets: Samples, place: int, shift: int) -> int:
@@ -170,10 +198,9 @@ def _equal(heard: Samples, packets: Samples, place: int, shift: int) -> int:
     return int(np.argmin(equal)) if count and not equal.all() else count
 
 
-def _search(heard: Samples, packet: Samples, near: int) -> int | None:
-    """By how many samples a packet stands away from where it was expected; None where it does not stand within FAR."""
+def _search(heard: Samples, packet: Samples, near: int) -> list[int]:
+    """By how many samples a packet may stand away from where it was expected: every place within FAR that holds it."""
     low = max(near - FAR, 0)
-    window = heard[low : near + FAR + FRAME]
+    window = heard[low : max(near + FAR + FRAME, 0)]
     starts = np.flatnonzero(window[: max(len(window) - FRAME + 1, 0)] == packet[0])
-    found = [at + low - near for at in starts.tolist() if (window[at : at + FRAME] == packet).all()]
-    return min(found, key=abs) if found else None
+    return [at + low - near for at in starts.tolist() if (window[at : at + FRAME] == packet).all()]
