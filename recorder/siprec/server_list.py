@@ -18,7 +18,7 @@ from recorder.siprec.src_decision import Protection, Server
 
 MOST_SERVERS = 32
 """In one list."""
-_SERVER = ("name", "uri", "weight", "user", "password_file", "realm", "media", "keys_in_clear", "via")
+KEYS = ("name", "uri", "weight", "user", "password_file", "realm", "media", "keys_in_clear", "via")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _BETWEEN = re.compile(r"\s*,\s*(?=sips?:|<|[A-Za-z0-9][A-Za-z0-9._-]*\s*(?:,|$))", re.IGNORECASE)
 """Commas between items: those inside of a URI are followed by neither a scheme nor a whole name."""
@@ -77,7 +77,7 @@ def load_servers(settings: Mapping[str, Any], file: Path, usual: Server, *, secr
     servers: dict[str, Server] = {}
     for number, table in enumerate(tables, 1):
         with Place(file, f"server {number}") as place:
-            name, server = _server(place, known(table, _SERVER), usual, secrets)
+            name, server = _server(place, known(table, KEYS), usual, secrets)
             place.key = "name"
             if name in servers:
                 raise ValueError(f"{name!r} has been given to another server")
