@@ -1,0 +1,315 @@
+"""Sessions of our SRC with sipp as recording server, over loopback; what went over the wire is read by tshark."""
+
+import asyncio
+import os
+import re
+import shutil
+import socket
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recorder.model import Side
+from recorder.siprec import src_link
+from recorder.siprec.control import SessionState
+from recorder.siprec.src_decision import Instance, Server, SrcDecision
+from recorder.siprec.src_sessions import SrcSessions
+from tests.sip_wire import Sipp, Wire, listening, sipp
+from tests.siprec_fakes import SECOND, START, FakeForwarder, held, over, picture
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("sipp") is None, reason="sipp is not installed"),
+    pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed"),
+]
+
+HEADERS = """[last_Via:]
+[last_From:]
+[last_To:]{tag}
+[last_Call-ID:]
+[last_CSeq:]
+Contact: <sip:srs@[local_ip]:[local_port];transport=[transport]>;+sip.srs
+"""
+ALLOW = "Allow: INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE\n"
+DESCRIPTION = """Content-Type: application/sdp
+Content-Length: [len]
+
+v=0
+o=srs 1 [cseq] IN IP4 127.0.0.1
+s=-
+c=IN IP4 127.0.0.1
+t=0 0
+m=audio 31000 RTP/AVP 0
+a=rtpmap:0 PCMU/8000
+a={way}
+m=audio 31002 RTP/AVP 0
+a=rtpmap:0 PCMU/8000
+a={way}
+"""
+EMPTY = "Content-Length: 0\n\n"
+
+
+def receive(method: str) -> str:
+    return f'<recv request="{method}" rrs="true"/>'
+
+
+def send(text: str) -> str:
+    return f'<send retrans="500"><![CDATA[\n{text}]]></send>'
+
+
+def answer(status: str, body: str = EMPTY, tag: str = "") -> str:
+    return f"<send><![CDATA[\nSIP/2.0 {status}\n{HEADERS.format(tag=tag)}{ALLOW}{body}]]></send>"
+
+
+def ask(method: str, number: int, body: str) -> str:
+    """A request of the server in the dialog."""
+    return send(
+        f"{method} [$target] SIP/2.0\nVia: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]\n"
+        "Max-Forwards: 70\n[$to];tag=srs[call_number]\n[$from]\n[last_Call-ID:]\n"
+        f"CSeq: {number} {method}\nRequire: siprec\n"
+        "Contact: <sip:srs@[local_ip]:[local_port];transport=[transport]>;+sip.srs\n" + body
+    )
+
+
+REMEMBER = """<recv request="INVITE" rrs="true"><action>
+<ereg regexp="&lt;(sips?:[^&gt;]*)&gt;" search_in="hdr" header="Contact:" assign_to="x,target"/>
+<ereg regexp=".*" search_in="hdr" header="From:" assign_to="f"/>
+<ereg regexp=".*" search_in="hdr" header="To:" assign_to="t"/>
+<assignstr assign_to="from" value="To:[$f]"/><assignstr assign_to="to" value="From:[$t]"/>
+</action></recv>"""
+ACCEPT = [
+    REMEMBER,
+    answer("200 OK", DESCRIPTION.format(way="recvonly"), ";tag=srs[call_number]"),
+    receive("ACK"),
+]
+END = [receive("BYE"), answer("200 OK")]
+UPDATED = [receive("UPDATE"), answer("200 OK")]
+RENEWED = [receive("INVITE"), answer("200 OK", DESCRIPTION.format(way="recvonly")), receive("ACK")]
+SNAPSHOT = """Content-Type: application/rs-metadata
+Content-Disposition: recording-session
+Content-Length: [len]
+
+<?xml version="1.0" encoding="UTF-8"?>
+<requestsnapshot xmlns='urn:ietf:params:xml:ns:recording:1'/>
+"""
+
+
+class Bench:
+    """Our SRC with a real user agent, and sipps."""
+
+    def __init__(self, agent: Any, wire: Wire, directory: Path, transport: str) -> None:
+        self.agent = agent
+        self.wire = wire
+        self.directory = directory
+        self.transport = transport
+        self.forwarder = FakeForwarder()
+        self.events: list[Any] = []
+        self.peers: list[Sipp] = []
+        self.now = START + 3 * SECOND
+        self.instance = Instance((), spool=False, timeout=1.0)
+        self.sessions: SrcSessions | None = None
+
+    async def server(self, steps: list[str], calls: int = 1) -> Sipp:
+        """A sipp that takes these steps."""
+        number = len(self.peers)
+        scenario = self.directory / f"srs{number}.xml"
+        head = '<?xml version="1.0" encoding="ISO-8859-1"?>\n<scenario name="srs">\n'
+        variables = '\n<Reference variables="x,f,t,from,to,target"/>' if REMEMBER in steps else ""
+        scenario.write_text(head + "\n".join(steps) + variables + "\n</scenario>\n")
+        peer = await sipp(self.directory, "-sf", scenario, "-t", self.transport, "-m", str(calls))
+        self.peers.append(peer)
+        await self.listens(peer)
+        uri = f"sip:127.0.0.1:{peer.port}" + (";transport=tcp" if self.transport == "t1" else "")
+        self.instance = replace(self.instance, servers=(*self.instance.servers, Server(uri)))
+        return peer
+
+    async def listens(self, peer: Sipp) -> None:
+        """Until it does: a busy machine starts it late."""
+        kind = socket.SOCK_STREAM if self.transport == "t1" else socket.SOCK_DGRAM
+        for _ in range(500):
+            with socket.socket(socket.AF_INET, kind) as probe:
+                try:
+                    probe.bind(("127.0.0.1", peer.port))
+                except OSError:
+                    return
+            assert peer.process.returncode is None
+            await asyncio.sleep(0.01)
+
+    def begin(self, call: Any) -> None:
+        """Have a call recorded."""
+
+        async def local_host(server: Server) -> str:
+            return "127.0.0.1"
+
+        self.sessions = SrcSessions(
+            {"": self.agent},
+            self.forwarder,
+            lambda _: SrcDecision(record=True, instances=(self.instance,)),
+            local_host=local_host,
+            clock=lambda: self.now,
+            octets=os.urandom,
+        )
+        self.sessions.servers.due = list  # type: ignore[method-assign,assignment]  # these scenarios know no OPTIONS
+        self.sessions.listen(self.events.append)
+        self.sessions.take(call)
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 8.0) -> None:
+        until = asyncio.get_running_loop().time() + seconds
+        while not condition():
+            assert asyncio.get_running_loop().time() < until, self.sessions.infos()
+            await asyncio.sleep(0.01)
+
+    async def recording(self) -> None:
+        await self.until(lambda: [info.state for info in self.sessions.infos()] == [SessionState.RECORDING])
+
+    def offers(self) -> int:
+        """INVITEs, but for what was sent again."""
+        numbers = (re.search(rb"CSeq: (\d+) INVITE", data) for _, data in self.wire.sent if data.startswith(b"INVITE"))
+        return len({found[1] for found in numbers if found})
+
+    def peer_number(self) -> int:
+        """Which of the servers has the session."""
+        (info,) = self.sessions.infos()
+        return [server.uri for server in self.instance.servers].index(info.peer)
+
+    async def finish(self, call: Any) -> None:
+        self.now = START + 9 * SECOND
+        self.sessions.take(over(call))
+        await self.until(lambda: not self.sessions.sessions)
+
+
+def play(directory: Path, job: Callable[[Bench], Coroutine[Any, Any, None]], transport: str = "u1") -> None:
+    """Do something; then nothing is left, and tshark finds nothing wrong."""
+
+    async def run() -> None:
+        agent, wire, _ = await listening()
+        bench = Bench(agent, wire, directory, transport)
+        try:
+            await job(bench)
+            for peer in bench.peers:
+                await peer.finished()
+        finally:
+            if bench.sessions is not None:
+                await bench.sessions.close(1.0)
+            await agent.close()
+            for peer in bench.peers:
+                if peer.process.returncode is None:
+                    peer.process.kill()
+                    await peer.process.communicate()
+        assert not bench.forwarder.open_legs
+        assert await wire.malformed(directory) == ""
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("transport", ["u1", "t1"])
+def test_a_session_from_invite_to_bye(tmp_path, transport):
+    async def job(bench):
+        await bench.server([*ACCEPT, *UPDATED, *UPDATED, *END])
+        call = picture()
+        bench.begin(call)
+        await bench.recording()
+        assert len(bench.forwarder.sending()) == 2
+        bench.sessions.take(held(call, Side.CALLER))
+        await asyncio.sleep(1.3)
+        await bench.finish(call)
+
+    play(tmp_path, job, transport)
+
+
+@pytest.mark.parametrize("status", ["403 Forbidden", "420 Bad Extension", "480 Gone", "486 Busy", "503 Unavailable"])
+def test_a_refusal_leads_to_the_next_server(tmp_path, status):
+    async def job(bench):
+        await bench.server([receive("INVITE"), answer(status, tag=";tag=r[call_number]"), receive("ACK")])
+        await bench.server([*ACCEPT, *UPDATED, *END])
+        call = picture()
+        bench.begin(call)
+        await bench.recording()
+        assert bench.peer_number() == 1
+        await bench.finish(call)
+
+    play(tmp_path, job)
+
+
+def test_a_server_that_says_nothing_is_left_after_its_time(tmp_path):
+    async def job(bench):
+        await bench.server([*ACCEPT, *UPDATED, *END])
+        silent = Server("sip:127.0.0.1:9")
+        bench.instance = replace(bench.instance, servers=(silent, *bench.instance.servers))
+        call = picture()
+        bench.begin(call)
+        await bench.recording()
+        assert bench.peer_number() == 1
+        await bench.finish(call)
+
+    play(tmp_path, job)
+
+
+def test_a_server_pauses_and_goes_on_by_re_invite_and_update(tmp_path):
+    async def job(bench):
+        pause = [ask("INVITE", 1, DESCRIPTION.format(way="inactive")), '<recv response="100" optional="true"/>']
+        acknowledge = (
+            "ACK [$target] SIP/2.0\nVia: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]\n"
+            "Max-Forwards: 70\n[$to];tag=srs[call_number]\n[$from]\n[last_Call-ID:]\nCSeq: 1 ACK\nContent-Length: 0\n\n"
+        )
+        pause += ['<recv response="200"/>', f"<send><![CDATA[\n{acknowledge}]]></send>"]
+        go_on = [ask("UPDATE", 2, DESCRIPTION.format(way="recvonly")), '<recv response="200"/>']
+        await bench.server(
+            [*ACCEPT, '<pause milliseconds="400"/>', *pause, '<pause milliseconds="400"/>', *go_on, *UPDATED, *END]
+        )
+        call = picture()
+        bench.begin(call)
+        await bench.recording()
+        await bench.until(lambda: len(bench.forwarder.sending()) == 2)
+        await bench.until(lambda: len(bench.forwarder.sending()) == 0)
+        await bench.until(lambda: len(bench.forwarder.sending()) == 2)
+        await bench.finish(call)
+
+    play(tmp_path, job)
+
+
+def test_a_request_for_a_snapshot_is_answered_and_then_fulfilled(tmp_path):
+    async def job(bench):
+        wait = '<pause milliseconds="200"/>'
+        await bench.server(
+            [*ACCEPT, wait, ask("UPDATE", 1, SNAPSHOT), '<recv response="200"/>', *RENEWED, *UPDATED, *END]
+        )
+        call = picture()
+        bench.begin(call)
+        await bench.recording()
+        await bench.until(lambda: bench.offers() == 2)
+        await bench.finish(call)
+
+    play(tmp_path, job)
+
+
+def test_a_bye_mid_call_leads_to_the_next_server(tmp_path):
+    async def job(bench):
+        await bench.server([*ACCEPT, '<pause milliseconds="200"/>', ask("BYE", 1, EMPTY), '<recv response="200"/>'])
+        await bench.server([*ACCEPT, *UPDATED, *END])
+        call = picture()
+        bench.begin(call)
+        await bench.recording()
+        await bench.until(lambda: bench.peer_number() == 1)
+        await bench.recording()
+        await bench.finish(call)
+
+    play(tmp_path, job)
+
+
+def test_an_update_that_is_never_answered_is_followed_by_a_re_invite_in_the_same_dialog(tmp_path, monkeypatch):
+    monkeypatch.setattr(src_link, "UPDATE_PATIENCE", 0.4)
+
+    async def job(bench):
+        await bench.server([*ACCEPT, receive("UPDATE"), *RENEWED, *RENEWED, *END])
+        call = picture()
+        bench.begin(call)
+        await bench.recording()
+        bench.sessions.take(held(call, Side.CALLER))
+        await bench.until(lambda: bench.offers() == 2)
+        await asyncio.sleep(1.2)
+        await bench.finish(call)
+
+    play(tmp_path, job)
