@@ -183,10 +183,12 @@ class Outgoing:
             self._send_cancel(now)
 
     def abandon(self, now: float) -> None:
-        """Nobody waits for it: send it no more, and take it back should the peer answer after all."""
+        """Nobody waits for it: send it no more, and take an INVITE back should the peer answer after all."""
+        self._hops.clear()
         if self._transaction is not None:
             self._transaction.hush()
-        self.cancel(now)
+        if self.request.method == "INVITE":
+            self.cancel(now)
 
     def _next(self, why: str, now: float) -> None:
         while self._hops:

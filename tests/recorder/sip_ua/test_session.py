@@ -423,3 +423,21 @@ def test_a_sips_uri_gets_a_sips_contact():
         await close(bench)
 
     play(job())
+
+
+def test_a_request_that_nobody_waits_for_is_not_cancelled_on_the_wire():
+    """CANCEL is for INVITE alone (RFC 3261, section 9.1)."""
+
+    async def job() -> None:
+        bench = Bench()
+        session, _ = await bench.session()
+        task = asyncio.ensure_future(session.request("INFO"))
+        request = await bench.peer.get("INFO")
+        task.cancel()
+        await asyncio.sleep(0.1)
+        bench.peer.answer(request, 100)
+        assert await bench.peer.quiet(40, "CANCEL")
+        assert not session.over
+        await close(bench)
+
+    play(job())
