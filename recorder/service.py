@@ -85,6 +85,9 @@ class ServiceOptions:
     """Deletes what retention says; in the publisher's thread."""
     settings: Path | None = None
     """File that `reload` reads the policy from."""
+    wall_clock: Callable[[], int] = time.time_ns
+    steady_clock: Callable[[], int] = time.monotonic_ns
+    """What capture time is told by; ns."""
     published: Callable[[CallDocument, Path], None] = lambda document, directory: None
     """Told of each recording and its directory, in the publisher's thread."""
 
@@ -124,8 +127,9 @@ class CaptureService:
         """Name of the signal."""
         self.reload = False
         """Set by a signal handler: read the settings again."""
-        self._started = time.time_ns()
-        self._clock = CaptureClock.begin(self._started, time.monotonic_ns())
+        self._wall, self._steady = options.wall_clock, options.steady_clock
+        self._started = self._wall()
+        self._clock = CaptureClock.begin(self._started, self._steady())
         self.board = StatusBoard(Snapshot(self._started, version("spanrec"), self._started))
         self._store = RecordingStore(options.out)
         self._working = options.out / WORKING
@@ -205,7 +209,7 @@ class CaptureService:
         self._keep_clock()
         now = self._now() if self._stamped_here else None
         taken_up = restore(self._engine, self._live, self._working, now, self._take_up)
-        self._look_at_disk(time.time_ns())
+        self._look_at_disk(self._wall())
         if taken_up:
             self._log.warning("calls-taken-up", count=taken_up, text="an earlier run was interrupted; its calls go on")
 
@@ -238,7 +242,7 @@ class CaptureService:
         # After the packets came: whatever the clock did to their stamps is seen before they are used.
         self._look_at_clocks()
         if stamped_here:
-            batch = replace(batch, time=self._clock.capture_times(batch.time, time.monotonic_ns()))
+            batch = replace(batch, time=self._clock.capture_times(batch.time, self._steady()))
         elif self._correction:
             batch = replace(batch, time=batch.time + self._correction)
         prepared = prepare(batch)
@@ -258,7 +262,7 @@ class CaptureService:
     def _now(self) -> int:
         """Capture time: this machine's, or where all stamps are another's, what that one must say by now."""
         if self._stamped_here:
-            return self._clock.now(time.monotonic_ns())
+            return self._clock.now(self._steady())
         if self._watch.last_packet is None:
             return self._engine.now
         return self._engine.now + int((time.monotonic() - self._watch.last_packet) * 1e9)
@@ -272,7 +276,7 @@ class CaptureService:
 
     def _each_second(self, sources: Sequence[LiveSource], now: float) -> None:
         self._look_at_clocks()
-        wall = time.time_ns()
+        wall = self._wall()
         if self.reload:
             self.reload = False
             self._reload(wall, now)
@@ -355,7 +359,7 @@ class CaptureService:
             if self._engine.media is not None:
                 self._engine.media.listen_less(record.call, Listening.PASSED_OVER)
         text = f"More traffic than can be recorded, {self._behind:.1f} s behind; calls are given up."
-        self._alarms.set(AlarmCode.OVERLOAD, text if self._overload.active else None, time.time_ns())
+        self._alarms.set(AlarmCode.OVERLOAD, text if self._overload.active else None, self._wall())
 
     def _checkpoint(self, *, only_new: bool) -> None:
         """Keep where audio stands that has just begun; else also what is due again."""
@@ -386,11 +390,11 @@ class CaptureService:
                 self._engine.give_up(call)
 
     def _look_at_clocks(self) -> None:
-        before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        before, wall, after = self._steady(), self._wall(), self._steady()
         # Where this process was held up between the clocks, they tell nothing.
         if after - before < PREEMPTED and self._clock.look(wall, after):
             self._keep_clock()
-            self._clock_was_set(wall, after / 1e9)
+            self._clock_was_set(wall, time.monotonic())
 
     def _keep_clock(self) -> None:
         """For the next process, where calls are in progress then."""
