@@ -118,12 +118,12 @@ def report(options: argparse.Namespace, pid: int | None, server: tuple[str, int]
         (
             options.sessions, told.set_up, told.done, dict(told.failed) or 0, told.retransmitted,
             f"{late[0]:.0f} / {late[1]:.0f} / {late[2]:.0f}", int(sender.sent.sum()), checked.recordings, checked.whole,
-            f"{cpu:.1f}", f"{cpu / loaded * 100:.0f} %" if loaded else "", f"{sender.pace.latest * 1000:.0f}",
+            f"{cpu:.1f}", f"{cpu / loaded * 100:.0f} %" if loaded else "", f"{sender.pace.latest * 1000:.0f} / {sender.pace.slipped:.1f}",
         )
     ]  # fmt: skip
     heads = (
         "sessions", "set up", "ended in order", "failed", "retransmitted", "set-up ms (half, 99 %, all)", "RTP packets",
-        "recordings", "whole", "CPU s", "of a core per 1,000 sessions", "sender late, ms at most",
+        "recordings", "whole", "CPU s", "of a core per 1,000 sessions", "sender late, ms at most / s in all",
     )  # fmt: skip
     print(f"{wall:.0f} s.\n\n" + table(heads, rows))
     for reason, count in checked.reasons.most_common(10):

@@ -63,8 +63,8 @@ class MediaPortOptions:
     """Most packets of a batch."""
     steered: bool = True
     """Have one socket take what comes to all ports, where the system allows it."""
-    collector_buffer: int = 64 << 20
-    """Octets that may wait there, by the kernel's count: some seconds of all ports."""
+    collector_buffer: int = 128 << 20
+    """Octets that may wait there; the kernel takes twice as many, three seconds of 2,000 streams."""
 
 
 @dataclass(frozen=True, slots=True)
