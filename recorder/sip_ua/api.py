@@ -222,7 +222,8 @@ class Incoming(Protocol):
     def accept(
         self, body: Body, headers: Sequence[Header] = (), contact_params: Sequence[str] = (), local_uri: str = ""
     ) -> Session:
-        """Answer 200 and send it again until it is acknowledged."""
+        """Answer 200 and send it again until it is acknowledged. Raises UnreachableError where the peer took it back
+        or it was answered."""
         ...
 
     def refuse(self, status: int, reason: str = "", headers: Sequence[Header] = ()) -> None:
