@@ -121,3 +121,16 @@ def test_the_socket_is_where_the_service_has_it(tmp_path):
     assert find_socket(by_hand) == RUNTIME / SOCKET
     with serving(own_socket(by_hand), Pretender(1)):
         assert find_socket(by_hand) == tmp_path / "spanrec" / SOCKET
+
+
+def test_recording_sessions_are_looked_for_where_services_have_them(tmp_path, monkeypatch):
+    places = (tmp_path / "src", tmp_path / "srs")
+    monkeypatch.setattr("recorder.status_address.SESSIONS", places)
+    monkeypatch.setattr("recorder.status_address.RUNTIME", tmp_path / "capture")
+    assert find_socket({}, sessions=True) == places[0] / SOCKET
+    with socket.socket(socket.AF_UNIX) as capture, socket.socket(socket.AF_UNIX) as server:
+        for opened, place in ((capture, tmp_path / "capture"), (server, places[1])):
+            place.mkdir()
+            opened.bind(str(place / SOCKET))
+        assert find_socket({}, sessions=True) == places[1] / SOCKET
+        assert find_socket({}) == tmp_path / "capture" / SOCKET
