@@ -126,7 +126,7 @@ class ReceivedCall:
         leg.told.ended = at
         events: list[CallEvent] = [EndpointReleased(e, at) for _, each in leg.lines.values() for e in each]
         for index in leg.lines:
-            self.cast.lines.pop((rs, index), None)
+            self.cast.forget(rs, index)
         if not self.legs:
             self.silent_since, self.lost = at, over is Over.LOST
             self.stopped = over is Over.STOPPED
@@ -158,11 +158,13 @@ class ReceivedCall:
         self.persons.update(
             {member.person: person for member in session.members if (person := picture.view.persons.get(member.person))}
         )
-        started = next(
-            (time for time in (facts.started, session.start, session.recorded_from, *_joined(session)) if time), None
-        )
-        if started is not None:
-            call.started = self._believed(started)
+        told = facts.started or session.start
+        if told is not None:
+            call.started = self._believed(told)
+        else:
+            # When somebody was associated some SRCs tell anew in each message: the first time counts.
+            times = [session.recorded_from, *(member.joined for member in session.members)]
+            call.started = min([call.started, *(self._believed(time) for time in times if time is not None)])
         call_ids = [each for each in session.sip_session_ids if not _SESSION_ID.fullmatch(each)]
         call.call_id = facts.call_id or next(iter(call_ids), None) or call.call_id
         call.session_ids = tuple(each for each in session.sip_session_ids if _SESSION_ID.fullmatch(each))
@@ -228,7 +230,8 @@ class ReceivedCall:
                 party.address = parse_endpoint(host, int(port)) or party.address
         member = next((each for each in self.session.members if each.person == identifier), None)
         if member is not None:
-            party.joined = member.joined if member.joined is not None else party.joined
+            if member.joined is not None and (party.joined is None or member.joined < party.joined):
+                party.joined = member.joined
             party.left = member.left
 
     # Media
@@ -238,7 +241,7 @@ class ReceivedCall:
         kept = {line.index for line, _ in placed}
         for index in [index for index in leg.lines if index not in kept]:
             events += [EndpointReleased(endpoint, picture.at) for endpoint in leg.lines.pop(index)[1]]
-            self.cast.lines.pop((picture.rs, index), None)
+            self.cast.forget(picture.rs, index)
         for line, _ in placed:
             known = leg.lines.get(line.index)
             if known is not None and known[0] == line:
@@ -354,12 +357,6 @@ class ReceivedCall:
             warn(call, "delivered-late", text)
         for code, text in self.warnings.items():
             warn(call, code, text)
-
-
-def _joined(session: Communication) -> list[int]:
-    """When its first participant joined, if that is told."""
-    times = [member.joined for member in session.members if member.joined is not None]
-    return [min(times)] if times else []
 
 
 def _trust(identity: Identity) -> int:

@@ -32,6 +32,7 @@ class Cast:
     gone: set[str] = field(default_factory=set)
     lines: dict[LineKey, Side] = field(default_factory=dict)
     """Who speaks on a line."""
+    _labels: dict[LineKey, str | None] = field(default_factory=dict)
     mixed: bool = False
     """A line carries several participants."""
     assumed: bool = False
@@ -41,6 +42,11 @@ class Cast:
     def others(self) -> list[str]:
         """Participants beside the two of the document, in the order in which they came."""
         return [person for person in self.sides if person not in self.first.values()]
+
+    def forget(self, rs: int, index: int) -> None:
+        """A line is no more."""
+        self.lines.pop((rs, index), None)
+        self._labels.pop((rs, index), None)
 
     def place(self, rs: int, session: Communication, persons: Mapping[str, Person], lines: Sequence[Placed]) -> None:
         """Take in what a session says now, and who speaks on its lines."""
@@ -53,6 +59,10 @@ class Cast:
                 self._place_person(rs, person, persons.get(person), lines)
         for line, flow in lines:
             key = (rs, line.index)
+            if self._labels.setdefault(key, line.label) != line.label:
+                # The place was taken for another stream (RFC 7866, section 7.1.1).
+                self._labels[key] = line.label
+                self.lines.pop(key, None)
             if key not in self.lines:
                 self.lines[key] = self._speaker(rs, flow, lines)
 

@@ -209,6 +209,7 @@ class ServerSession:
         for data, charset in metadata_of(message):
             self.state.take(data, charset)
         self.view = self.state.view()
+        self._mute()
         source = self.session.peer.address if self.session is not None else self._source
         kept = received(message, now, str(source))
         if kept is not None and len(self._pending) < MOST_PENDING:
@@ -266,8 +267,7 @@ class ServerSession:
             if session is None or self.over or self.paused is paused:
                 return
             self.paused = paused
-            for line in self.lines:
-                self._around.reception.mute(line.port, muted=paused)
+            self._mute()
             self.show()
             body = self._described(self._answerer.offer(paused=paused))
             try:
@@ -318,8 +318,13 @@ class ServerSession:
                 decrypt=line.theirs if line.encrypted else (),
             )
             self._around.reception.agree(line.port, terms)
-            if self.paused:
-                self._around.reception.mute(line.port, muted=True)
+        self._mute()
+
+    def _mute(self) -> None:
+        """Let media in or not: nothing while we pause, nor while the metadata say that there is no call."""
+        idle = self.view.said and not self.view.sessions
+        for line in self.lines:
+            self._around.reception.mute(line.port, muted=self.paused or idle)
 
     @staticmethod
     def _described(description: SessionDescription) -> Body:

@@ -195,7 +195,10 @@ def test_a_session_without_a_call_records_nothing_until_one_begins(lab):
         session = lab.record(sdp(line(6000, "1", "inactive"), line(6002, "2", "inactive")), f"{partial('')}")
         lab.after(20)
         assert lab.active == []
+        # What is sent all the same is of no call.
+        assert lab.ports.muted == {40000, 40002}
         await lab.again(session, sdp(line(6000, "1"), line(6002, "2")), metadata(start=20))
+        assert lab.ports.muted == set()
         both_speak(lab, session, 2.0)
         lab.after(2)
         stop = f'<session session_id="{CALL}"><stop-time>{stamp(22)}</stop-time></session>'
@@ -717,6 +720,39 @@ def test_a_line_that_is_added_and_one_that_is_taken_away(lab):
 
     (recording,) = run(lab, script)
     assert [(s.participant, s.packets) for s in recording.document.streams] == [("caller", 200), ("callee", 50)]
+
+
+def test_the_place_of_a_line_may_be_taken_for_a_stream_of_the_other_side(lab):
+    """RFC 7866, section 7.1.1: a label means something for one message only."""
+    other_way = metadata(labels=("9", "1"))
+
+    async def script(lab):
+        session = lab.record()
+        both_speak(lab, session, 2)
+        lab.after(4)
+        await lab.again(session, sdp(line(6000, "1"), line(6002, "9")), other_way)
+        lab.speak(session, 1, 2, ssrc=0x99)
+        lab.after(2)
+        lab.bye(session)
+
+    (recording,) = run(lab, script)
+    assert [(s.participant, s.ssrc) for s in recording.document.streams][-1] == ("caller", "0x00000099")
+
+
+def test_times_that_are_told_anew_in_each_message_count_the_first_time(lab):
+    """OpenSIPS gives the time of the message as associate-time."""
+
+    async def script(lab):
+        session = lab.record(said=metadata(start=None))
+        both_speak(lab, session, 4)
+        lab.after(3)
+        later = metadata(start=None).replace(stamp(0), stamp(3))
+        await lab.again(session, sdp(line(6000, "1"), line(6002, "2")), later)
+        lab.after(1)
+        lab.bye(session)
+
+    (recording,) = run(lab, script)
+    assert recording.document.started[:19] == recording.document.answered[:19] == stamp(0)[:19]
 
 
 def test_groups_of_the_metadata_join_calls_of_several_sessions(lab):
