@@ -50,6 +50,8 @@ IDLE = 30_000_000_000
 PATIENCE = 0.02
 """s that the thread waits for packets at a time."""
 _CATCHING_UP = 0.002
+_MOST_COMMANDS = 32
+"""Taken up at a time: what is on its way must not wait for many."""
 _LISTEN = 0.1
 _SWEEP = 5.0
 _WORD = (1 << 64) - 1
@@ -239,7 +241,7 @@ class MediaForwarder:
         shown = began = 0
         try:
             while not self.stopping and not source.ended:
-                batch = source.poll(_CATCHING_UP if self._book.draining else PATIENCE)
+                batch = source.poll(_CATCHING_UP if self._commands or self._book.draining else PATIENCE)
                 if source.stamped_here:
                     self.step(batch, time.time_ns())
                     continue
@@ -254,7 +256,7 @@ class MediaForwarder:
     def step(self, batch: PacketBatch | None, now: int) -> None:
         """Carry out what was asked, forward a batch, and do what is due at capture time `now` (ns)."""
         self._now = now
-        while self._commands:
+        for _ in range(min(len(self._commands), _MOST_COMMANDS)):
             self._commands.popleft()()
         datagrams = None
         if batch is not None and len(batch):

@@ -7,6 +7,7 @@ thread alone. The registry is asked when a flow is new, when an endpoint of it i
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -67,6 +68,8 @@ class _Flow:
     flow: NewFlow
     answers: dict[Source, _Answer] = field(default_factory=dict)
     """As placed."""
+    claims: list[Claim] = field(default_factory=list)
+    """What the answers follow from."""
     passed_over: bool = False
 
 
@@ -99,6 +102,9 @@ class ForwardClaims:
         self._announced = set(self._registry.changed)
         for endpoint in announced:
             asked += self._at.get(endpoint, ())
+        if self._registry.redescribed:
+            asked += self._of_calls(self._registry.redescribed)
+            self._registry.redescribed.clear()
         asked += self._take_due(now)
         self._ask(dict.fromkeys(asked), now)
 
@@ -109,6 +115,12 @@ class ForwardClaims:
             self._at.setdefault(endpoint, set()).add(flow.number)
         self._due.append((now + ASKED_EVERY, flow.number, flow.first))
         return flow.number
+
+    def _of_calls(self, calls: AbstractSet[int]) -> list[int]:
+        """Flows that carry media of these calls."""
+        return [
+            number for number, known in self._flows.items() if any(source.call in calls for source in known.answers)
+        ]
 
     def _take_due(self, now: int) -> list[int]:
         found: list[int] = []
@@ -128,7 +140,12 @@ class ForwardClaims:
             known = self._flows.get(number)
             if known is None:
                 continue
-            answers = self._answers(known.flow, max(now, known.flow.first))
+            flow = known.flow
+            claims = self._registry.claims(flow.source, flow.destination, flow.realm, max(now, flow.first))
+            if claims and _are_same(claims, known.claims):
+                continue
+            known.claims = claims
+            answers = self._answers(flow, claims)
             if known.answers.keys() - answers.keys() or (not answers and self._is_stale(known, now)):
                 self._forwarder.pass_over(known.flow)
                 known.answers, known.passed_over = {}, True
@@ -142,9 +159,8 @@ class ForwardClaims:
         """Whether it is time to let go of what an unclaimed flow has waiting."""
         return not known.passed_over and now - known.flow.first > UNCLAIMED
 
-    def _answers(self, flow: NewFlow, at: int) -> dict[Source, _Answer]:
+    def _answers(self, flow: NewFlow, claims: Sequence[Claim]) -> dict[Source, _Answer]:
         found: dict[Source, _Answer] = {}
-        claims = self._registry.claims(flow.source, flow.destination, flow.realm, at)
         for claim in claims:
             answer = self._answer(flow, claim) if self._wanted(claim.by) else None
             if answer is not None:
@@ -175,3 +191,11 @@ class ForwardClaims:
                 numbers.discard(number)
                 if not numbers:
                     del self._at[endpoint]
+
+
+def _are_same(one: Sequence[Claim], other: Sequence[Claim]) -> bool:
+    """Whether claims follow from the very same announcements: those that change are made anew."""
+    return len(one) == len(other) and all(
+        first.by is second.by and first.receiver is second.receiver and first.sender is second.sender
+        for first, second in zip(one, other, strict=True)
+    )

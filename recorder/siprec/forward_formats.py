@@ -5,12 +5,15 @@ is never sent under the number of another. Keeps nothing.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from decoders.sdp import STATIC_FORMATS, PayloadFormat
 from recorder.siprec._forward_columns import NOT_ACCEPTED, UNKNOWN
 
 _STRICT = frozenset({"amr", "amr-wb", "amr-wb+", "ilbc", "g7221", "mp4a-latm", "mpeg4-generic", "h264", "vp9"})
 """Encodings whose octets mean something else by other parameters."""
+_UNASKED = (0, 3, 8, 9, 13, 18)
+"""Static payload types of speech that telephones send though nobody announced them."""
 
 
 def same_encoding(one: PayloadFormat, other: PayloadFormat) -> bool:
@@ -22,6 +25,7 @@ def same_encoding(one: PayloadFormat, other: PayloadFormat) -> bool:
     )
 
 
+@lru_cache(maxsize=1024)
 def parameters(form: PayloadFormat) -> frozenset[str]:
     """The format parameters, whatever their order, case and blanks."""
     return frozenset(part.strip().lower() for part in form.fmtp.split(";") if part.strip())
@@ -45,8 +49,8 @@ def outgoing_type(form: PayloadFormat, accepted: Mapping[PayloadFormat, int]) ->
 
 
 def known_formats(formats: Mapping[int, PayloadFormat]) -> dict[int, PayloadFormat]:
-    """What a claim announced, and the static formats under numbers that it does not use (RFC 3551)."""
-    return {**STATIC_FORMATS, **formats}
+    """What a claim announced, and static formats of speech under numbers that it does not use (RFC 3551)."""
+    return {**{kind: STATIC_FORMATS[kind] for kind in _UNASKED}, **formats}
 
 
 class SourceFormats:
@@ -54,13 +58,15 @@ class SourceFormats:
 
     def __init__(self) -> None:
         self.formats: list[PayloadFormat] = []
+        self._numbers: dict[tuple[str, int, int, frozenset[str]], int] = {}
         self._inner: list[Mapping[int, PayloadFormat]] = []
         """Of each: what numbers within a redundant packet (RFC 2198) mean."""
 
     def numbers(self, formats: Mapping[int, PayloadFormat]) -> dict[int, int]:
         """Payload type -> number of its format, for a flow; types that are missing are not known."""
         found = {}
-        for kind, form in known_formats(formats).items():
+        # What was announced comes first, as there is room for so many only.
+        for kind, form in {**formats, **known_formats(formats)}.items():
             if 0 <= kind <= 127:
                 number = self._number(form, formats)
                 if number is not None:
@@ -82,15 +88,16 @@ class SourceFormats:
         return [form.clock_rate for form in self.formats]
 
     def _number(self, form: PayloadFormat, inner: Mapping[int, PayloadFormat]) -> int | None:
-        for number, known in enumerate(self.formats):
-            if same_encoding(known, form) and parameters(known) == parameters(form):
-                if form.encoding.lower() == "red":
-                    self._inner[number] = inner
-                return number
+        key = (form.encoding.lower(), form.clock_rate, form.channels, parameters(form))
+        number = self._numbers.get(key)
+        if number is not None:
+            self._inner[number] = inner
+            return number
         if len(self.formats) >= UNKNOWN:
             return None
         self.formats.append(form)
         self._inner.append(inner)
+        self._numbers[key] = len(self.formats) - 1
         return len(self.formats) - 1
 
 
