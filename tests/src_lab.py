@@ -63,7 +63,7 @@ SCENARIOS = (
     Scenario("src_phones_g722", "baresip to baresip, G.722", phoned("G722", (4.0, "b", "hangup", "")), "G722"),
 )
 
-HEADS = ("called", "state", "packets of sent", "audio", "starts and ends", "warnings", "falls short")
+HEADS = ("called", "state", "packets of sent", "audio", "warnings", "falls short")
 
 
 @contextmanager
@@ -140,7 +140,7 @@ def verdict(
     mine = [each for each in store if each[0].call_id in ids]
     faults = [] if len(mine) == 1 else [f"{len(mine)} recordings"]
     if not mine:
-        return scenario.about, "", "", "", "", "", "; ".join(faults)
+        return scenario.about, "", "", "", "", "; ".join(faults)
     document, directory = mine[0]
     said = said_of(scenario, facts, capture)
     audio, packets = [], []
@@ -156,10 +156,9 @@ def verdict(
         audio.append(f"{equal} of {count} equal" + ("" if equal == count else f", {worst:.0f} dB"))
         if equal != count and (each.codec != "G722" or worst < ENOUGH_DB):
             faults.append(f"{side}: {audio[-1]}")
-    times = f"{document.answered is not None and document.ended is not None}"
     warnings = ", ".join(warning.code for warning in document.warnings) or "none"
     return (
-        scenario.about, document.state, ", ".join(packets), ", ".join(audio), times, warnings,
+        scenario.about, document.state, ", ".join(packets), ", ".join(audio), warnings,
         "; ".join(faults) or "nothing",
     )  # fmt: skip
 
