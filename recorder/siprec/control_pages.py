@@ -110,6 +110,8 @@ class ControlPages:
                 return refusal(400, "this takes nothing in its body: send {}")
             case ["sessions", which, "request"]:
                 return self._request(which, said)
+            case ["drain"] if self._drain is None:
+                return refusal(404, "this service follows calls and cannot be drained: stop it, and its sessions end")
             case ["drain"] if self._drain is not None:
                 return _told({"text": self._drain()})
         return _NOWHERE
