@@ -140,6 +140,23 @@ def test_a_call_is_recorded_from_invite_to_bye():
     asyncio.run(run())
 
 
+def test_every_request_of_the_session_has_its_marks():
+    async def run():
+        stage = Stage()
+        server = stage.servers[0]
+        call = picture()
+        session = await stage.recording(call)
+        session.set_paused(paused=True)
+        await settled(lambda: server.methods() == ["INVITE", "INVITE"])
+        session.take(over(call), paused=False)
+        await settled(lambda: stage.done)
+        assert {method for method, *_ in server.received} == {"INVITE", "UPDATE", "BYE"}
+        assert all(sent.requires("siprec") for _, sent, _ in server.received)
+        assert stage.agent.invites[0].contact_params == ("+sip.src",)
+
+    asyncio.run(run())
+
+
 def test_media_go_out_by_position_under_the_servers_numbers_and_to_its_address():
     async def run():
         server = FakeServer(

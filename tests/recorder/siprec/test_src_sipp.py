@@ -199,6 +199,10 @@ def play(directory: Path, job: Callable[[Bench], Coroutine[Any, Any, None]], tra
                     peer.process.kill()
                     await peer.process.communicate()
         assert not bench.forwarder.open_legs
+        for _, data in wire.sent:
+            if re.match(rb"INVITE |UPDATE ", data) or re.search(rb"^SIP/2.0 200(?s:.*)CSeq: \d+ (INVITE|UPDATE)", data):
+                assert b";+sip.src" in data
+            assert not data.startswith(b"INVITE") or b"\r\nDate: " in data or b";tag=srs" in data
         assert await wire.malformed(directory) == ""
 
     asyncio.run(run())
