@@ -12,7 +12,18 @@ from pathlib import Path
 
 from bench.calls import expected_samples
 from bench.faults_calls import SECOND, align
-from bench.faults_check import MS, Recording, Watch, astray, catalogued, disagreement, nanoseconds, unreadable
+from bench.faults_check import (
+    MS,
+    Recording,
+    Watch,
+    astray,
+    catalogued,
+    digest,
+    disagreement,
+    nanoseconds,
+    published,
+    unreadable,
+)
 from bench.faults_service import Load, Service, wait_until
 from bench.signalling import MEDIA_NS
 from bench.veth import add_pair, run
@@ -20,6 +31,10 @@ from bench.veth import add_pair, run
 Sender = Callable[[float], Load]
 Fault = Callable[[Service, Sender, Path], tuple[list[str], list[tuple[str, object]]]]
 """A fault: what went wrong, and rows of a table."""
+OLD = 6
+"""Recordings that must be there before a fault that they must survive."""
+CALM = 6.0
+"""s after a fault from which on calls that begin must be whole."""
 SETTLED = 9.0
 """s after which calls that have ended are published."""
 
@@ -143,33 +158,53 @@ def refuse(service: Service, sender: Sender, directory: Path) -> tuple[list[str]
     load = sender(120.0)
     load.begin()
     time.sleep(load.hold + SETTLED)
+    wait_until(lambda: len(published(service.out)) >= OLD, f"{OLD} recordings are published")
     wrong = watch.look()
-    before = set(watch.recordings)
+    before = contents(service.out)
     bad_at = time.time_ns()
     service.refuse_writes(True)
     reached(service, "disk-failing", True)
     time.sleep(load.hold)
     wrong += unreadable(service.out / ".live")
+    wrong += changed(before, service.out)
     service.refuse_writes(False)
     good_at = time.time_ns()
-    time.sleep(2 * load.hold + 2)
+    time.sleep(CALM + 3 * load.hold)
     end = time.time_ns()
     reached(service, "disk-failing", False)
+    if service.running.poll() is not None:
+        wrong.append("the service ended")
     load.stop()
     time.sleep(SETTLED)
     wrong += settle(service, watch)
     recordings = list(watch.recordings.values())
-    wrong += [f"{path}: is gone" for path in before - watch.recordings.keys()]
+    wrong += changed(before, service.out)
     early, troubles = whole(load, recordings, load.began, bad_at - 2 * SECOND)
-    late, more = whole(load, recordings, good_at + 6 * SECOND, end)
+    late, more = whole(load, recordings, good_at + round(CALM * SECOND), end)
+    if not late:
+        wrong.append("no call was whole after the disk took writes again")
     known = {each.document["call_id"] for each in recordings}
     wrong += troubles + more
     wrong += [f"call {call.number}: is missing" for call in load.calls() if call.call_id not in known]
     codes = [{w["code"] for w in each.document["warnings"]} for each in recordings]
     return wrong, [
         ("whole calls before", early),
+        ("files of recordings from before, compared octet by octet, during and after", len(before)),
         ("calls that say that the disk refused", sum("disk-failing" in each for each in codes)),
-        ("whole calls afterwards", late),
+        ("whole calls afterwards, recorded by the same process", late),
+    ]
+
+
+def contents(out: Path) -> dict[Path, str]:
+    """Digest of every file of every recording."""
+    return {path: digest(path) for place in published(out) for path in sorted(place.iterdir())}
+
+
+def changed(before: dict[Path, str], out: Path) -> list[str]:
+    """Files that are gone, or not what they were."""
+    now = contents(out)
+    return [
+        f"{path}: {'has changed' if path in now else 'is gone'}" for path in before if now.get(path) != before[path]
     ]
 
 
