@@ -62,13 +62,16 @@ class SessionCalls:
         rejoin: int = REJOIN,
         correction: Callable[[], int] = lambda: 0,
         trouble: Callable[[str], None] = lambda _: None,
+        failed: Callable[[Exception], None] | None = None,
     ) -> None:
         """`keep`: what was received is kept verbatim. `correction` gives what is added to wall-clock times to have
-        capture times, ns. `trouble` takes sentences about a disk that refuses."""
+        capture times, ns. `trouble` takes sentences about a disk that refuses. `failed` is told of an error that nobody
+        foresaw, so that one session's picture costs the others nothing; None lets it out."""
         self._keep = keep
         self._rejoin = rejoin
         self._correction = correction
         self._trouble = trouble
+        self._failed = failed
         self._queue: queue.SimpleQueue[RsPicture] = queue.SimpleQueue()
         self._sessions: dict[int, _Rs] = {}
         self._calls: dict[int, ReceivedCall] = {}
@@ -142,7 +145,12 @@ class SessionCalls:
             picture, correction = self._queue.get(), self._correction()
             if self._engine.media is None:
                 self._engine.take_up(max(now, picture.at))
-            self._apply(_shifted(picture, correction) if correction else picture)
+            try:
+                self._apply(_shifted(picture, correction) if correction else picture)
+            except Exception as error:
+                if self._failed is None:
+                    raise
+                self._failed(error)
         for each in [each for each in self._calls.values() if each.due is not None and each.due <= now]:
             self._engine.carry_out(self._engine.tracker.dismiss(each.call, now))
         if now - self._noted >= NOTED_EVERY:

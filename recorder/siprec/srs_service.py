@@ -76,7 +76,10 @@ class SrsService:
         ports = self.ports or media_ports(self.settings, self.capture)
         self.source = MediaReception(ports, announced=self.settings.announce)
         self.follower = SessionCalls(
-            keep=self.settings.keep_received, correction=self.correction, trouble=self.told.trouble
+            keep=self.settings.keep_received,
+            correction=self.correction,
+            trouble=self.told.trouble,
+            failed=self.told.failed,
         )
         self.admission = Admission(self.settings.rules, self.full)
         self._loop = SessionLoop(self.told.failed)

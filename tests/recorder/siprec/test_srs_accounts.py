@@ -116,3 +116,22 @@ def test_addresses_that_come_and_go_are_forgotten_and_those_with_sessions_are_no
     assert admission._sources["192.0.2.1"].sessions == admission.sessions == 1
     admission.end(busy)
     assert admission.sessions == 0
+
+
+def test_a_picture_that_nobody_foresaw_costs_the_others_nothing(tmp_path):
+    lab = SrsLab(tmp_path / "out")
+    failures = []
+    lab.calls._failed = failures.append
+
+    async def script():
+        session = lab.record()
+        lab.calls.submit(None)
+        lab.turn()
+        lab.speak(session, 0, 1)
+        lab.after(1)
+        lab.bye(session)
+
+    asyncio.run(script())
+    (recording,) = lab.finish()
+    assert len(failures) == 1
+    assert recording.document.state == "completed"
