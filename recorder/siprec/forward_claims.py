@@ -142,7 +142,7 @@ class ForwardClaims:
                 continue
             flow = known.flow
             claims = self._registry.claims(flow.source, flow.destination, flow.realm, max(now, flow.first))
-            if claims and _are_same(claims, known.claims):
+            if claims and (known.answers or known.passed_over) and _are_same(claims, known.claims):
                 continue
             known.claims = claims
             answers = self._answers(flow, claims)
