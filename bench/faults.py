@@ -123,6 +123,7 @@ def kill_table(rounds: int, tally: Tally, kills: Kills) -> str:
         ("s of media lost inside of declared interruptions", f"{tally.lost:.0f}"),
         ("s before a kill that were not on the disk, at most", f"{tally.longest:.1f}"),
         ("ms that audio after a restart stands aside, at most", f"{tally.astray:.0f}"),
+        ("pieces in which packets were moved, for the sender was late", tally.moved),
         ("audio files in progress looked at after kills", files),
         ("s of audio in them, all of it in the recordings", f"{seconds:.0f}"),
         ("s from a kill until it records again, mean", f"{sum(kills.restarts) / max(len(kills.restarts), 1):.1f}"),

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench.calls import expected_samples
+from bench.calls import FRAME, expected_samples
 from bench.faults_check import MS, Recording, Samples, Spans, astray, nanoseconds, pieces
 from bench.faults_service import Load, Sent
+from bench.live_check import held
 from bench.signalling import ANSWER_NS
 from recorder.endpoints import WAIT
 
@@ -61,6 +62,8 @@ class Tally:
     """Seconds before a kill from which on an interruption had to be declared."""
     astray: float = 0.0
     """Most ms by which audio behind an interruption stands aside from the clock."""
+    moved: int = 0
+    """Pieces in which the recorder moved packets, for they came late."""
     wrong: list[str] = field(default_factory=list)
 
 
@@ -180,4 +183,13 @@ def _copies(tally: Tally, heard: list[tuple[int, Samples]], sent: Samples, at: i
         if shift is not None:
             found += 1
             tally.astray = max(tally.astray, abs(shift) / 8)
+    if found == 0:
+        found = sum(_moved(samples, sent, (at - started) * 8 // MS, first, count) for started, samples in heard)
+        tally.moved += found > 0
     return found
+
+
+def _moved(samples: Samples, sent: Samples, at: int, first: int, count: int) -> bool:
+    """Whether the packets of a piece stand in order, but for what moving others cut: the sender was late then."""
+    begin, end = -(-first // FRAME) * FRAME, (first + count) // FRAME * FRAME
+    return begin < end and held(samples, sent[begin:end], at + begin - first).overlapped

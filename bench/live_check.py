@@ -51,6 +51,12 @@ class Held:
     """That were sent."""
 
     @property
+    def overlapped(self) -> bool:
+        """Whether packets were cut by others that were moved before them, and none for another reason."""
+        most = sum(-move.samples // FRAME + 2 for move in self.moves if move.samples < 0)
+        return bool(self.moves) and len(self.cut) <= most
+
+    @property
     def enough(self) -> bool:
         return self.strange == 0 and len(self.cut) <= CUT * self.packets
 
@@ -114,14 +120,15 @@ def described(found: Held) -> str:
     return f"{len(found.cut)} packets cut (s: {at}), moved {moved or 'never'}, {found.strange} strange samples"
 
 
-def held(heard: Samples, sent: Samples) -> Held:
-    """Follow the packets of a direction through its channel."""
+def held(heard: Samples, sent: Samples, shift: int | None = None) -> Held:
+    """Follow the packets of a direction through its channel; `shift`: where the first one is expected, if not first."""
     packets = sent.reshape(-1, FRAME)
     loud, first = np.flatnonzero(heard), np.flatnonzero(sent)
     if not len(loud) or not len(first):
         return Held(tuple(range(len(packets))), (), 0, len(packets))
     explained = np.zeros(len(heard), np.bool_)
-    shift, place = int(loud[0]) - int(first[0]), 0
+    shift = int(loud[0]) - int(first[0]) if shift is None else shift
+    place = 0
     cut: list[int] = []
     moves: list[Move] = []
     strange = 0

@@ -78,3 +78,10 @@ def test_a_packet_in_the_place_of_another_is_found(sent):
 
 def test_silence_is_not_enough(sent):
     assert not held(np.zeros(len(sent), np.int16), sent).enough
+
+
+def test_packets_that_are_missing_are_not_excused_by_a_move_later(sent):
+    heard = placed(sent, {100: 400})
+    heard[4000 + 50 * FRAME :][: 5 * FRAME] = 0
+    assert not held(heard, sent, 4000).overlapped
+    assert held(placed(sent, {100: 400, 300: -800}), sent, 4000).overlapped
