@@ -85,6 +85,9 @@ def by_wall_clock(
     )
     for party in (call.caller, call.callee, *call.others):
         party.joined, party.left = (None if at is None else at - correction for at in (party.joined, party.left))
+    for session in call.recorded_by if call.received else ():
+        session.started -= correction
+        session.ended = None if session.ended is None else session.ended - correction
     call.digits = [digit._replace(at=digit.at - correction) for digit in call.digits]
     call.holds = [
         hold._replace(begin=hold.begin - correction, end=None if hold.end is None else hold.end - correction)

@@ -354,15 +354,18 @@ class SrsLab:
         full: Callable[[], str | None] = lambda: None,
         keep: bool = True,
         now: int = START,
+        correction: int = 0,
     ) -> None:
-        """`now`: when it begins, where an earlier one was killed with calls in progress."""
+        """`now`: when it begins, where an earlier one was killed with calls in progress. `correction`: what is added to
+        wall-clock times to have capture times, ns."""
+        self.correction = correction
         self.now = START
         self.store = RecordingStore(out)
         self.working = out / ".live"
         again = self.working.exists()
         self.working.mkdir(exist_ok=True)
         self.agent, self.ports = PaperAgent(), PaperPorts(pairs)
-        self.calls = SessionCalls(keep=keep)
+        self.calls = SessionCalls(keep=keep, correction=lambda: correction)
         self.live = LiveCalls(self.working, lambda facts: Decision())
         catalogue = LiveCatalogue(out, out / "catalogue.sqlite")
         self.publisher = LivePublisher(self.store, catalogue, self.working)
@@ -382,7 +385,7 @@ class SrsLab:
             restore(self.engine, self.live, self.working, now, self.calls.take_up)
         self.server = RecordingServer(
             self.agent, self.ports, self.calls, Admission(rules or AdmissionRules(), full), settings,
-            clock=lambda: self.now,
+            clock=lambda: self.now - correction,
         )  # fmt: skip
         self._rtp: list[tuple[int, bytes]] = []
         self._number = 0
@@ -520,7 +523,7 @@ class SrsLab:
     def _over(self, finished: Any) -> None:
         ended = self.live.end(finished, self.engine.tracker.group_identifier(finished.call))
         if ended is not None:
-            self.publisher.take(ended, 0)
+            self.publisher.take(ended, self.correction)
 
     @property
     def active(self) -> list[Call]:

@@ -24,7 +24,7 @@ from recorder.siprec.srs_cast import Placed
 from recorder.siprec.srs_joining import same_call, same_people, unique
 from recorder.siprec.srs_picture import Over, RsPicture
 from recorder.siprec.srs_restore import remember
-from recorder.siprec.srs_view import Communication, View
+from recorder.siprec.srs_view import Communication, View, shifted
 from recorder.trace import note, warn
 
 GRACE = 5_000_000_000
@@ -376,6 +376,6 @@ def _position(placed: Placed) -> int:
 
 
 def _shifted(picture: RsPicture, correction: int) -> RsPicture:
-    """A picture with capture times in place of wall-clock ones; what the metadata tell is by another's clock, which is
-    taken to agree with the wall."""
-    return replace(picture, at=picture.at + correction, began=picture.began + correction)
+    """A picture with capture times in place of wall-clock ones; the SRC's clock is taken to be the wall's."""
+    view = shifted(picture.view, correction)
+    return replace(picture, at=picture.at + correction, began=picture.began + correction, view=view)

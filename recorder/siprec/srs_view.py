@@ -5,7 +5,7 @@ by the SRC's clock.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from recorder.model import CallState, Hold, Identity, Side
 
@@ -86,3 +86,34 @@ class View:
     """There was something to be read, an empty `recording` included."""
     notes: tuple[str, ...] = ()
     """What was unsound so far, a phrase each."""
+
+
+def shifted(view: View, by: int) -> View:
+    """The same by another clock: `by` ns are added to all its times."""
+    return replace(view, sessions=tuple(_session(session, by) for session in view.sessions))
+
+
+def _session(session: Communication, by: int) -> Communication:
+    facts = session.facts
+    holds = tuple(hold._replace(begin=hold.begin + by, end=_time(hold.end, by)) for hold in facts.holds)
+    return replace(
+        session,
+        start=_time(session.start, by),
+        stop=_time(session.stop, by),
+        recorded_from=_time(session.recorded_from, by),
+        members=tuple(
+            replace(member, joined=_time(member.joined, by), left=_time(member.left, by)) for member in session.members
+        ),
+        facts=replace(
+            facts,
+            started=_time(facts.started, by),
+            ringing=_time(facts.ringing, by),
+            answered=_time(facts.answered, by),
+            ended=_time(facts.ended, by),
+            holds=holds,
+        ),
+    )
+
+
+def _time(time: int | None, by: int) -> int | None:
+    return None if time is None else time + by

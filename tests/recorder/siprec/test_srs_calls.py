@@ -620,6 +620,28 @@ def test_what_we_stop_ourselves_is_no_completed_call(lab):
     assert recording.document.duration_s == pytest.approx(2, abs=0.1)
 
 
+def test_after_the_clock_was_set_all_times_are_by_the_new_one(tmp_path):
+    """Capture time runs on an hour before the wall clock."""
+    hour = 3600 * SECOND
+    lab = SrsLab(tmp_path / "out", correction=hour)
+    lab.now += hour
+
+    async def script(lab):
+        session = lab.record()
+        both_speak(lab, session, 2)
+        lab.after(2)
+        lab.bye(session)
+
+    (recording,) = run(lab, script)
+    assert recording.codes == []
+    document = recording.document
+    assert (document.started[:19], document.answered[:19]) == (stamp(0)[:19], stamp(0)[:19])
+    assert document.ended[:19] == stamp(2)[:19]
+    assert document.audio.started[:19] == stamp(0)[:19]
+    (told,) = document_of(recording).iterfind(f".//{SR}recorded-by")
+    assert (told.get("started")[:19], told.get("ended")[:19]) == (stamp(0)[:19], stamp(2)[:19])
+
+
 # What our own SRC says
 
 
