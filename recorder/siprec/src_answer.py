@@ -62,7 +62,7 @@ def hosts_in(message: SipMessage) -> set[str]:
 
 
 def _read(line: Line, media: MediaDescription, types: Sequence[int], resolved: Mapping[str, str]) -> Reading:
-    if line.leg is None:
+    if line.leg is None or line.announced is None:
         return Reading(None, "nothing is sent here")
     if media.port == 0:
         return Reading(None, "refused (port 0)")
@@ -101,7 +101,7 @@ def _chosen(line: Line, media: MediaDescription, types: Sequence[int]) -> dict[i
     """What it lists: what its rtpmaps say, else what the number means by RFC 3551, else what it means in our offer."""
     chosen: dict[int, PayloadFormat] = {}
     for number in types or tuple(media.formats):
-        found = media.formats.get(number) or line.formats.get(number)
+        found = media.formats.get(number) or (line.announced or {}).get(number)
         if found is not None:
             chosen[number] = found
     return chosen
@@ -110,7 +110,7 @@ def _chosen(line: Line, media: MediaDescription, types: Sequence[int]) -> dict[i
 def _accepted(line: Line, chosen: Mapping[int, PayloadFormat]) -> dict[PayloadFormat, int]:
     """Our format -> the server's number for it; of several that fit, the nearest."""
     accepted: dict[PayloadFormat, int] = {}
-    for own, offered in line.formats.items():
+    for own, offered in (line.announced or {}).items():
         fitting = [number for number, each in chosen.items() if _fits(offered, own, each, number)]
         fitting.sort(key=lambda number: (parameters(chosen[number]) != parameters(offered), number != own))
         if fitting:

@@ -166,8 +166,8 @@ class SrcMedia:
         """Take in what a server says of each description; gives why some take nothing."""
         notes = []
         for line, reading in zip(self.offer.lines, readings, strict=True):
-            if line.leg is None:
-                continue
+            if line.leg is None or line.announced is None:
+                continue  # added since: the answer is not about it
             if reading.remote is None:
                 line.refused, line.remote = reading.why, None
                 self._mute(line, muted=True)

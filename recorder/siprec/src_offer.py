@@ -50,6 +50,8 @@ class Line:
     """We want to send: not paused."""
     asked: bool = True
     """We wanted to when we last made an offer."""
+    announced: Mapping[int, PayloadFormat] | None = None
+    """Formats of our last offer, which is what an answer is about; None: it was in none yet."""
     refused: str = ""
     """Why the server takes no media here; empty where it does."""
     remote: RemoteMedia | None = None
@@ -117,6 +119,7 @@ class Offer:
         line.leg, line.local, line.ptime = leg, local, stream.ptime
         line.keys = self.keys() if secure else ()
         line.sending, line.refused, line.remote, line.muted, line.formats = True, "", None, False, {}
+        line.announced = None
         line.take(stream.formats)
         return line
 
@@ -145,7 +148,7 @@ class Offer:
         """All that we have, as an offer."""
         self._last = [self._own(line) for line in self.lines]
         for line in self.lines:
-            line.asked = line.sending
+            line.asked, line.announced = line.sending, line.formats
         return self._write(self._last)
 
     def failed(self) -> None:

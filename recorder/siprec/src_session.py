@@ -18,17 +18,12 @@ from recorder.siprec.picture import CallPicture, Phase
 from recorder.siprec.snapshot import Elements
 from recorder.siprec.src_connect import Connector, Surroundings
 from recorder.siprec.src_decision import Instance, OnBye
+from recorder.siprec.src_farewell import finish, goodbye
 from recorder.siprec.src_health import MediaHealth
 from recorder.siprec.src_link import Link
 from recorder.siprec.src_media import MediaOptions, RecordedCall, SrcMedia
 from recorder.siprec.src_move import Move
 
-FINAL = 4.0
-"""s that the last update may take."""
-GOODBYE = 4.0
-"""s to wait for the answer to BYE."""
-DRAIN = 5.0
-"""s that media may take that waited for the answer, when the call is over already."""
 RECENT = 12.0
 """s after the answer within which some may still wait."""
 MILLISECOND = 1_000_000
@@ -176,7 +171,7 @@ class SrcSession:
             return
         link.ended = Ended(EndedBy.TRANSPORT, text=why)
         self._around.servers.failed(link.server, unreachable=True)
-        self._beside(_say_goodbye(link))
+        self._beside(goodbye(link))
         self._changed()
 
     def retry(self) -> None:
@@ -249,7 +244,8 @@ class SrcSession:
             while not link.over:
                 self._wake.clear()
                 if self._finishing:
-                    await self._finish(link)
+                    recent = asyncio.get_running_loop().time() - self._connected_at < RECENT
+                    await finish(link, self._around.clock, recent=recent)
                     return True
                 wait = link.wait()
                 if wait == 0:
@@ -261,38 +257,6 @@ class SrcSession:
             return self._finishing
         finally:
             self._around.servers.hold(link.server, -1)
-
-    async def _finish(self, link: Link) -> None:
-        """The last update, then BYE."""
-        await self._drain()
-        now = self._around.clock()
-        for call in self.calls:
-            call.until = call.until or now
-        before = dict(link.said)
-        if link.wait() is not None:
-            try:
-                await asyncio.wait_for(link.update(final=True), FINAL)
-            except TimeoutError:
-                link.notes.append("does not answer the last update")
-        final = link.last_words(before)
-        self.media.close()
-        try:
-            await asyncio.wait_for(link.end(final), GOODBYE)
-        except TimeoutError:
-            link.notes.append("does not answer BYE")
-
-    async def _drain(self) -> None:
-        """Let go out what has waited."""
-        loop = asyncio.get_running_loop()
-        if loop.time() - self._connected_at > RECENT:
-            return
-        until, before = loop.time() + DRAIN, 0
-        while loop.time() < until:
-            sent = sum(report.packets for report in self.media.reports().values())
-            if sent == before:
-                return
-            before = sent
-            await asyncio.sleep(0.1)
 
     async def _wait_for_server(self) -> bool:
         """No server can be had: keep the calls, and try again. False where there is nothing to wait for."""
@@ -450,10 +414,3 @@ class SrcSession:
         if late or move.settled(new, asyncio.get_running_loop().time()):
             self._move = None
             self._tell(EventKind.FAILOVER, move.why, details=move.details(new))
-
-
-async def _say_goodbye(link: Link) -> None:
-    """BYE to a server that is thought dead, in case that it is not."""
-    if link.session is not None and not link.session.over:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(link.session.bye(), GOODBYE)

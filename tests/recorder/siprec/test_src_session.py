@@ -12,7 +12,7 @@ from capture.address import parse_endpoint
 from decoders.sdp import Direction
 from recorder.model import Side
 from recorder.sip_ua.api import Body, EndedBy, UnreachableError
-from recorder.siprec import src_link, src_session
+from recorder.siprec import src_farewell, src_link
 from recorder.siprec.control import EventKind, SessionState
 from recorder.siprec.servers import Servers
 from recorder.siprec.src_connect import Surroundings
@@ -112,7 +112,7 @@ def _quick(monkeypatch):
     monkeypatch.setattr(src_link, "SPACING", 0.05)
     monkeypatch.setattr(src_link, "SNAPSHOT_SPACING", 0.02)
     monkeypatch.setattr(src_link, "UPDATE_PATIENCE", 0.1)
-    monkeypatch.setattr(src_session, "FINAL", 0.5)
+    monkeypatch.setattr(src_farewell, "FINAL", 0.5)
 
 
 def test_a_call_is_recorded_from_invite_to_bye():
@@ -444,6 +444,42 @@ def test_a_codec_that_the_call_changes_to_is_offered_before_it_is_sent():
         offer = server.last("INVITE").sdp()
         assert offer.media[0].formats[111].rtpmap == "opus/48000/2"
         await settled(lambda: any(OPUS in remote.payload_types for remote in stage.forwarder.remotes.values()))
+        await stage.finish(session)
+
+    asyncio.run(run())
+
+
+def test_an_answer_is_about_the_offer_that_it_answers_whatever_changed_meanwhile():
+    async def run():
+        stage = Stage()
+        server = stage.servers[0]
+        call = picture()
+        session = stage.session(call)
+        await settled(lambda: server.received)
+        changed = replace(call, streams=tuple(stream(side, formats={8: PCMA}) for side in Side))
+        session.take(changed, paused=False)
+        await settled(lambda: server.methods() == ["INVITE", "INVITE"])
+        await settled(lambda: all(PCMA in remote.payload_types for remote in stage.forwarder.remotes.values()))
+        assert len(stage.forwarder.sending()) == 2
+        await stage.finish(session)
+
+    asyncio.run(run())
+
+
+def test_a_stream_that_comes_while_an_answer_is_awaited_is_offered_next():
+    async def run():
+        stage = Stage(media=("audio", "video"))
+        server = stage.servers[0]
+        call = picture()
+        session = stage.session(call)
+        await settled(lambda: server.received)
+        video = tuple(
+            stream(side, 1, {96: replace(OPUS, payload_type=96, encoding="VP8")}, media="video") for side in Side
+        )
+        session.take(replace(call, streams=(*call.streams, *video)), paused=False)
+        await settled(lambda: len(stage.forwarder.sending()) == 4)
+        assert len(server.last("INVITE").sdp().media) == 4
+        assert b"<label>4</label>" in metadata_in(server.last("INVITE"))
         await stage.finish(session)
 
     asyncio.run(run())

@@ -13,7 +13,7 @@ import pytest
 from capture.address import parse_endpoint
 from recorder.model import Side, Transport
 from recorder.sip_ua.api import Peer, UnreachableError
-from recorder.siprec import servers, src_link, src_move, src_session, src_sessions
+from recorder.siprec import servers, src_farewell, src_link, src_move, src_sessions
 from recorder.siprec.control import ControlError, EventKind, SessionControl, SessionState
 from recorder.siprec.src_control import SrcControl
 from recorder.siprec.src_decision import NOT_RECORDED, Instance, Server, SrcDecision
@@ -41,7 +41,7 @@ ONE, TWO = "sip:one.example", "sip:two.example"
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(src_link, "SPACING", 0.02)
-    monkeypatch.setattr(src_session, "FINAL", 0.5)
+    monkeypatch.setattr(src_farewell, "FINAL", 0.5)
 
 
 class Src:
