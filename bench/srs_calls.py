@@ -114,11 +114,13 @@ def report(options: argparse.Namespace, pid: int | None, server: tuple[str, int]
     checked = check(store, options.seconds)
     late = np.percentile(told.set_up_ms, [50, 99, 100]) if told.set_up_ms else [0, 0, 0]
     loaded = int(sender.sent.sum()) / 100 / 1000
+    pace = sender.pace
     rows = [
         (
             options.sessions, told.set_up, told.done, dict(told.failed) or 0, told.retransmitted,
             f"{late[0]:.0f} / {late[1]:.0f} / {late[2]:.0f}", int(sender.sent.sum()), checked.recordings, checked.whole,
-            f"{cpu:.1f}", f"{cpu / loaded * 100:.0f} %" if loaded else "", f"{sender.pace.latest * 1000:.0f} / {sender.pace.slipped:.1f}",
+            f"{cpu:.1f}", f"{cpu / loaded * 100:.0f} %" if loaded else "",
+            f"{pace.latest * 1000:.0f} / {pace.slipped:.1f}",
         )
     ]  # fmt: skip
     heads = (
