@@ -517,6 +517,28 @@ def test_a_call_goes_on_in_the_same_recording_when_its_src_comes_again(lab):
     assert heard(samples) == pytest.approx([0.4, 0.4], abs=0.01)
 
 
+@pytest.mark.parametrize(("away", "recordings"), [(2, 1), (20, 2)])
+def test_after_a_bye_the_same_call_may_come_again_at_once_or_later(lab, away, recordings):
+    """Some SRCs pause so. Later it is another recording of the same conversation."""
+
+    async def script(lab):
+        first = lab.record(call_id="rs-1@src")
+        both_speak(lab, first, 2)
+        lab.after(2)
+        lab.bye(first)
+        lab.after(away)
+        second = lab.record(call_id="rs-2@src")
+        both_speak(lab, second, 2, sequence=9000)
+        lab.after(2)
+        lab.bye(second)
+
+    found = run(lab, script)
+    assert len(found) == recordings
+    assert len({each.document.group_id for each in found}) == 1
+    assert {each.document.state for each in found} == {"completed"}
+    assert ("interrupted" in found[0].codes) is (recordings == 1)
+
+
 def test_a_session_identifier_that_an_src_uses_again_and_again_joins_nothing(lab):
     async def script(lab):
         first = lab.record(said=metadata(session="1"), call_id="rs-1@src")
