@@ -93,8 +93,8 @@ class Server:
     """A recording server's sockets for one leg."""
 
     def __init__(self, opened: ExitStack) -> None:
-        self.rtp_socket, self.rtp = _bound(opened)
-        self.rtcp_socket, self.rtcp = _bound(opened)
+        self.rtp_socket, self.rtp = bound(opened)
+        self.rtcp_socket, self.rtcp = bound(opened)
         self._rtp: list[bytes] = []
         self._rtcp: list[bytes] = []
 
@@ -124,7 +124,7 @@ class Server:
         return [Got(*struct.unpack("!BBHII", each[:12]), each[12:]) for each in self.raw()]
 
 
-def _bound(opened: ExitStack) -> tuple[socket.socket, Endpoint]:
+def bound(opened: ExitStack) -> tuple[socket.socket, Endpoint]:
     made = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     made.setblocking(False)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
