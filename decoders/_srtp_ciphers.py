@@ -13,14 +13,14 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import CTR, ECB
+from cryptography.hazmat.primitives.ciphers.modes import ECB
 
 from decoders._srtp_keys import SessionKeys
 
 _BLOCK = 16
 _SHA1_BLOCK = 64
 _FEW = 6
-"""Packets below which arrays of counters cost more than a cipher each."""
+"""Packets below which arrays of counters cost more than numbers one by one."""
 
 
 class Sha1Authenticator:
@@ -61,19 +61,20 @@ class CounterCipher:
 
     def __init__(self, keys: SessionKeys) -> None:
         self._salt = int.from_bytes(keys.salt, "big") << 16
-        self._algorithm = AES(keys.cipher)
-        self._blocks = Cipher(self._algorithm, ECB()).encryptor()  # of counters, which never repeat
+        self._blocks = Cipher(AES(keys.cipher), ECB()).encryptor()  # of counters, which never repeat
 
     def decrypt(self, texts: Sequence[bytes], ssrcs: Sequence[int], indices: Sequence[int]) -> list[bytes]:
         """Plain text of each of `texts`, encrypted under its SSRC and packet index."""
-        starts = [
-            (self._salt ^ ssrc << 64 ^ index << 16).to_bytes(_BLOCK, "big")
-            for ssrc, index in zip(ssrcs, indices, strict=True)
-        ]
+        starts = [self._salt ^ ssrc << 64 ^ index << 16 for ssrc, index in zip(ssrcs, indices, strict=True)]
         if len(texts) < _FEW:
-            ciphers = (Cipher(self._algorithm, CTR(start)).encryptor() for start in starts)
-            return [cipher.update(text) for cipher, text in zip(ciphers, texts, strict=True)]
-        return self._decrypt_many(texts, b"".join(starts))
+            return [self._decrypt_one(text, start) for text, start in zip(texts, starts, strict=True)]
+        return self._decrypt_many(texts, b"".join(start.to_bytes(_BLOCK, "big") for start in starts))
+
+    def _decrypt_one(self, text: bytes, start: int) -> bytes:
+        size = len(text)
+        counters = b"".join([(start + k).to_bytes(_BLOCK, "big") for k in range(-(-size // _BLOCK))])
+        stream = self._blocks.update(counters)[:size]
+        return (int.from_bytes(text, "big") ^ int.from_bytes(stream, "big")).to_bytes(size, "big")
 
     def _decrypt_many(self, texts: Sequence[bytes], starts: bytes) -> list[bytes]:
         counts = np.array([-(-len(text) // _BLOCK) for text in texts], np.int64)
