@@ -189,6 +189,7 @@ class Following:
 def forward(interface: str, port: int, out: Path, options: argparse.Namespace) -> None:
     """The forwarder, in a process of its own: until a line comes in."""
     from capture.ring import RingOptions, RingSource
+    from recorder.collection import rare_collections
     from recorder.siprec import _forward_columns as columns
     from recorder.siprec.forward import Capacity, ForwardOptions, MediaForwarder
 
@@ -214,9 +215,10 @@ def forward(interface: str, port: int, out: Path, options: argparse.Namespace) -
     print("ready", flush=True)
     if options.engine:
         record(interface, out.parent, Following(legs), stop)
-    while not stop.is_set():
-        legs.place_all()
-        time.sleep(0.02)
+    with rare_collections():
+        while not stop.is_set():
+            legs.place_all()
+            time.sleep(0.02)
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
     wall = time.monotonic() - began
