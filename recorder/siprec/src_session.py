@@ -26,6 +26,10 @@ from recorder.siprec.src_move import Move
 
 RECENT = 12.0
 """s after the answer within which some may still wait."""
+SHORT = 10.0
+"""s below which a dialog that the server ended was a short one."""
+MOST_SHORT = 5
+"""Of them in a row, after which nothing more is tried."""
 MILLISECOND = 1_000_000
 _WHY = {EndedBy.PEER: "it said BYE", EndedBy.TIMER: "its session timer ran out"}
 
@@ -62,6 +66,7 @@ class SrcSession:
         self._started = self._over = False
         self._move: Move | None = None
         self._connected_at = 0.0
+        self._short = 0
         self._task: asyncio.Task[None] | None = None
         self._aside: set[asyncio.Task[None]] = set()
 
@@ -198,6 +203,8 @@ class SrcSession:
                 self._connected(link)
                 if await self._serve(link) or not self._goes_on(link):
                     break
+                if self._short > 1:
+                    await self._pause(2.0 ** (self._short - 1))
         except asyncio.CancelledError:
             if not self._finishing:
                 raise
@@ -263,21 +270,30 @@ class SrcSession:
         if self.connector.ended_by:
             self._fail(f"{self.connector.ended_by}, after which no other server is tried")
             return False
-        text = "no recording server can be had"
+        if not self._miss("no recording server can be had"):
+            return False
+        if not self._finishing:
+            await self._pause(self.connector.until_retry())
+        return not self._finishing
+
+    def _miss(self, why: str) -> bool:
+        """Calls are not delivered: keep them, or fail; whether they are kept."""
         if not self.instance.spool:
-            self._fail(text)
+            self._fail(why)
             return False
         missed = [call for call in self.calls if not call.missed]
         for call in missed:
             call.missed = True
         if missed:
             self.state = SessionState.SPOOLING
-            self._tell(EventKind.SPOOLED, f"{text}: the call is kept here")
-        if not self._finishing:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self.connector.until_retry())
-            self._wake.clear()
-        return not self._finishing
+            self._tell(EventKind.SPOOLED, f"{why}: the call is kept here")
+        return True
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, or until there is something to do."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        self._wake.clear()
 
     def _goes_on(self, link: Link) -> bool:
         """Whether a session whose dialog has ended goes on elsewhere."""
@@ -287,6 +303,11 @@ class SrcSession:
         self.link = None
         if ended.by is EndedBy.PEER and self.instance.on_bye is OnBye.END:
             self.note = f"ended by the server: {why}"
+            return False
+        brief = asyncio.get_running_loop().time() - self._connected_at < SHORT
+        self._short = self._short + 1 if brief and ended.by is EndedBy.PEER else 0
+        if self._short > MOST_SHORT:
+            self._miss("servers take it and end it at once")
             return False
         old = {leg.source: report for leg, report in self.media.reports().items()}
         self._move = Move(link.server.uri, why, old)

@@ -687,6 +687,29 @@ def test_a_bye_of_the_server_mid_call_leads_to_the_next_or_ends_it():
     asyncio.run(run(OnBye.END))
 
 
+@pytest.mark.parametrize("spool", [True, False])
+def test_a_server_that_ends_every_session_at_once_is_not_asked_for_ever(monkeypatch, spool):
+    async def none(self, seconds):
+        pauses.append(seconds)
+
+    pauses = []
+    monkeypatch.setattr(SrcSession, "_pause", none)
+
+    async def run():
+        server = FakeServer(ONE)
+        stage = Stage(server, spool=spool)
+        stage.session()
+        while not stage.done:
+            for dialog in server.sessions:
+                dialog.end(EndedBy.PEER)
+            await asyncio.sleep(0)
+        assert server.methods() == ["INVITE"] * 6
+        assert pauses == [2, 4, 8, 16]
+        assert len(stage.kept) == spool
+
+    asyncio.run(run())
+
+
 def test_ports_where_nobody_listens_are_left_after_two_looks():
     async def run():
         stage = Stage(FakeServer(ONE), FakeServer(TWO))
