@@ -137,8 +137,10 @@ class Servers:
                 self._open(known)  # its failures still count, so that the next one closes it for longer
         elif known.answers_pings or not known.up:
             self.failed(server, unreachable=not known.up or known.failures + 1 >= FAILURES)
-        if known.up:
-            known.next_ping = now + (BUSY_PING if known.sessions or known.failures else IDLE_PING)
+        if known.up and known.failures and not answered:
+            known.next_ping = now  # to be sure of it at once
+        elif known.up:
+            known.next_ping = now + (BUSY_PING if known.sessions else IDLE_PING)
 
     def wait(self, server: Server) -> float:
         """s until a server may be tried (again)."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from recorder.siprec.legs import LegId, LegReport
 from recorder.siprec.src_offer import Line
 
-LOOKS = 2
+LOOKS = 4
 """In a row, at which nobody listened at any of its ports."""
 SILENCE = 30_000_000_000
 """ns without RTCP from a server that sent some before, after which it is asked whether it is there."""
@@ -30,7 +30,7 @@ class MediaHealth:
         """It should be asked whether it is there."""
 
     def look(self, lines: Iterable[Line], reports: Mapping[LegId, LegReport]) -> str:
-        """Look, once a second; why the server is not there any more, empty where it may be."""
+        """Look, twice a second; why the server is not there any more, empty where it may be."""
         live = [
             reports[line.leg]
             for line in lines

@@ -153,7 +153,7 @@ class SrcSession:
     # How the server does
 
     def look(self, reports: Mapping[LegId, LegReport]) -> None:
-        """Look whether the server still takes media; once a second."""
+        """Look whether the server still takes media; twice a second."""
         if self.link is None or self.link.over:
             return
         if self._move is not None and self._move.at:

@@ -26,7 +26,7 @@ from recorder.siprec.src_invited import Wanted, invited
 from recorder.siprec.src_media import RecordedCall, recordable
 from recorder.siprec.src_session import SrcSession
 
-LOOK = 1.0
+LOOK = 0.5
 """s between looks at sessions and servers."""
 PING_PATIENCE = 1.0
 """s to wait for the answer to OPTIONS."""
@@ -266,7 +266,7 @@ class SrcSessions:
             self.look()
 
     def look(self) -> None:
-        """Look at servers and sessions; once a second."""
+        """Look at servers and sessions; twice a second."""
         for server in self.servers.due():
             self._start(self._ping(server))
         sessions = list(self.sessions.values())

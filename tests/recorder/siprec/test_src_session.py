@@ -12,7 +12,7 @@ from capture.address import parse_endpoint
 from decoders.sdp import Direction
 from recorder.model import Side
 from recorder.sip_ua.api import Body, EndedBy, UnreachableError
-from recorder.siprec import src_farewell, src_link
+from recorder.siprec import src_farewell, src_health, src_link
 from recorder.siprec.control import EventKind, SessionState
 from recorder.siprec.servers import Servers
 from recorder.siprec.src_connect import Surroundings
@@ -710,13 +710,13 @@ def test_a_server_that_ends_every_session_at_once_is_not_asked_for_ever(monkeypa
     asyncio.run(run())
 
 
-def test_ports_where_nobody_listens_are_left_after_two_looks():
+def test_ports_where_nobody_listens_are_left_after_some_looks():
     async def run():
         stage = Stage(FakeServer(ONE), FakeServer(TWO))
         session = await stage.recording()
         for leg in stage.forwarder.open_legs:
             stage.forwarder.reports[leg] = a_report(packets=9, unreachable=True)
-        for _ in range(2):
+        for _ in range(src_health.LOOKS):
             session.look(stage.forwarder.report(list(stage.forwarder.open_legs)))
         await settled(lambda: session.peer == TWO)
         await settled(lambda: "BYE" in stage.servers[0].methods())
