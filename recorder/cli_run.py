@@ -17,12 +17,16 @@ import typer
 
 if TYPE_CHECKING:
     from capture.live import LiveSource
+    from capture.media_ports import MediaPorts
     from recorder.document import CallDocument
     from recorder.log import ServiceLog
     from recorder.service import Follower
     from recorder.siprec.control import SessionControl
     from recorder.siprec.src_service import SrcService
     from recorder.siprec.srs_service import SrsService
+
+MEDIA = 200
+"""Index of the server's media among the sources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +95,13 @@ def run_command(
         load_kernels_directly()
         rehearse(log)
         roles = _Roles(log, stack, values, store)
+        roles.open_ports()
         sources, media = _open_captured(table, stack, "src" in values)
         dropped = privileges.drop(user)
         log.logger.info("privileges-dropped", user=dropped.user, capabilities=len(dropped.capabilities))
         store.mkdir(parents=True, exist_ok=True)
         _open_unprivileged(table, store, sources, stack)
-        roles.make(len(sources))
+        roles.make()
         if roles.srs is not None:
             sources.append(roles.srs.source)
         service = live_service(store, log, _recording(table, roles))
@@ -127,9 +132,19 @@ class _Roles:
         self.published: Callable[[CallDocument, Path], None] = lambda document, directory: None
         self._log, self._stack, self._values, self._store = log, stack, values, store
         self._rules: Any = None
+        self._ports: MediaPorts | None = None
 
-    def make(self, capture: int) -> None:
-        """Make those that the settings ask for; `capture`: index of the next source."""
+    def open_ports(self) -> None:
+        """Make the ports of the server's media, while there are privileges that make them cheaper."""
+        if "srs" in self._values:
+            from recorder.cli_srs import srs_settings
+            from recorder.siprec.srs_service import media_ports
+
+            self._ports = media_ports(srs_settings((), None), MEDIA)
+            self._stack.callback(self._ports.close)
+
+    def make(self) -> None:
+        """Make those that the settings ask for."""
         from recorder.cli_src import Rules, make_src, open_spool
         from recorder.cli_srs import make_srs, srs_settings
         from recorder.live_command import event_teller
@@ -145,7 +160,8 @@ class _Roles:
             self.followers.append(self.src.follower)
         if "srs" in self._values:
             asked = srs_settings((), None)
-            self.srs = make_srs(asked, event_teller(self._log, asked.webhooks, self._stack), self._log, capture)
+            tell = event_teller(self._log, asked.webhooks, self._stack)
+            self.srs = make_srs(asked, tell, self._log, MEDIA, self._ports)
             self._stack.callback(self.srs.close)
             self.followers.append(self.srs.follower)
 

@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from capture.errors import SpanrecError
 from recorder import capabilities
 
-OPENING = ("net_raw", "net_admin")
+OPENING = ("net_raw", "net_admin", "bpf")
 """Kept by `become` until `drop`. Packet sockets need CAP_NET_RAW when they are made; their rings, filters, promiscuous
-mode and binding them anew need nothing. CAP_NET_ADMIN has the adapter stamp frames with its own clock, if it can.
+mode and binding them anew need nothing. CAP_NET_ADMIN has the adapter stamp frames with its own clock, if it can. With
+CAP_BPF it also steers the media of recording sessions to one socket.
 """
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 _KERNEL_CACHE = "NUMBA_CACHE_DIR"
