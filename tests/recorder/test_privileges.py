@@ -40,7 +40,7 @@ tell([os.getresuid(), os.getresgid(), os.getgroups(), held(), os.environ["HOME"]
 """,
         XDG_CACHE_HOME="/root/.cache",
     )
-    kept = ["net_admin", "net_raw"]
+    kept = ["bpf", "net_admin", "net_raw"]
     assert told == [[account.pw_uid] * 3, [account.pw_gid] * 3, [account.pw_gid], kept, account.pw_dir, []]
 
 
@@ -62,7 +62,7 @@ tell([held(), list(dropped.capabilities), fails(socket.socket, socket.AF_PACKET,
       fails(os.setuid, 0), fails(os.setgroups, [0]), privileges.current().no_new_privileges, dropped.bounding_emptied])
 """
     )
-    assert told == [[], ["net_admin", "net_raw"], 1, 1, 1, True, True]
+    assert told == [[], ["net_admin", "net_raw", "bpf"], 1, 1, 1, True, True]
 
 
 @needs_root
@@ -119,7 +119,7 @@ threading.Thread(target=threading.Event().wait, daemon=True).start()
 tell(refused())
 """
     )
-    assert "1 of 2 threads still hold net_admin, net_raw" in told
+    assert "1 of 2 threads still hold net_admin, net_raw, bpf" in told
     assert "OPENBLAS_NUM_THREADS=1" in told
 
 
