@@ -119,7 +119,7 @@ threading.Thread(target=threading.Event().wait, daemon=True).start()
 tell(refused())
 """
     )
-    assert "1 of 2 threads still hold net_admin, net_raw, bpf" in told
+    assert "1 of 2 threads still hold bpf, net_admin, net_raw" in told
     assert "OPENBLAS_NUM_THREADS=1" in told
 
 
