@@ -12,9 +12,11 @@ import base64
 import hmac
 import os
 import sys
+import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import NamedTuple
@@ -41,8 +43,6 @@ from recorder.siprec.legs import LegId, LegReport, LocalMedia, RemoteMedia, Sour
 
 __all__ = ["Capacity", "ForwardOptions", "Forwarded", "MediaForwarder", "NewFlow", "PortsExhausted"]
 
-MOST_NEW_FLOWS = 16_384
-"""Flows that wait for somebody to say whose they are; the oldest is forgotten, and found again."""
 MOST_CLOSED = 4096
 """Legs that are closed, and whose reports are kept."""
 IDLE = 30_000_000_000
@@ -80,6 +80,8 @@ class ForwardOptions:
     capacity: Capacity = field(default_factory=Capacity)
     switch_interval: float = 0.0005
     """s after which a thread that has Python hands it to the forwarder's."""
+    niceness: int = -10
+    """Of the forwarder's thread, where the system allows it: packets must not wait for the machine's other work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class MediaForwarder:
         self._commands: deque[Callable[[], None]] = deque()
         self._legs: dict[LegId, OpenLeg] = {}
         self._closed: OrderedDict[LegId, LegReport] = OrderedDict()
-        self._new: deque[NewFlow] = deque(maxlen=MOST_NEW_FLOWS)
+        self._new: deque[NewFlow] = deque(maxlen=self._options.capacity.flows)
         self._gone: deque[int] = deque()
         self._next_look = self._next_sweep = 0.0
         self._secret = os.urandom(16)
@@ -238,6 +240,8 @@ class MediaForwarder:
         """Forward until `stopping`, or until the source has ended; then say BYE for all legs."""
         before = sys.getswitchinterval()
         sys.setswitchinterval(min(before, self._options.switch_interval))
+        with suppress(OSError):  # where the system lets nobody hurry, it goes on as it is
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._options.niceness)
         shown = began = 0
         try:
             while not self.stopping and not source.ended:
@@ -279,7 +283,9 @@ class MediaForwarder:
             self._sweep(now)
 
     def shut(self) -> None:
-        """Close all legs; nothing is sent any more."""
+        """Close all legs; nothing is sent any more. A second call does nothing."""
+        if self._over:
+            return
         self._over = True
         while self._commands:
             self._commands.popleft()()

@@ -99,8 +99,8 @@ class LegBook:
             return
         before, leg.remote = leg.remote, remote
         if before is None or before.rtp != remote.rtp:
-            leg.ports.connect(remote.rtp)
-            self._tables.legs[leg.row, columns.REFUSED] = 0
+            reached = leg.ports.connect(remote.rtp)
+            self._tables.legs[leg.row, columns.REFUSED] = 0 if reached else now
         self._rows.accept(leg.id, remote.payload_types)
         self._set_keys(leg, remote, before)
         self._hear_on(leg, leg.ports.rtp_socket if remote.rtcp == remote.rtp else leg.ports.rtcp_socket)

@@ -85,7 +85,7 @@ class Forwarder(Protocol):
 
     def open(self, leg: LegId, local_host: str, since: int) -> LocalMedia:
         """Give a leg a pair of ports. Media of its source from capture time `since` (ns) on waits, bounded, for
-        `connect`. Raises `PortsExhausted`."""
+        `connect`. Raises `PortsExhausted` (of `capture.port_pool`)."""
         ...
 
     def connect(self, leg: LegId, remote: RemoteMedia) -> None:

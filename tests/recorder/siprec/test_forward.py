@@ -2,11 +2,16 @@
 
 import os
 import struct
+import sys
+import threading
 from contextlib import ExitStack
 from itertools import pairwise
 
 import pytest
 
+from capture.address import Endpoint
+from capture.batch import PacketBatch
+from capture.live import SourceCounters
 from capture.port_pool import PortsExhausted
 from decoders.rtcp import parse_rtcp
 from decoders.rtcp_values import ReportBlock
@@ -14,7 +19,23 @@ from decoders.rtcp_write import receiver_report
 from recorder.model import Side
 from recorder.siprec.forward import Capacity
 from recorder.siprec.legs import LegId, Source
-from tests.forwarding import ALICE, BOB, DTMF, MS, PCMA, PCMU, RELAY, START, VOICE, Bench, Got, Rtp, Server, talk
+from tests.forwarding import (
+    ALICE,
+    BOB,
+    DTMF,
+    MS,
+    PCMA,
+    PCMU,
+    RELAY,
+    START,
+    VOICE,
+    Bench,
+    Got,
+    Rtp,
+    Server,
+    batch_of,
+    talk,
+)
 
 
 def numbers(got: list[Got]) -> list[int]:
@@ -575,7 +596,7 @@ def test_rtcp_is_multiplexed_where_the_answer_says_so():
         leg, local = bench.leg(server, VOICE)
         bench.pass_time(4000)
         found = [each for each in server.raw() if 192 <= each[1] <= 223]
-        assert [parse_rtcp(each).sender_reports[0].ssrc for each in found] == [local.ssrc]
+        assert {parse_rtcp(each).sender_reports[0].ssrc for each in found} == {local.ssrc}
         block = ReportBlock(local.ssrc, 128, 25, 70_000, 80, 0, 0)
         server.rtp_socket.sendto(receiver_report(99, [block]), (local.rtp.host, local.rtp.port))
         bench.pass_time(300)
@@ -644,3 +665,63 @@ def test_ends_are_told_apart_from_ports():
         bench.feed([*talk(2), *talk(2, at=40, source=BOB, destination=ALICE)])
         found = bench.forwarder.take_new_flows()
         assert [(each.source.port, each.destination.port) for each in found] == [(4000, 6000), (6000, 4000)]
+
+
+def test_a_server_that_cannot_be_reached_at_all_is_said_to_be_unreachable():
+    with Bench() as bench:
+        server = bench.server()
+        server.rtp = server.rtcp = Endpoint(0x2001_0DB8 << 32, 1, 6000)  # from an IPv4 address
+        bench.feed(talk(5))
+        bench.place_all(VOICE)
+        leg, _ = bench.leg(server, VOICE)
+        bench.feed(talk(5, at=100, sequence=105, stamp=5800))
+        report = bench.forwarder.report([leg])[leg]
+        assert report.unreachable
+        assert (report.packets, report.unsent) == (0, 10)
+
+
+class Given:
+    """A live source that gives batches as fast as they are taken, as a capture at its own pace does."""
+
+    name = "given"
+    stamped_here = False
+
+    def __init__(self, packets: list[Rtp]) -> None:
+        self._packets = packets
+
+    @property
+    def ended(self) -> bool:
+        return not self._packets
+
+    def poll(self, timeout: float) -> PacketBatch | None:
+        some, self._packets = self._packets[:10], self._packets[10:]
+        return batch_of(some)
+
+    def counters(self) -> SourceCounters:
+        return SourceCounters(0, 0, 0, 0, True, None)
+
+    def close(self) -> None:
+        self._packets = []
+
+
+def test_a_thread_forwards_until_its_source_has_ended_and_says_so():
+    with Bench() as bench:
+        server = bench.server()
+        spoken = talk(200)
+        bench.feed(spoken[:10])
+        bench.place_all(VOICE)
+        _, local = bench.leg(server, VOICE)
+        bench.pass_time(100)
+        interval = sys.getswitchinterval()
+        thread = threading.Thread(target=bench.forwarder.run, args=(Given(spoken[10:]),))
+        thread.start()
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+        assert [each.payload for each in server.got()] == [each.payload for each in spoken]
+        (compound,) = (parse_rtcp(each) for each in server.raw(rtcp=True))
+        assert [each.ssrcs for each in compound.byes] == [(local.ssrc,)]
+        # By the capture's clock, not by ours.
+        assert abs((compound.sender_reports[0].unix_ns or 0) - START - 199 * 20 * MS) < 1000 * MS
+        assert sys.getswitchinterval() == interval
+        with pytest.raises(PortsExhausted, match="no more"):
+            bench.forwarder.open(LegId(VOICE, 2), "127.0.0.1", 0)
