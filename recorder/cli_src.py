@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 FORWARD_RING = 32 << 20
 """Octets of the ring that media is forwarded from: it is never left to itself for long."""
-FORWARD_RETIRE = 4
+FORWARD_BLOCK = 64 << 10
+FORWARD_RETIRE = 2
 """ms after which the kernel hands over what has come."""
 FORWARD_PACE = 0.002
 LEAD = 0.5
@@ -210,6 +211,7 @@ def forwarding_ring(interfaces: Sequence[str], expression: str | None, *, promis
             expression=expression,
             promiscuous=promiscuous,
             ring_size=FORWARD_RING,
+            block_size=FORWARD_BLOCK,
             retire_ms=FORWARD_RETIRE,
             pace=FORWARD_PACE,
         ),
