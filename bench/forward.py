@@ -247,7 +247,8 @@ def record(interface: str, directory: Path, following: Following, stop: threadin
     from capture.ring import RingOptions, RingSource
     from recorder.log import open_log
     from recorder.policy import Policy, PolicyHolder
-    from recorder.service import CaptureService, ServiceOptions
+    from recorder.service import CaptureService
+    from recorder.service_types import ServiceOptions
 
     holder = PolicyHolder(Policy(), lambda _: None)
     service = CaptureService(

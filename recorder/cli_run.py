@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from capture.media_ports import MediaPorts
     from recorder.document import CallDocument
     from recorder.log import ServiceLog
-    from recorder.service import Follower
+    from recorder.service_types import Follower
     from recorder.siprec.control import SessionControl
     from recorder.siprec.src_service import SrcService
     from recorder.siprec.srs_service import SrsService

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from recorder.document import CallDocument
     from recorder.live_catalogue import LiveCatalogue
     from recorder.log import ServiceLog
-    from recorder.service import CaptureService, Follower
+    from recorder.service import CaptureService
+    from recorder.service_types import Follower
     from recorder.siprec.control import SessionEvent
     from recorder.siprec.sip_settings import Webhook
     from recorder.status_server import Commands
@@ -104,7 +105,8 @@ def live_service(out: Path, log: "ServiceLog", how: Recording) -> "CaptureServic
     from recorder.policy_file import load_policy
     from recorder.retention_rules import load_retention
     from recorder.retention_run import RetentionRun
-    from recorder.service import CaptureService, ServiceOptions
+    from recorder.service import CaptureService
+    from recorder.service_types import ServiceOptions
 
     path = settings.file_of(Path.cwd(), os.environ)
     found = settings.load(Path.cwd(), os.environ)

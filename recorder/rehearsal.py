@@ -45,7 +45,8 @@ def record_rehearsal(out: Path) -> None:
     from capture.source import CaptureSource
     from recorder.log import open_log
     from recorder.policy import Decision, Policy, PolicyHolder
-    from recorder.service import CaptureService, ServiceOptions
+    from recorder.service import CaptureService
+    from recorder.service_types import ServiceOptions
 
     policy = PolicyHolder(Policy(otherwise=Decision(keep_packets=True)), lambda _: None)
     service = CaptureService(ServiceOptions(out=out), policy, open_log(io.StringIO()))

@@ -11,10 +11,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
-from typing import Protocol
 
 from capture.batch import PacketBatch
 from capture.errors import SpanrecError
@@ -37,7 +35,7 @@ from recorder.model import Call
 from recorder.overload import Overload
 from recorder.policy import Action, PolicyHolder
 from recorder.recovery import Restorer, restore
-from recorder.sightings import Observer
+from recorder.service_types import Follower, ServiceOptions
 from recorder.source_watch import SourceWatch
 from recorder.status import Alarm, AlarmCode, Severity, Snapshot
 from recorder.status_board import StatusBoard
@@ -67,45 +65,6 @@ GONE = 60_000_000_000
 """ns of silence after a restart that end a call which was talking before: its end was missed."""
 UPKEEP = 60.0
 """s between two looks at what retention would delete."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceOptions:
-    """How the service records."""
-
-    out: Path
-    form: str = "wav"
-    mono: bool = False
-    workers: int = 1
-    disk_low: Callable[[int, int], bool] = lambda free, total: False
-    """(free, total) octets -> whether no audio may be begun."""
-    disk_scarce: Callable[[int, int], bool] = lambda free, total: False
-    """(free, total) octets -> whether somebody should look."""
-    upkeep: Callable[[LiveCatalogue], None] | None = None
-    """Deletes what retention says; in the publisher's thread."""
-    settings: Path | None = None
-    """File that `reload` reads the policy from."""
-    wall_clock: Callable[[], int] = time.time_ns
-    steady_clock: Callable[[], int] = time.monotonic_ns
-    """What capture time is told by; ns."""
-    published: Callable[[CallDocument, Path], None] = lambda document, directory: None
-    """Told of each recording and its directory, in the publisher's thread."""
-
-
-class Follower(Observer, Protocol):
-    """Who follows calls as they go on: recording sessions towards servers do."""
-
-    def attach(self, engine: Engine, keep_packets: Callable[[Call], None]) -> None:
-        """The engine whose calls these are; before any packet. `keep_packets` keeps those of a call from now on."""
-
-    def begun(self, call: Call) -> None:
-        """A call begins, and its decision stands."""
-
-    def dropped(self, call: Call) -> None:
-        """A call turned out to be part of another, and is no more."""
-
-    def turn(self, now: int) -> None:
-        """All that came until capture time `now` (ns) has been heard; called some fifty times a second."""
 
 
 class CaptureService:

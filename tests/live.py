@@ -13,7 +13,8 @@ from recorder.document import CallDocument, parse
 from recorder.log import ServiceLog, open_log
 from recorder.policy import Policy, PolicyHolder
 from recorder.policy_file import load_policy
-from recorder.service import CaptureService, Follower, ServiceOptions
+from recorder.service import CaptureService
+from recorder.service_types import Follower, ServiceOptions
 
 
 class FileSource:
