@@ -78,6 +78,11 @@ class Servers:
         known = self._known.get((server.uri, server.via))
         return known is None or known.up
 
+    def is_silent(self, server: Server) -> bool:
+        """Whether a server is down because it could not be reached, and not because it refused."""
+        known = self._known.get((server.uri, server.via))
+        return known is not None and not known.up and known.silent
+
     def order(self, servers: Sequence[Server], choice: Choice, *, last_resort: bool = False) -> list[Server]:
         """Servers to be tried, in order: those that are up, those whose time to be tried again has come, and where
         `last_resort`, the others too."""

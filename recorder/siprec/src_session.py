@@ -67,6 +67,8 @@ class SrcSession:
         self._move: Move | None = None
         self._connected_at = 0.0
         self._short = 0
+        self._doubted = False
+        """The server answered no pings, but its RTCP was fresh."""
         self._task: asyncio.Task[None] | None = None
         self._aside: set[asyncio.Task[None]] = set()
 
@@ -161,12 +163,22 @@ class SrcSession:
         why = self._health.look(self.media.offer.lines, reports)
         if why:
             self.lose(why)
+        elif self._doubted and not self._health.fresh(self.media.reports()):
+            self._doubted = False
+            if self._around.servers.is_silent(self.link.server):
+                self.lose("it answers no OPTIONS")
+            else:
+                self._beside(self._ask_alive(self.link))  # it may have been started again, and know nothing of this
         elif self._health.silent:
             self._beside(self._ask_alive(self.link))
 
     def server_down(self) -> None:
-        """The server answers no pings: unless its RTCP is fresh, it is dead."""
-        if self.link is not None and not self._health.fresh(self.media.reports()):
+        """The server cannot be reached: unless its RTCP is fresh, it is dead. What is fresh now may be its last."""
+        if self.link is None or not self._around.servers.is_silent(self.link.server):
+            return
+        if self._health.fresh(self.media.reports()):
+            self._doubted = True
+        else:
             self.lose("it answers no OPTIONS")
 
     def lose(self, why: str) -> None:
@@ -235,6 +247,7 @@ class SrcSession:
         self.link, self.peer = link, link.server.uri
         self._around.servers.hold(link.server, +1)
         self._connected_at = loop.time()
+        self._doubted = False
         self._health.begin()
         self._set_state()
         if self.connector.warning:
