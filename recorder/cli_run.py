@@ -145,7 +145,7 @@ class _Roles:
 
     def make(self) -> None:
         """Make those that the settings ask for."""
-        from recorder.cli_src import Rules, make_src, open_spool
+        from recorder.cli_src import SESSIONS, Rules, make_src, open_spool
         from recorder.cli_srs import make_srs, srs_settings
         from recorder.live_command import event_teller
 
@@ -153,7 +153,8 @@ class _Roles:
             self._rules = Rules(None)
             tell = event_teller(self._log, self._rules.settings.webhooks, self._stack)
             spool = open_spool(self._rules.settings, self._store, tell)
-            self.src, spooling = make_src(self._rules, tell, self._log, time.time_ns, spool, recording=True)
+            kept = self._store / SESSIONS
+            self.src, spooling = make_src(self._rules, tell, self._log, time.time_ns, spool, recording=True, kept=kept)
             if spooling is not None:
                 self.published = spooling.published
             self._stack.callback(self.src.close)

@@ -36,6 +36,8 @@ LEAD = 0.5
 """s before a capture's first packet."""
 SPOOL = ".spool"
 """Below the documents: calls that wait for a server."""
+SESSIONS = ".sessions"
+"""Likewise: which sessions are in progress."""
 LAST = 20.0
 """s that sessions have to end after a capture's last packet."""
 
@@ -137,7 +139,9 @@ def src_command(
             stack.callback(other.close)
         tell = event_teller(log, settings.webhooks, stack)
         spool = None if captures else open_spool(settings, store, tell)
-        src, spooling = make_src(rules, tell, log, ends.clock, spool, recording=record)
+        src, spooling = make_src(
+            rules, tell, log, ends.clock, spool, recording=record, kept=None if captures else store / SESSIONS
+        )
         stack.callback(src.close)
         commands = ControlPages(src.start(media), media=src.media_counts)
         stack.callback(commands.close)
@@ -285,9 +289,10 @@ def make_src(
     spool: "Spool | None",
     *,
     recording: bool,
+    kept: Path | None,
 ) -> "tuple[SrcService, Spooling | None]":
     """The SRC by the settings, not started, and what fills its spool. `clock` gives capture time in ns; `recording`:
-    calls are recorded here too, and keep their packets."""
+    calls are recorded here too, and keep their packets; `kept`: where sessions in progress are written down."""
     from recorder.siprec.spooling import Spooling
     from recorder.siprec.src_service import SrcService, SrcTold
 
@@ -299,4 +304,4 @@ def make_src(
         kept=spooling.keep if spooling is not None else (lambda kept: None),
         failed=lambda error: log.logger.error("src-failed", text=f"{type(error).__name__}: {error}"),
     )
-    return SrcService(rules.settings, rules.decide, told, clock, spool), spooling
+    return SrcService(rules.settings, rules.decide, told, clock, spool, kept), spooling

@@ -12,10 +12,12 @@ from random import Random, SystemRandom
 from typing import Any, TypeVar
 
 from decoders.sip import SipMessage
+from recorder.model import Transport
 from recorder.sip_ua.agent_session import AgentIncoming, AgentSession, Farewell
 from recorder.sip_ua.api import Credentials, Incoming, NewSession, Peer, Reply, UnreachableError
 from recorder.sip_ua.config import AgentConfig
 from recorder.sip_ua.core import Core
+from recorder.sip_ua.dialog import Dialog
 from recorder.sip_ua.digest import Authorizer
 from recorder.sip_ua.incoming import IncomingInvite
 from recorder.sip_ua.invite import Attempt
@@ -112,6 +114,26 @@ class SipAgent:
         except TimeoutError:
             pass
         return None
+
+    async def end_left(
+        self, dialog: Dialog, back: Target, credentials: Credentials | None = None, timeout: float = 5.0
+    ) -> bool:
+        """Say BYE in a dialog that an earlier process left open, to where its peer was (`back`) or to where the dialog
+        leads; whether that was answered within `timeout` s."""
+        targets = [*await self._locate(dialog.next_hop)]
+        if back.transport is Transport.TLS:
+            targets = [target._replace(transport=Transport.TLS) for target in targets]
+        ways = [back, *targets] if back.transport is not Transport.UDP or not targets else [*targets, back]
+        authorize = self._authorize(credentials)
+        try:
+            async with asyncio.timeout(timeout):
+                for way in dict.fromkeys(ways):
+                    request = dialog.request("BYE", (("User-Agent", self.config.product),))
+                    if await self._exchange(request, way, authorize) is not None:
+                        return True
+        except TimeoutError:
+            pass
+        return False
 
     async def close(self, patience: float = 2.0) -> None:
         """End all sessions and close the transports, waiting at most `patience` s for answers."""
@@ -222,7 +244,10 @@ class SipAgent:
         self.start(find())
 
     async def _options(self, uri: str, target: Target, authorize: Authorize | None) -> SipMessage | None:
-        request = self._options_request(uri, target)
+        return await self._exchange(self._options_request(uri, target), target, authorize)
+
+    async def _exchange(self, request: Request, target: Target, authorize: Authorize | None) -> SipMessage | None:
+        """The final response to a request that is neither INVITE nor of a session of ours; None where none came."""
         for _ in range(3):
             future: asyncio.Future[SipMessage | Failure] = self._loop.create_future()
             user = ResponseUser(partial(_final, future), partial(_failure, future))

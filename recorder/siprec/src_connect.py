@@ -8,8 +8,9 @@ where one fails.
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
-from recorder.sip_ua.api import Agent, RefusedError, UnreachableError
+from recorder.sip_ua.api import Agent, RefusedError, Session, UnreachableError
 from recorder.siprec.control import SessionEvent
 from recorder.siprec.legs import Forwarder
 from recorder.siprec.servers import Servers, goes_on
@@ -43,6 +44,8 @@ class Surroundings:
     """So many random ones."""
     number: Callable[[], int]
     """The next running number."""
+    noted: Callable[[Session, str, str], Callable[[], None]] = lambda session, server, agent: lambda: None
+    """Told of each dialog, the URI of its server and the name of its agent; gives what is to be called when it ends."""
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +101,12 @@ class Connector:
     def link(self, server: Server) -> Link:
         """A dialog that has not begun."""
         agent = self.around.agents[self.instance.agent]
-        return Link(agent, server, self.instance, self.media, self.around.clock, self.changed, self.calls)
+        noted = partial(self._noted, server.uri)
+        around = self.around
+        return Link(agent, server, self.instance, self.media, around.clock, self.changed, self.calls, noted)
+
+    def _noted(self, server: str, session: Session) -> Callable[[], None]:
+        return self.around.noted(session, server, self.instance.agent)
 
     def why_not(self, server: Server, *further: RecordedCall) -> str:
         """Why a server must not have these calls (RFC 7866, section 12); empty where it may."""

@@ -59,6 +59,8 @@ class Link:
     changed: Callable[[], None]
     calls: list[RecordedCall]
     """Of the session, which adds to it and takes away."""
+    noted: Callable[[Session], Callable[[], None]] = lambda session: lambda: None
+    """Told of the dialog; gives what is to be called when it has ended."""
     session: Session | None = None
     ended: Ended | None = None
     notes: list[str] = field(default_factory=list)
@@ -67,6 +69,7 @@ class Link:
     snapshot_due: bool = False
     speaks_siprec: bool = True
     """It takes metadata."""
+    _forget_dialog: Callable[[], None] = lambda: None
     _may_update: bool = True
     _not_before: float = 0.0
     _snapshot_not_before: float = 0.0
@@ -187,6 +190,7 @@ class Link:
 
     def _adopt(self, session: Session) -> None:
         self.session = session
+        self._forget_dialog = self.noted(session)
         session.on_end = self._on_end
         session.on_request = self._on_request
         if session.over:
@@ -257,6 +261,7 @@ class Link:
 
     def _on_end(self, ended: Ended) -> None:
         self.ended = self.ended or ended
+        self._forget_dialog()
         self.changed()
 
     async def _on_request(self, message: SipMessage) -> Reply:

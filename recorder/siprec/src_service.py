@@ -16,12 +16,14 @@ from capture.errors import SpanrecError
 from capture.live import LiveSource
 from recorder.call_facts import CallFacts
 from recorder.sip_ua.agent import Admit
+from recorder.sip_ua.api import Credentials
 from recorder.sip_ua.config import AgentConfig
 from recorder.sip_ua.digest import Challenger
 from recorder.siprec.control import EventKind, SessionEvent
 from recorder.siprec.figures import MediaCounts
 from recorder.siprec.forward import ForwardOptions, MediaForwarder
 from recorder.siprec.late_delivery import LateDelivery
+from recorder.siprec.leftovers import Leftover, Leftovers, end_all
 from recorder.siprec.loop import SessionLoop
 from recorder.siprec.picture import CallPicture
 from recorder.siprec.sip_stack import SipStack, StackOptions, open_stack
@@ -57,6 +59,8 @@ class _Open:
     stacks: Mapping[str, SipStack]
     sessions: SrcSessions
     delivery: "tuple[Delivery, asyncio.Task[None]] | None"
+    ending: "asyncio.Task[None]"
+    """Ends what an earlier process left."""
 
 
 @dataclass(eq=False)
@@ -70,6 +74,8 @@ class SrcService:
     """Capture time, ns."""
     spool: Spool | None = None
     """Calls that wait for a server; they are delivered while this runs."""
+    kept_sessions: Path | None = None
+    """Where it is written down which sessions are in progress, so that after a kill the next start can end them."""
 
     def __post_init__(self) -> None:
         ports = self.settings.ports
@@ -141,6 +147,8 @@ class SrcService:
         async def local_host(server: Server) -> str:
             return await usual.local_host(server.via or server.uri)
 
+        leftovers = Leftovers(self.kept_sessions, self.told.failed) if self.kept_sessions is not None else None
+        left = leftovers.found() if leftovers is not None else []
         sessions = SrcSessions(
             {name: stack.agent for name, stack in stacks.items()},
             self.forwarder,
@@ -149,10 +157,24 @@ class SrcService:
             options=self._options(),
             keep=self.told.kept,
             clock=self.clock,
+            noted=leftovers.note if leftovers is not None else lambda session, server, agent: lambda: None,
         )
+        ending = asyncio.get_running_loop().create_task(self._end_left(left, stacks))
         sessions.listen(self._heard)
         sessions.watch(settings.usual.servers)
-        return _Open(stacks, sessions, self._delivery(stacks, local_host))
+        return _Open(stacks, sessions, self._delivery(stacks, local_host), ending)
+
+    async def _end_left(self, left: Sequence[Leftover], stacks: Mapping[str, SipStack]) -> None:
+        """End the sessions of an earlier process that was killed."""
+
+        async def goodbye(one: Leftover, credentials: Credentials | None) -> bool:
+            stack = stacks.get(one.agent, stacks[""])
+            return await stack.agent.end_left(one.dialog, one.back, credentials)
+
+        await end_all(left, goodbye, {server.uri: server.credentials for server in self._known_servers()})
+
+    def _known_servers(self) -> Sequence[Server]:
+        return [*self.settings.usual.servers, *self.settings.servers.servers.values()]
 
     def _delivery(
         self, stacks: Mapping[str, SipStack], local_host: Callable[[Server], Awaitable[str]]
@@ -166,8 +188,7 @@ class SrcService:
 
     def _with_credentials(self, instance: Instance) -> Instance:
         """An instance that was kept, with what the settings say of its servers now."""
-        known = [*self.settings.usual.servers, *self.settings.servers.servers.values()]
-        by_uri = {server.uri: server for server in known}
+        by_uri = {server.uri: server for server in self._known_servers()}
         return replace(instance, servers=tuple(by_uri.get(each.uri, each) for each in instance.servers))
 
     def _options(self) -> SrcOptions:
@@ -185,6 +206,8 @@ class SrcService:
         if opened.delivery is not None:
             opened.delivery[1].cancel()
             await asyncio.gather(opened.delivery[1], return_exceptions=True)
+        opened.ending.cancel()
+        await asyncio.gather(opened.ending, return_exceptions=True)
         await opened.sessions.close(GOODBYE)
         for stack in opened.stacks.values():
             await stack.agent.close()

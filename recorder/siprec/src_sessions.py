@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from recorder.sip_ua.api import Agent, Incoming
+from recorder.sip_ua.api import Agent, Incoming, Session
 from recorder.siprec.control import EventKind, Listener, SessionEvent, SessionInfo
 from recorder.siprec.legs import Forwarder, LegId
 from recorder.siprec.picture import CallPicture, Phase
@@ -87,8 +87,10 @@ class SrcSessions:
         keep: Callable[[Kept], None] = lambda kept: None,
         clock: Callable[[], int] = time.time_ns,
         octets: Callable[[int], bytes] = os.urandom,
+        noted: Callable[[Session, str, str], Callable[[], None]] = lambda session, server, agent: lambda: None,
     ) -> None:
-        """`clock` gives capture time in ns; `local_host` our address on the way to a server."""
+        """`clock` gives capture time in ns; `local_host` our address on the way to a server; `noted`: see
+        `Surroundings`."""
         self.calls: dict[int, KnownCall] = {}
         self.sessions: dict[str, SrcSession] = {}
         self.servers = Servers(time.monotonic, self._server_changed)
@@ -116,6 +118,7 @@ class SrcSessions:
             keep=self._kept,
             octets=octets,
             number=lambda: next(numbers),
+            noted=noted,
         )
         self._watch = self._loop.create_task(self._look_again_and_again())
         for agent in agents.values() if not self._options.late else ():
