@@ -14,6 +14,7 @@ from recorder.model import Side
 from recorder.sip_ua.api import Body, EndedBy, UnreachableError
 from recorder.siprec import src_farewell, src_health, src_link
 from recorder.siprec.control import EventKind, SessionState
+from recorder.siprec.legs import LegId, Source
 from recorder.siprec.servers import Servers
 from recorder.siprec.src_connect import Surroundings
 from recorder.siprec.src_decision import Insecure, Instance, OnBye, OnHold, Overrides, Protection, Server
@@ -739,6 +740,31 @@ def test_missing_receiver_reports_have_the_server_asked_and_only_silence_ends_it
         stage.servers[0].alive = False
         stage.now += 31 * SECOND
         session.look(reports)
+        await settled(lambda: session.peer == TWO)
+        await stage.finish(session)
+
+    asyncio.run(run())
+
+
+def test_a_silent_server_is_left_once_its_last_receiver_report_is_old_and_one_that_refuses_is_not():
+    async def run():
+        stage = Stage(FakeServer(ONE), FakeServer(TWO))
+        session = await stage.recording()
+        servers, server = stage.around.servers, session.link.server
+        servers.failed(server, retry_after=5.0)
+        session.server_down()
+        assert session.link.ended is None, "it only takes no new sessions"
+        servers.succeeded(server)
+        for leg in stage.forwarder.open_legs:
+            stage.forwarder.reports[leg] = a_report(packets=9, heard_from=stage.now)
+        stage.servers[0].alive = False
+        servers.failed(server, unreachable=True)
+        session.server_down()
+        others = {LegId(Source(9, Side.CALLER, 0), 9): a_report(packets=9, heard_from=stage.now + 4 * SECOND)}
+        session.look(stage.forwarder.report(list(stage.forwarder.open_legs)) | others)
+        assert session.link.ended is None, "its media may be received all the same"
+        stage.now += 4 * SECOND
+        session.look(stage.forwarder.report(list(stage.forwarder.open_legs)) | others)
         await settled(lambda: session.peer == TWO)
         await stage.finish(session)
 
