@@ -155,7 +155,7 @@ class Lab:
         """`spanrec src`, its calls from the wire; not started."""
         return Program(
             self.wire.namespace, self.place / "src", "src", "-i", self.wire.receiver, "--srs", srs,
-            "-o", str(self.place / "src" / "out"), "--listen", "", "--ring-size", "64", profile=profile,
+            "-o", str(self.place / "src" / "out"), "--listen", "", profile=profile,
         )  # fmt: skip
 
     def server(self, name: str) -> Program:

@@ -23,7 +23,7 @@ from recorder.sip_ua.api import (
     UnreachableError,
 )
 from recorder.siprec.mime_write import metadata_body, sdp_body, write_body
-from recorder.siprec.snapshot import Elements, Partial, complete, elements_of, partial
+from recorder.siprec.snapshot import Elements, Partial, Told, complete, elements_of, partial
 from recorder.siprec.src_answer import hosts_in, read_answer
 from recorder.siprec.src_decision import Instance, Server
 from recorder.siprec.src_media import RecordedCall, SrcMedia
@@ -75,6 +75,8 @@ class Link:
     _snapshot_not_before: float = 0.0
     _retry: float = SPACING
     _failing: bool = False
+    _written: tuple[list[Told], Elements] = field(default_factory=lambda: ([], {}))
+    """What was told last, and as what: writing it is much of what a session costs."""
     _hearing: set[asyncio.Task[None]] = field(default_factory=set)
     """Wait for an ACK."""
 
@@ -249,7 +251,10 @@ class Link:
         del self.notes[:-16]
 
     def _elements(self) -> Elements:
-        return elements_of([self.media.told(call) for call in self.calls])
+        told = [self.media.told(call) for call in self.calls]
+        if told != self._written[0]:
+            self._written = told, elements_of(told)
+        return self._written[1]
 
     def _differs(self) -> bool:
         return self.speaks_siprec and self._partial(self._elements()) is not None
