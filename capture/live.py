@@ -39,6 +39,7 @@ class LiveSource(Protocol):
     name: str
     stamped_here: bool
     """Whether times are this machine's, so that they tell how far the reader is behind."""
+    # A source whose packets are apart from those of all others has a `realm: int` too (`capture.realms`).
 
     @property
     def ended(self) -> bool:

@@ -30,3 +30,8 @@ def _entered(identifiers: Iterable[int]) -> int:
             mixed = ((mixed >> 16 ^ mixed) * 0x45D9F3B) & 0xFFFFFFFF
         realm = mixed >> 16 ^ mixed or 1
     return realm
+
+
+OWN_PORTS = realm_of_vlans(4095)
+"""Of what comes to media ports of this process: it may be seen on an interface too, with the same addresses, and is to
+be told from that. No wire has VLAN 4095, which is reserved (IEEE 802.1Q)."""

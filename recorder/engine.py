@@ -55,9 +55,10 @@ class Prepared(NamedTuple):
     """Rows that Python must look at, ascending: SIP, RTCP, TCP segments and IP fragments."""
 
 
-def prepare(batch: PacketBatch) -> Prepared:
-    """Strip the layers off a batch and tell its rows apart; needs no state, so it may run ahead in a thread."""
-    datagrams = decode_layers(batch)
+def prepare(batch: PacketBatch, realm: int = 0) -> Prepared:
+    """Strip the layers off a batch and tell its rows apart; needs no state, so it may run ahead in a thread. `realm` is
+    where its source stands (`capture.realms`)."""
+    datagrams = decode_layers(batch, realm)
     kinds = classify(datagrams)
     return Prepared(datagrams, kinds, rows_of_interest(datagrams, kinds, RTCP))
 

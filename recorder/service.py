@@ -187,7 +187,7 @@ class CaptureService:
             batch = source.poll(PATIENCE if idle and place == len(sources) - 1 else 0.0)
             if batch is not None and len(batch):
                 idle = False
-                self._take(batch, source.stamped_here)
+                self._take(batch, source)
         before = self._engine.window_end
         self._engine.tick(self._now() - LATE)
         self._packets.write_due()
@@ -196,15 +196,15 @@ class CaptureService:
             follower.turn(self._now())
         self.board.answer(self._live.ladder)
 
-    def _take(self, batch: PacketBatch, stamped_here: bool) -> None:
-        before, stamps = self._engine.window_end, batch.time
+    def _take(self, batch: PacketBatch, source: LiveSource) -> None:
+        before, stamps, stamped_here = self._engine.window_end, batch.time, source.stamped_here
         # After the packets came: whatever the clock did to their stamps is seen before they are used.
         self._look_at_clocks()
         if stamped_here:
             batch = replace(batch, time=self._clock.capture_times(batch.time, self._steady()))
         elif self._correction:
             batch = replace(batch, time=batch.time + self._correction)
-        prepared = prepare(batch)
+        prepared = prepare(batch, getattr(source, "realm", 0))
         self._packets.before(prepared, stamps)
         self._engine.ingest(prepared)
         self._packets.after()
@@ -273,7 +273,7 @@ class CaptureService:
         deadline = time.monotonic() + 2.0
         for source in sources:
             while time.monotonic() < deadline and (batch := source.poll(0.0)) is not None:
-                self._take(batch, source.stamped_here)
+                self._take(batch, source)
             source.close()
         for record in self._live.records.values():
             if self.stopping and record.call.ended is None:

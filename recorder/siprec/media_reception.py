@@ -13,6 +13,7 @@ from dataclasses import replace
 from capture.batch import PacketBatch
 from capture.live import SourceCounters
 from capture.media_ports import MediaPort, MediaPorts
+from capture.realms import OWN_PORTS
 from recorder.siprec.port_monitor import PortMonitor, PortState
 from recorder.siprec.receiver_reports import INTERVAL, PortTerms, ReceiverReports
 
@@ -26,6 +27,7 @@ class MediaReception:
     """A `LiveSource` of the media of our recording sessions."""
 
     stamped_here = True
+    realm = OWN_PORTS
 
     def __init__(
         self, ports: MediaPorts, *, announced: Mapping[str, str] | None = None, interval: float = INTERVAL

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from capture.address import Endpoint, parse_endpoint
+from capture.realms import OWN_PORTS
 from decoders.sdp import Direction
 from recorder.call_events import CallEvent, EndpointOffered, EndpointReleased
 from recorder.document import format_time
@@ -274,7 +275,7 @@ class ReceivedCall:
             label=line.label,
             since=picture.at,
             packet=0,
-            realm=0,
+            realm=OWN_PORTS,
         )
         yield ours
         if line.theirs and line.encrypted:
@@ -295,7 +296,7 @@ class ReceivedCall:
                 label=line.label,
                 since=picture.at,
                 packet=0,
-                realm=0,
+                realm=OWN_PORTS,
             )
 
     # The end
