@@ -76,10 +76,16 @@ class Pictures:
             picture = replace(self._picture(known), phase=Phase.OVER)
             if picture != known.picture:
                 self._over.append(picture)
-            self.dropped(call)
+            self._forget(call)
 
     def dropped(self, call: Call) -> None:
-        """Nothing more will be told of a call."""
+        """Nothing more will be told of a call: what was told of it is over."""
+        known = self._calls.get(call.index)
+        if known is not None and known.picture is not None and known.picture.phase is not Phase.OVER:
+            self._over.append(replace(known.picture, phase=Phase.OVER))
+        self._forget(call)
+
+    def _forget(self, call: Call) -> None:
         if self._calls.pop(call.index, None) is not None:
             self._changed.pop(call.index, None)
             if self._by_call_id.get(call.call_id or "") == call.index:

@@ -96,3 +96,17 @@ def test_what_a_participant_prefers_is_told(tmp_path, line, wanted):
 def test_recording_sessions_of_others_have_no_pictures(tmp_path, captures):
     found = pictures_of(captures / "lab" / "opensips_siprec_udp.pcap", tmp_path)
     assert len({each.id for each in found}) == 1
+
+
+def test_a_call_that_turned_out_to_be_part_of_another_is_over_for_those_who_were_told_of_it(tmp_path):
+    told: dict[bool, list[CallPicture]] = {}
+    for early in (True, False):
+        engine = Engine(lambda _: tmp_path, lambda _: None, identify=lambda _: uuid4())
+        pictures = Pictures(engine.registry, engine.tracker.group_identifier)
+        engine.begun = pictures.begun
+        call = engine._media_call(1_000, 0, 0, ALICE_RTP, BOB_RTP)
+        before = list(pictures.turn()) if early else []
+        pictures.dropped(call)
+        told[early] = [*before, *pictures.turn()]
+    assert [each.phase for each in told[True]] == [Phase.ANSWERED, Phase.OVER]
+    assert told[False] == []
