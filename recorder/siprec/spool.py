@@ -174,6 +174,10 @@ class Spool:
         if outcome is not Outcome.LATER:
             self.drop(entry)
 
+    def failed(self, entry: Entry, error: Exception) -> None:
+        """A delivery broke off, by what nobody foresaw."""
+        self._say(EventKind.FAILURE, entry, f"its delivery broke off: {type(error).__name__}: {error}")
+
     def _say(self, kind: EventKind, entry: Entry, text: str) -> None:
         picture = entry.call.picture
         self._tell(
@@ -226,28 +230,48 @@ class Delivery:
     async def run(self) -> None:
         """Until it is cancelled."""
         while True:
-            entry = next(iter(self._spool.entries), None)
-            outcome = await self._one(entry) if entry is not None else Outcome.LATER
-            if outcome is not Outcome.LATER:
-                self._wait = FIRST_WAIT
-                continue
             self._wake.clear()
+            waiting = await self._round()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._wait)
-            if entry is not None and not self._wake.is_set():
+            if waiting and not self._wake.is_set():
                 self._wait = min(self._wait * 2, LONGEST_WAIT)
             await asyncio.to_thread(self._spool.trim)
 
-    async def _one(self, entry: Entry) -> Outcome:
+    async def _round(self) -> bool:
+        """Deliver what can be; whether anything waits for its servers. A call does not wait for those of another."""
+        passed: set[Path | tuple[str, ...]] = set()
+        while True:
+            waiting = self._spool.entries
+            entry = next((each for each in waiting if not {each.directory, _servers(each)} & passed), None)
+            if entry is None:
+                return bool(passed)
+            outcome = await self._one(entry)
+            if outcome is None:
+                passed.add(entry.directory)
+            elif outcome is Outcome.LATER:
+                passed.add(_servers(entry))
+            else:
+                self._wait = FIRST_WAIT
+
+    async def _one(self, entry: Entry) -> Outcome | None:
+        """What came of a delivery; None where it broke off."""
         self._spool.hold(entry)
         try:
             outcome = await self._deliver(entry)
         except SpanrecError:
             outcome = Outcome.NEVER
+        except Exception as error:  # what nobody foresaw must not end all deliveries
+            self._spool.failed(entry, error)
+            return None
         finally:
             self._spool.hold(None)
         await asyncio.to_thread(self._spool.told, entry, outcome)
         return outcome
+
+
+def _servers(entry: Entry) -> tuple[str, ...]:
+    return tuple(server.uri for server in entry.call.instance.servers)
 
 
 def _name(call: SpooledCall) -> str:

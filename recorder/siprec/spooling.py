@@ -33,6 +33,7 @@ class Spooling:
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, list[Kept]] = OrderedDict()
         self._published: OrderedDict[str, Path] = OrderedDict()
+        """Directories, of recordings without packets too: a call that is kept later must not wait for them."""
 
     def keep(self, kept: Kept) -> None:
         """A call was not delivered, or not all of it, and is over."""
@@ -43,12 +44,10 @@ class Spooling:
                 self._kept.setdefault(identifier, []).append(kept)
                 _trim(self._kept)
         if directory is not None:
-            threading.Thread(target=self._take, args=([kept], directory), name="spanrec-spool", daemon=True).start()
+            threading.Thread(target=self._take, args=([kept], directory), name="spanrec-spool").start()
 
     def published(self, document: CallDocument, directory: Path) -> None:
         """A recording has its final name."""
-        if not (directory / PACKETS).exists():
-            return
         with self._lock:
             kept = self._kept.pop(document.id, [])
             self._published[document.id] = directory
@@ -57,6 +56,9 @@ class Spooling:
             self._take(kept, directory)
 
     def _take(self, kept: list[Kept], directory: Path) -> None:
+        if not (directory / PACKETS).exists():
+            self._trouble(f"{directory}: the call was not delivered, and ended before its packets could be kept")
+            return
         for each in kept:
             instance = replace(
                 each.instance, servers=tuple(replace(server, credentials=None) for server in each.instance.servers)

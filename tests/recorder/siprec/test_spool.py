@@ -201,3 +201,32 @@ def test_what_cannot_be_read_is_given_up(tmp_path):
 
     asyncio.run(asyncio.wait_for(run(), 5))
     assert kept.told() == [EventKind.SPOOLED, EventKind.FAILURE]
+
+
+def test_a_call_does_not_wait_for_the_servers_of_another_nor_behind_one_that_breaks(tmp_path):
+    kept, tried = Kept(tmp_path), []
+    other = replace(INSTANCE, servers=(Server("sip:there"),))
+    kept.put(a_call(1))
+    kept.put(a_call(2))
+    kept.put(a_call(3, instance=other))
+    kept.put(a_call(4, instance=other))
+
+    async def deliver(entry):
+        tried.append(entry.call.picture.index)
+        if entry.call.picture.index == 3:
+            raise RuntimeError("nobody foresaw this")
+        return Outcome.DELIVERED if entry.call.instance.servers == other.servers else Outcome.LATER
+
+    async def run():
+        task = asyncio.create_task(Delivery(kept.spool, deliver).run())
+        while len(kept.spool.entries) > 3:
+            await asyncio.sleep(0.005)
+        assert not task.done()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(run(), 5))
+    assert tried == [1, 3, 4]
+    assert [event.text for event in kept.events if event.kind is EventKind.FAILURE] == [
+        "its delivery broke off: RuntimeError: nobody foresaw this"
+    ]
