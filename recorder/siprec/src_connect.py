@@ -25,6 +25,15 @@ _UNWELL = frozenset({408, 480, 486})
 """Refusals below 500 that tell of the server, and not of the session."""
 
 
+Noted = Callable[[Session, str, str], Callable[[], None]]
+"""Told of a dialog, the URI of its server and the name of its agent; gives what is to be called when it has ended."""
+
+
+def unnoted(session: Session, server: str, agent: str) -> Callable[[], None]:
+    """Nothing is written down."""
+    return lambda: None
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What sessions work with."""
@@ -44,8 +53,7 @@ class Surroundings:
     """So many random ones."""
     number: Callable[[], int]
     """The next running number."""
-    noted: Callable[[Session, str, str], Callable[[], None]] = lambda session, server, agent: lambda: None
-    """Told of each dialog, the URI of its server and the name of its agent; gives what is to be called when it ends."""
+    noted: Noted = unnoted
 
 
 @dataclass(slots=True, eq=False)

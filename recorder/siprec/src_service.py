@@ -28,6 +28,7 @@ from recorder.siprec.loop import SessionLoop
 from recorder.siprec.picture import CallPicture
 from recorder.siprec.sip_stack import SipStack, StackOptions, open_stack
 from recorder.siprec.spool import Delivery, Spool
+from recorder.siprec.src_connect import unnoted
 from recorder.siprec.src_control import SrcControl
 from recorder.siprec.src_decision import Instance, Server, SrcDecision
 from recorder.siprec.src_follower import SrcFollower
@@ -157,7 +158,7 @@ class SrcService:
             options=self._options(),
             keep=self.told.kept,
             clock=self.clock,
-            noted=leftovers.note if leftovers is not None else lambda session, server, agent: lambda: None,
+            noted=leftovers.note if leftovers is not None else unnoted,
         )
         ending = asyncio.get_running_loop().create_task(self._end_left(left, stacks))
         sessions.listen(self._heard)

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from recorder.sip_ua.api import Agent, Incoming, Session
+from capture.port_pool import PortsExhausted
+from recorder.sip_ua.api import Agent, Incoming
 from recorder.siprec.control import EventKind, Listener, SessionEvent, SessionInfo
 from recorder.siprec.legs import Forwarder, LegId
 from recorder.siprec.picture import CallPicture, Phase
 from recorder.siprec.servers import Servers
-from recorder.siprec.src_connect import Surroundings
+from recorder.siprec.src_connect import Noted, Surroundings, unnoted
 from recorder.siprec.src_decision import Instance, Server, SrcDecision
 from recorder.siprec.src_info import info_of
 from recorder.siprec.src_invited import Wanted, invited
@@ -87,10 +88,10 @@ class SrcSessions:
         keep: Callable[[Kept], None] = lambda kept: None,
         clock: Callable[[], int] = time.time_ns,
         octets: Callable[[int], bytes] = os.urandom,
-        noted: Callable[[Session, str, str], Callable[[], None]] = lambda session, server, agent: lambda: None,
+        noted: Noted = unnoted,
     ) -> None:
-        """`clock` gives capture time in ns; `local_host` our address on the way to a server; `noted`: see
-        `Surroundings`."""
+        """`clock` gives capture time in ns; `local_host` our address on the way to a server; `noted` is told of
+        dialogs."""
         self.calls: dict[int, KnownCall] = {}
         self.sessions: dict[str, SrcSession] = {}
         self.servers = Servers(time.monotonic, self._server_changed)
@@ -179,7 +180,10 @@ class SrcSessions:
             self._begin(known, decision)
         for wanted in self._wanted:
             if wanted.fits(picture) and wanted.session not in known.sessions:
-                self.join(wanted.session, known, self.clock())
+                try:
+                    self.join(wanted.session, known, self.clock())
+                except (PortsExhausted, ValueError) as error:
+                    self._tell_call(EventKind.FAILURE, picture, f"it is not recorded for {wanted.session.id}: {error}")
 
     def record(self, known: KnownCall, instances: Sequence[Instance], since: int) -> list[SrcSession]:
         """Begin recording a call, a session (or a place in one) for each instance."""
@@ -209,7 +213,11 @@ class SrcSessions:
         shared = self._persistent.setdefault(instance.name, [])
         there = next((each for each in shared if each.takes(known.picture)), None)
         session = there or self.new_session(instance)
-        self.join(session, known, since)
+        try:
+            self.join(session, known, since)
+        except (PortsExhausted, ValueError) as error:
+            self._tell_call(EventKind.FAILURE, known.picture, f"it is not recorded: {error}")
+            return None
         if there is None:
             shared.append(session)
             session.start()
