@@ -103,8 +103,10 @@ class Servers:
     def failed(self, server: Server, *, unreachable: bool = False, retry_after: float | None = None) -> None:
         """A session could not be had there, or it is silent. A refusal with Retry-After keeps it closed so long."""
         known = self.health(server)
-        known.failures += 1
         now = self._clock()
+        if not known.up and now < known.closed_until and retry_after is None:
+            return  # one of many sessions that fail at the same time: they are one failure
+        known.failures += 1
         if retry_after is not None:
             known.closed_until = max(known.closed_until, now + min(retry_after, LONGEST_RETRY_AFTER))
         if not unreachable and retry_after is None and known.failures < FAILURES:

@@ -65,6 +65,18 @@ def test_retry_after_is_kept_to_even_where_pings_are_answered():
     assert health.order([A, B], Choice.ORDER) == [A, B]
 
 
+def test_sessions_that_fail_at_the_same_time_are_one_failure():
+    health, clock, changes = servers()
+    for _ in range(200):
+        health.failed(A, unreachable=True)
+    assert changes == [("sip:a", False)]
+    assert health.wait(A) == 1
+    clock.now += 1
+    for _ in range(200):
+        health.failed(A, unreachable=True)
+    assert health.wait(A) == 2
+
+
 def test_the_time_out_doubles_up_to_its_limit():
     health, clock, _ = servers()
     waits = []
