@@ -7,6 +7,7 @@ closed at the forwarder; the offer; what metadata say of the calls (`Told`). No 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from capture.port_pool import PortsExhausted
 from decoders.sdp import PayloadFormat, SessionDescription
 from recorder.model import Side
 from recorder.siprec.legs import Forwarder, LegId, LegReport, Source
@@ -124,7 +125,11 @@ class SrcMedia:
         """Record a call too. Raises PortsExhausted, and ValueError where it has no room."""
         self._calls.append(call)
         if self.offer.host:
-            self.follow(call)
+            try:
+                self.follow(call)
+            except (PortsExhausted, ValueError):
+                self.forget(call)
+                raise
 
     def room(self, picture: CallPicture) -> bool:
         """Whether a call's streams find a place here."""
@@ -139,9 +144,13 @@ class SrcMedia:
             if line is None:
                 leg = LegId(Source(call.picture.index, stream.side, stream.media_index), self._number)
                 local = self._forwarder.open(leg, self.offer.host, call.since)
-                line = call.lines[place] = self.offer.add(
-                    leg, local, stream, secure=self._secure(call.encrypted), most=MOST_LINES
-                )
+                secure = self._secure(call.encrypted)
+                try:
+                    line = self.offer.add(leg, local, stream, secure=secure, most=MOST_LINES)
+                except ValueError:
+                    self._forwarder.close(leg)
+                    raise
+                call.lines[place] = line
             line.ptime = stream.ptime
             line.take(self._formats(stream))
         if call.picture.phase is not Phase.OVER:

@@ -76,12 +76,17 @@ class SrcSession:
 
     def start(self) -> None:
         """Begin to connect; at least one call has been added."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._begin(self._run())
 
     def start_with(self, session: Session, elements: Elements) -> None:
         """Begin with a dialog that a server asked for, and that was answered with our offer and these metadata."""
         link = self.connector.link(self.instance.servers[0])
-        self._task = asyncio.get_running_loop().create_task(self._run_asked(link, session, elements))
+        self._begin(self._run_asked(link, session, elements))
+
+    def _begin(self, life: Coroutine[Any, Any, None]) -> None:
+        self._task = asyncio.get_running_loop().create_task(life)
+        # What is cancelled before its first step runs no line of its own.
+        self._task.add_done_callback(lambda _: self._end())
 
     def takes(self, picture: CallPicture) -> bool:
         """Whether a call finds a place here too, and may be where this session is."""
@@ -97,6 +102,8 @@ class SrcSession:
         self.first = self.first or picture
         self.media.add(call)
         self.calls.append(call)
+        if call.missed:
+            self._tell(EventKind.SPOOLED, "no recording server can be had: the call is kept here", call=call)
         self._changed()
         return call
 
@@ -147,6 +154,8 @@ class SrcSession:
     def abandon(self) -> None:
         """End it at once, whatever state it is in."""
         self._finishing = True
+        for task in self._aside:
+            task.cancel()
         if self._task is not None:
             self._task.cancel()
         else:
@@ -222,6 +231,9 @@ class SrcSession:
                 raise
         except (PortsExhausted, ValueError) as error:
             self._fail(str(error))
+        except Exception as error:  # nobody foresaw it: those who listen must know that the calls are not recorded
+            self._fail(f"broke off: {type(error).__name__}")
+            raise
         finally:
             self._end()
 
@@ -239,6 +251,9 @@ class SrcSession:
         except asyncio.CancelledError:
             if not self._finishing:
                 raise
+        except Exception as error:
+            self._fail(f"broke off: {type(error).__name__}")
+            raise
         finally:
             self._end()
 
@@ -299,7 +314,8 @@ class SrcSession:
             call.missed = True
         if missed:
             self.state = SessionState.SPOOLING
-            self._tell(EventKind.SPOOLED, f"{why}: the call is kept here")
+        for call in missed:
+            self._tell(EventKind.SPOOLED, f"{why}: the call is kept here", call=call)
         return True
 
     async def _pause(self, seconds: float) -> None:

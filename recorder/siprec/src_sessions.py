@@ -182,8 +182,8 @@ class SrcSessions:
             if wanted.fits(picture) and wanted.session not in known.sessions:
                 try:
                     self.join(wanted.session, known, self.clock())
-                except (PortsExhausted, ValueError) as error:
-                    self._tell_call(EventKind.FAILURE, picture, f"it is not recorded for {wanted.session.id}: {error}")
+                except PortsExhausted as error:
+                    self._tell_call(EventKind.FAILURE, picture, f"not recorded in {wanted.session.id}: {error}")
 
     def record(self, known: KnownCall, instances: Sequence[Instance], since: int) -> list[SrcSession]:
         """Begin recording a call, a session (or a place in one) for each instance."""
@@ -215,7 +215,7 @@ class SrcSessions:
         session = there or self.new_session(instance)
         try:
             self.join(session, known, since)
-        except (PortsExhausted, ValueError) as error:
+        except PortsExhausted as error:
             self._tell_call(EventKind.FAILURE, known.picture, f"it is not recorded: {error}")
             return None
         if there is None:
@@ -230,8 +230,12 @@ class SrcSessions:
         return session
 
     def join(self, session: SrcSession, known: KnownCall, since: int) -> None:
-        """Have a call recorded in a session too. Raises PortsExhausted."""
-        session.add(known.picture, since, paused=known.paused, late=self._options.late)
+        """Have a call recorded in a session too, or tell that it has no room. Raises PortsExhausted."""
+        try:
+            session.add(known.picture, since, paused=known.paused, late=self._options.late)
+        except ValueError as error:
+            self._tell_call(EventKind.FAILURE, known.picture, f"not recorded in {session.id}: {error}")
+            return
         known.sessions.append(session)
 
     def _done(self, session: SrcSession) -> None:

@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from capture.address import parse_endpoint
+from capture.port_pool import PortsExhausted
 from recorder.model import Side, Transport
 from recorder.sip_ua.api import Peer, UnreachableError
 from recorder.siprec import servers, src_farewell, src_link, src_move, src_session, src_sessions
@@ -261,6 +262,55 @@ def test_two_hundred_calls_are_at_the_second_server_within_five_seconds_after_th
     asyncio.run(run())
 
 
+def test_each_call_of_a_persistent_session_is_kept_while_no_server_is_there():
+    async def run():
+        async with Src(FakeServer(ONE, alive=False), persistent=True) as src:
+            calls = [picture(number) for number in range(1, 4)]
+            for call in calls[:2]:
+                src.sessions.take(call)
+            await settled(lambda: src.states() == [SessionState.SPOOLING])
+            src.sessions.take(calls[2])
+            kept = [event.call for event in src.events if event.kind is EventKind.SPOOLED]
+            assert kept == [str(call.id) for call in calls]
+
+    asyncio.run(run())
+
+
+def test_a_call_without_ports_in_a_persistent_session_is_told_of_and_takes_no_room(monkeypatch):
+    async def run():
+        async with Src(persistent=True) as src:
+            src.sessions.take(picture(1))
+            await settled(lambda: src.states() == [SessionState.RECORDING])
+
+            def none(*_):
+                raise PortsExhausted("no ports are left")
+
+            with monkeypatch.context() as patched:
+                patched.setattr(src.forwarder, "open", none)
+                src.sessions.take(picture(2))
+            assert "no ports are left" in src.events[-1].text
+            for number in range(3, 10):
+                src.sessions.take(picture(number))
+            await settled(lambda: [len(each.calls) for each in src.sessions.sessions.values()] == [8])
+
+    asyncio.run(run())
+
+
+def test_a_session_that_breaks_off_is_told_of():
+    async def run():
+        broken = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context["exception"]))
+        async with Src(agent="of other settings") as src:
+            src.sessions.take(picture())
+            await settled(lambda: not src.sessions.sessions)
+            assert [event.text for event in src.events if event.kind is EventKind.FAILURE] == ["broke off: KeyError"]
+        gc.collect()
+        await asyncio.sleep(0)
+        assert [type(each) for each in broken] == [KeyError]
+
+    asyncio.run(run())
+
+
 def test_calls_wait_for_a_server_and_are_kept_where_they_end_before_it_returns():
     async def run():
         async with Src(FakeServer(ONE, alive=False)) as src:
@@ -365,6 +415,19 @@ def test_a_server_gets_the_calls_of_the_number_it_asks_for_and_later_ones_too():
             assert src.states() == [SessionState.RECORDING]
             incoming.session.server.sessions[0].end("peer")
             await settled(lambda: not src.sessions.sessions)
+
+    asyncio.run(run())
+
+
+def test_a_server_that_asks_for_more_calls_than_a_session_has_room_for_gets_as_many_as_fit():
+    async def run():
+        async with asked() as src:
+            for number in range(1, 11):
+                src.sessions.take(picture(number))
+            incoming = FakeIncoming("sip:alice@src")
+            src.agent.on_invite(incoming)
+            assert sdp_in(incoming.sent).count(b"a=sendonly") == len(src.forwarder.open_legs) == 16
+            assert [len(session.calls) for session in src.sessions.sessions.values()] == [8]
 
     asyncio.run(run())
 
