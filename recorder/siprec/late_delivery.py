@@ -8,7 +8,7 @@ that say that it comes late. To be called in the sessions' loop; the engine and 
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +18,7 @@ from capture.paced_source import Pace, PacedSource
 from recorder.engine import Engine, prepare
 from recorder.model import Call
 from recorder.sip_ua.api import Agent
+from recorder.siprec.control import EventKind, SessionEvent
 from recorder.siprec.forward import ForwardOptions, MediaForwarder
 from recorder.siprec.sip_settings import Ports
 from recorder.siprec.spool import Entry, Outcome
@@ -49,6 +50,7 @@ class LateDelivery:
         pace = Pace()
         forwarder = MediaForwarder(ForwardOptions(self.ports.low, self.ports.high))
         kept: list[Kept] = []
+        told: list[SessionEvent] = []
         begun: list[int] = []
         known = entry.call.picture
         instance = replace(self.complete(entry.call.instance), persistent=False)
@@ -69,25 +71,34 @@ class LateDelivery:
             keep=kept.append,
             clock=lambda: pace.now() or time.time_ns(),
         )
+        sessions.listen(told.append)
         follower = SrcFollower(forwarder, lambda facts: decide(facts.call_id), sessions.post, known.group)
-        media = PacedSource([entry.packets], pace, lead=LEAD)
+        calls, media = (PacedSource([entry.packets], pace, lead=LEAD) for _ in range(2))
         sending = threading.Thread(target=forwarder.run, args=(media,), name="spanrec-late", daemon=True)
         sending.start()
         try:
-            await asyncio.to_thread(_play, entry, pace, follower)
+            await asyncio.to_thread(_play, entry, calls, pace, follower)
             until = asyncio.get_running_loop().time() + LAST
             while sessions.sessions and asyncio.get_running_loop().time() < until:
                 await asyncio.sleep(0.1)
         finally:
+            calls.close()  # where this is cancelled, its thread would go on to the end of the call
             await sessions.close()
             forwarder.stopping = True
             await asyncio.to_thread(sending.join, 5.0)
-        if not begun:
-            return Outcome.NEVER
-        return Outcome.LATER if kept else Outcome.DELIVERED
+        return _outcome(bool(begun), bool(kept), {event.kind for event in told})
 
 
-def _play(entry: Entry, pace: Pace, follower: SrcFollower) -> None:
+def _outcome(begun: bool, kept: bool, told: Collection[EventKind]) -> Outcome:
+    """`begun`: the capture holds the call; `kept`: some of it reached no server; `told`: what its session told."""
+    if kept:
+        return Outcome.LATER
+    if not begun or EventKind.FAILURE in told:
+        return Outcome.NEVER
+    return Outcome.DELIVERED if EventKind.START in told else Outcome.LATER
+
+
+def _play(entry: Entry, source: PacedSource, pace: Pace, follower: SrcFollower) -> None:
     """Run the engine over the capture, in a thread of its own."""
     picture = entry.call.picture
 
@@ -105,7 +116,6 @@ def _play(entry: Entry, pace: Pace, follower: SrcFollower) -> None:
             listening=lambda _: Listening.COUNTED,
         )
         follower.attach(engine, lambda _: None)
-        source = PacedSource([entry.packets], pace, lead=LEAD)
         while not source.ended:
             batch = source.poll(_TURN)
             if batch is not None:
