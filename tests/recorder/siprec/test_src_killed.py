@@ -6,11 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
+from scapy.utils import rdpcap, wrpcap
 
 from bench.veth import is_possible, wire
 from decoders.sip import parse_message
@@ -24,7 +24,7 @@ pytestmark = [
 ]
 CAPTURE = ROOT / "pcaps" / "hold.pcap"
 KILL_AT = 3.0
-"""s after the first frame."""
+"""s of the call, after its first frame; the rest of it comes when the client is there again."""
 PORT = 5098
 
 
@@ -60,6 +60,16 @@ class Client:
         return [line for line in lines if line["event"] == name]
 
 
+def halves(directory: Path) -> tuple[Path, Path]:
+    """The call until it comes to the kill, and the rest."""
+    packets = rdpcap(str(CAPTURE))
+    at = packets[0].time + KILL_AT
+    before, after = directory / "before.pcap", directory / "after.pcap"
+    wrpcap(str(before), [each for each in packets if each.time < at])
+    wrpcap(str(after), [each for each in packets if each.time >= at])
+    return before, after
+
+
 def sent_to_server(capture: Path) -> list:
     shown = subprocess.run(
         ["tshark", "-r", str(capture), "-Y", f"udp.dstport == {PORT} or tcp.dstport == {PORT}", "-T", "fields", "-e",
@@ -78,6 +88,7 @@ def test_a_killed_client_ends_its_session_at_the_next_start_and_records_on_in_a_
     seen = tmp_path / "seen.pcap"
     client, server = tmp_path / "src", tmp_path / "srs"
     client.mkdir()
+    before, after = halves(tmp_path)
     listen = f"127.0.0.1:{PORT}"
     with wire("killed") as net:
         subprocess.run(net.inside("ip", "link", "set", "lo", "up"), check=True)
@@ -92,14 +103,13 @@ def test_a_killed_client_ends_its_session_at_the_next_start_and_records_on_in_a_
             ):  # fmt: skip
                 first = Client(net.namespace, client)
                 first.wait()
-                call = threading.Thread(target=send_capture, args=(net.namespace, net.sender, CAPTURE))
-                call.start()
-                time.sleep(KILL_AT)
+                send_capture(net.namespace, net.sender, before)
                 left = list((first.out / ".sessions").iterdir())
                 first.end(signal.SIGKILL)
                 second = Client(net.namespace, client)
                 second.wait()
-                call.join()
+                time.sleep(1.0)
+                send_capture(net.namespace, net.sender, after)
                 time.sleep(2.0)
                 second.end(signal.SIGTERM)
                 kept = list((second.out / ".sessions").iterdir())
