@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from recorder.siprec.src_decision import SrcDecision
     from recorder.siprec.src_rules import SrcRules
     from recorder.siprec.src_service import SrcService
+    from recorder.siprec.src_sessions import Kept
     from recorder.siprec.src_settings import SrcSettings
 
 FORWARD_RING = 32 << 20
@@ -293,15 +294,21 @@ def make_src(
 ) -> "tuple[SrcService, Spooling | None]":
     """The SRC by the settings, not started, and what fills its spool. `clock` gives capture time in ns; `recording`:
     calls are recorded here too, and keep their packets; `kept`: where sessions in progress are written down."""
+    from recorder.siprec.control import EventKind, SessionEvent
     from recorder.siprec.spooling import Spooling
     from recorder.siprec.src_service import SrcService, SrcTold
+
+    def lost(kept: "Kept") -> None:
+        picture = kept.picture
+        text = "not delivered, or not all of it, and calls of captures are not kept"
+        tell(SessionEvent(EventKind.FAILURE, clock(), call=str(picture.id), call_id=picture.call_id or "", text=text))
 
     spooling = None
     if spool is not None:
         spooling = Spooling(spool, lambda text: log.logger.error("spool-failed", text=text), leave_packets=recording)
     told = SrcTold(
         event=tell,
-        kept=spooling.keep if spooling is not None else (lambda kept: None),
+        kept=spooling.keep if spooling is not None else lost,
         failed=lambda error: log.logger.error("src-failed", text=f"{type(error).__name__}: {error}"),
     )
     return SrcService(rules.settings, rules.decide, told, clock, spool, kept), spooling
