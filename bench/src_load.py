@@ -346,17 +346,18 @@ def judge_soak(calls: int, options: argparse.Namespace, place: Path, client: Pro
     expected = 2 * options.hold * 50
     for number in range(calls):
         here = [found[number] for found in servers if number in found]
-        names = [name for name, found in zip(SERVERS, servers, strict=True) if number in found]
+        both = [(name, found[number]) for name, found in zip(SERVERS, servers, strict=True) if number in found]
+        names = [name if each.documents else f"{name}, not published" for name, each in both]
         names += ["late"] if number in delivered else []
         names += ["still in the spool"] if number in waiting else []
         where[" + ".join(names) or "nowhere"] += 1
-        if not names:
+        if all("not published" in name for name in names):
             lost.append(number)
         elif number not in waiting and sum(each.packets(side) for each in here for side in SIDES) < 0.9 * expected:
             short.append(number)
     for name, count in where.most_common():
         report.say(f"      {count} calls: {name}")
-    report.expect(not lost, f"lost: {len(lost)} {lost[:20]}")
+    report.expect(not lost, f"neither published, nor delivered, nor in the spool: {len(lost)} {lost[:20]}")
     report.say(f"      with less than 90 % of their packets in all recordings together: {len(short)} {short[:20]}")
     counted = Counter(each["event"] for each in client.events())
     report.say(f"      events: { ({k: v for k, v in counted.items() if k.startswith(('session-', 'src-', 'spool'))}) }")
