@@ -301,7 +301,7 @@ class SrcMedia:
             streams = {(stream.side, stream.media_index): stream for stream in call.picture.streams}
             for place, line in call.lines.items():
                 if place in streams:
-                    line.take(self._formats(streams[place]))
+                    line.take(self._formats(streams[place]), only=True)
                 if self._speech_only and line.media != "audio":
                     line.refused = "not acceptable"
 

@@ -43,6 +43,8 @@ class Line:
     local: LocalMedia | None = None
     formats: Mapping[int, PayloadFormat] = field(default_factory=dict)
     """As offered: payload type here -> format as the call has it."""
+    wanted: Mapping[int, PayloadFormat] = field(default_factory=dict)
+    """Of these, those that the call has now."""
     ptime: float | None = None
     keys: tuple[CryptoKey, ...] = ()
     """Ours that are offered, one a suite; empty: media go in the clear."""
@@ -71,10 +73,15 @@ class Line:
         """It has a port in our offers."""
         return self.leg is not None and not self.refused
 
-    def take(self, formats: Mapping[int, PayloadFormat]) -> bool:
-        """Offer other formats; says whether that is something new."""
-        offered = {self._number(each): each for each in formats.values()}
-        if offered == dict(self.formats) and list(offered) == list(self.formats):
+    def take(self, formats: Mapping[int, PayloadFormat], *, only: bool = False) -> bool:
+        """Offer other formats, and after them, unless `only`, the last ones: packets of these may be on their way.
+        Says whether that is something new."""
+        wanted = {self._number(each): each for each in formats.values()}
+        if list(wanted.items()) == list(self.wanted.items()) and not only:
+            return False
+        offered = wanted if only else {**wanted, **{n: each for n, each in self.wanted.items() if n not in wanted}}
+        self.wanted = wanted
+        if list(offered.items()) == list(self.formats.items()):
             return False
         self.formats = offered
         self.refused = ""
@@ -119,7 +126,7 @@ class Offer:
         line.leg, line.local, line.ptime = leg, local, stream.ptime
         line.keys = self.keys() if secure else ()
         line.sending, line.refused, line.remote, line.muted, line.formats = True, "", None, False, {}
-        line.announced = None
+        line.announced, line.wanted = None, {}
         line.take(stream.formats)
         return line
 

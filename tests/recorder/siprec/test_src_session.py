@@ -444,6 +444,7 @@ def test_a_codec_that_the_call_changes_to_is_offered_before_it_is_sent():
         await settled(lambda: server.methods() == ["INVITE", "INVITE"])
         offer = server.last("INVITE").sdp()
         assert offer.media[0].formats[111].rtpmap == "opus/48000/2"
+        assert list(offer.media[0].formats) == [111, *FORMATS], "packets of these may be on their way"
         await settled(lambda: any(OPUS in remote.payload_types for remote in stage.forwarder.remotes.values()))
         await stage.finish(session)
 
@@ -496,8 +497,8 @@ def test_a_payload_type_never_changes_its_meaning():
         session.take(replace(call, streams=(stream(Side.CALLER, formats={96: other}), call.streams[1])), paused=False)
         await settled(lambda: server.methods() == ["INVITE", "INVITE"])
         formats = server.last("INVITE").sdp().media[0].formats
-        assert 96 not in formats
-        assert [each.encoding for each in formats.values()] == ["AMR"]
+        assert [each.encoding for each in formats.values()] == ["AMR", "opus"]
+        assert formats[96].encoding == "opus"
         await stage.finish(session)
 
     asyncio.run(run())
@@ -561,7 +562,7 @@ def test_a_refused_update_is_followed_by_a_complete_snapshot():
         session.take(replace(call, streams=(stream(Side.CALLER, formats={8: PCMA}), call.streams[1])), paused=False)
         await settled(lambda: server.methods() == ["INVITE", "INVITE", "INVITE"])
         assert b"complete" in metadata_in(server.last("INVITE"))
-        assert server.last("INVITE").sdp().media[0].formats.keys() == {8}
+        assert server.last("INVITE").sdp().media[0].formats[8] == PCMA
         await stage.finish(session)
 
     asyncio.run(run())
