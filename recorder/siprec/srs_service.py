@@ -140,7 +140,7 @@ class SrsService:
             max_sessions=settings.rules.most_sessions,
             retry_after=settings.rules.retry_after,
         )
-        stack = await open_stack(StackOptions(settings.listen, settings.tls, config), self._admit)
+        stack = await open_stack(StackOptions(settings.listen, settings.tls, config), lambda: challenger(settings))
         behaviour = ServerSettings(
             settings.strictness, settings.silence, settings.snapshot_after, settings.media_address
         )
@@ -148,10 +148,14 @@ class SrsService:
         server.listen(self.told.event)
         return _Open(stack, server, asyncio.get_running_loop().create_task(server.watch()))
 
-    def _admit(self) -> Admit | None:
-        path = self.settings.users_file
-        return None if path is None else Challenger(read_users(path).get, time.monotonic, self.settings.realm)
-
     async def _end(self, opened: _Open) -> None:
         opened.watch.cancel()
         await opened.stack.agent.close()
+
+
+def challenger(settings: SrsSettings) -> Admit | None:
+    """Who asks clients for a password; None where nobody does. Raises SpanrecError where the users cannot be read."""
+    if settings.users_file is None:
+        return None
+    users = read_users(settings.users_file)
+    return Challenger(users.get, time.monotonic, settings.realm, algorithms=settings.digest)

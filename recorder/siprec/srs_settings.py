@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recorder.settings_table import Place, known, seconds, text, truth, whole
+from recorder.settings_table import Place, known, seconds, text, texts, truth, whole
+from recorder.sip_ua.digest import ALGORITHMS, OFFERED
 from recorder.sip_ua.listen import Listen, parse_listen
 from recorder.sip_ua.tls import TlsFiles
 from recorder.siprec import sip_settings as sip
@@ -21,8 +22,8 @@ DEFAULT_CONTROL = "127.0.0.1:9182"
 """Beside the other services of this machine."""
 DEFAULT_SOCKETS = ("udp:0.0.0.0:5060", "tcp:0.0.0.0:5060")
 _OWN = (
-    *("listen", "media_address", "announce", "ports", "allow", "users_file", "realm", "strictness", "silence"),
-    *("snapshot_after", "drain", "session_expires", "keep_received", "webhook"),
+    *("listen", "media_address", "announce", "ports", "allow", "users_file", "realm", "digest", "strictness"),
+    *("silence", "snapshot_after", "drain", "session_expires", "keep_received", "webhook"),
 )
 _LIMIT_KEYS = ("max_sessions", "max_sessions_of_one", "rate", "burst", "max_body", "retry_after")
 KEYS = (*_OWN, *_LIMIT_KEYS, *sip.TLS, *sip.CONTROL)
@@ -43,6 +44,8 @@ class SrsSettings:
     """Users and passwords for our digest challenge; None: nobody is challenged."""
     realm: str = "spanrec"
     """Of that challenge."""
+    digest: tuple[str, ...] = OFFERED
+    """Algorithms that it offers, in this order; no others are taken."""
     rules: AdmissionRules = field(default_factory=AdmissionRules)
     strictness: Strictness = Strictness.LENIENT
     silence: float = 60.0
@@ -97,6 +100,13 @@ def _announced(value: object) -> dict[str, str]:
     return {sip.address(own): sip.address(told) for own, told in table.items()}
 
 
+def _algorithms(value: object) -> tuple[str, ...]:
+    names = tuple(texts(value))
+    if not names or len(set(names)) < len(names) or not set(names) <= set(ALGORITHMS):
+        raise ValueError(f"must be some of {', '.join(ALGORITHMS)}, each once, not {value!r}")
+    return names
+
+
 def _strictness(value: object) -> Strictness:
     if value not in list(Strictness):
         raise ValueError(f"{value!r} is none of {', '.join(Strictness)}")
@@ -110,6 +120,7 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "ports": sip.ports,
     "users_file": sip.path,
     "realm": text,
+    "digest": _algorithms,
     "strictness": _strictness,
     "silence": lambda value: seconds(value, 5, 86400),
     "snapshot_after": lambda value: seconds(value, 0.5, 3600),

@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from decoders.sip import parse_message
 from recorder.settings import SettingsError, read
+from recorder.sip_ua.api import Reply
 from recorder.siprec.control import EventKind
 from recorder.siprec.src_settings import load_src
 from recorder.siprec.srs_message import Strictness
+from recorder.siprec.srs_service import challenger
 from recorder.siprec.srs_settings import load_srs
+from tests.srs_lab import peer
 
 PATH = Path("/etc/spanrec.toml")
 EVERYTHING = """
@@ -25,6 +29,7 @@ tls_require_client = true
 allow = ["192.0.2.0/24", { network = "2001:db8::/32", certificate = "DNS:*.sbc.example", user = "src" }]
 users_file = "/etc/users"
 realm = "recorder"
+digest = ["MD5"]
 max_sessions = 10
 max_sessions_of_one = 5
 rate = 1.5
@@ -52,11 +57,31 @@ def test_everything_is_taken():
     assert [str(each) for each in found.listen] == ["udp:0.0.0.0:5060", "tls:[::]:5061"]
     assert (found.ports.low, found.ports.high) == (20000, 20999)
     assert found.tls.require_client
+    assert found.digest == ("MD5",)
     assert found.rules.allowed[1].certificate == "DNS:*.sbc.example"
     assert (found.rules.rate, found.rules.largest_body) == (1.5, 65536)
     assert (found.strictness, found.session_expires) == (Strictness.STRICT, None)
     assert (found.control.listen, found.control.socket) == ("", Path("/run/x.sock"))
     assert found.webhooks[0].events == {EventKind.START, EventKind.STOP}
+
+
+def test_the_challenge_offers_what_the_settings_say(tmp_path):
+    users = tmp_path / "users"
+    users.write_text("alice:secret\n")
+    users.chmod(0o600)
+    ask = challenger(load_srs({"srs": {"users_file": str(users), "digest": ["MD5", "SHA-256"]}}, PATH))
+    assert ask is not None
+    invite = parse_message(b"INVITE sip:srs@192.0.2.1 SIP/2.0\r\nCall-ID: 1\r\nContent-Length: 0\r\n\r\n")
+    assert invite is not None
+    reply = ask(invite, peer())
+    assert isinstance(reply, Reply)
+    assert [value.rpartition("algorithm=")[2] for _, value in reply.headers] == ["MD5", "SHA-256"]
+
+
+@pytest.mark.parametrize("wrong", [[], ["SHA-1"], ["MD5", "MD5"], [1]])
+def test_algorithms_that_cannot_be_offered_are_refused(wrong):
+    with pytest.raises(SettingsError, match="digest"):
+        load_srs({"srs": {"digest": wrong}}, PATH)
 
 
 def test_services_of_one_machine_are_not_in_each_others_way():
