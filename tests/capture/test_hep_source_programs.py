@@ -125,9 +125,12 @@ def free_ports(count: int) -> list[int]:
     while len(held) < count:
         udp, tcp = socket.socket(type=socket.SOCK_DGRAM), socket.socket()
         udp.bind(("127.0.0.1", 0))
-        with contextlib.suppress(OSError):
+        try:
             tcp.bind(udp.getsockname())
             held.append((udp, tcp))
+        except OSError:
+            udp.close()
+            tcp.close()
     ports = [udp.getsockname()[1] for udp, _ in held]
     for pair in held:
         for each in pair:

@@ -1,5 +1,6 @@
 """`spanrec run` as client and server in one process, on the interface that both are reached by."""
 
+import os
 import subprocess
 import time
 
@@ -26,6 +27,7 @@ listen = ["udp:127.0.0.1:5098", "tcp:127.0.0.1:5098"]
 """
 
 
+@pytest.mark.skipif("SPANREC_SLOW" not in os.environ, reason="needs a machine of its own: set SPANREC_SLOW")
 @pytest.mark.parametrize("more", ["", 'filter = "not port 5098"'], ids=["its signalling is seen", "it is not"])
 def test_media_that_are_seen_on_the_way_to_our_own_ports_are_recorded_once_in_each_call(tmp_path, more):
     work = tmp_path / "run"
