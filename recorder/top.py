@@ -119,7 +119,8 @@ class Top(App[None]):
     def _show(self, message: Seen) -> None:
         view = message.view
         self._failure = None
-        if self._frozen:
+        # What is still on its way when the screens have been closed is for nobody.
+        if self._frozen or not self.screen_stack:
             return
         self._view = view
         if view.calls is not None:

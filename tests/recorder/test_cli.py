@@ -22,16 +22,19 @@ def test_the_version_is_told_without_heavy_imports():
     script = (
         "import sys; sys.argv[1:] = ['--version']\nfrom recorder.cli import main\n"
         "try: main()\nexcept SystemExit: pass\n"
-        "print(sorted({'numpy', 'numba', 'typer', 'pydantic', 'sqlalchemy', 'rich'} & set(sys.modules)))"
+        "heavy = {'asyncio', 'av', 'lxml', 'numba', 'numpy', 'pydantic', 'rich', 'sqlalchemy', 'typer'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert told.stdout.startswith("spanrec 0.")
     assert told.stdout.endswith("[]\n")
 
 
-def test_the_version_is_told_in_a_third_of_a_second():
+def test_the_version_is_told_at_once():
+    """0.3 s on a machine of its own; three times that where others are busy. What makes it slow is an import, which
+    the test above tells whatever the load."""
     fastest = min(_seconds("--version") for _ in range(5))
-    assert fastest < 0.3
+    assert fastest < 0.9
 
 
 def _seconds(*arguments: str) -> float:

@@ -204,7 +204,8 @@ def test_reports_are_encrypted_where_we_have_a_key_and_theirs_are_read_with_thei
     bench.run(10.0)
     reader = SrtpStream([KEY])
     for _, _, octets, _ in bench.sent:
-        assert parse_rtcp(octets).descriptions == []
+        # Ciphertext may look like a description by chance, but names nobody.
+        assert all(not each.items for each in parse_rtcp(octets).descriptions)
         plain = reader.unprotect_rtcp(octets)
         assert plain is not None
         assert parse_rtcp(plain).packet_types == [PacketType.RR, PacketType.SDES]
