@@ -137,8 +137,8 @@ def test_a_call_that_ends_while_one_looks_stays_to_be_read(where):
         await pilot.press("enter")
         await shown(pilot, "INVITE")
         pretender.calls = 0
-        lines = await shown(pilot, "This call is over")
-        assert any("INVITE" in line for line in lines)
+        await shown(pilot, "This call is over")
+        await shown(pilot, "INVITE")
         await pilot.press("escape")
         await shown(pilot, "0 calls")
 
