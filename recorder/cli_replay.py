@@ -128,7 +128,7 @@ def load_engine(quiet: bool) -> Engine:
 
     compiled = kernels_are_cached()
     if not quiet and not compiled:
-        note("compiling kernels, once: this takes about 15 seconds")
+        note("compiling kernels, once: this takes up to a minute")
     with no_collections():
         load_kernels_directly()
         if not compiled:

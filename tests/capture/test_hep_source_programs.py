@@ -234,12 +234,14 @@ modparam("tls", "tls_method", "TLSv1.2+")
         wait_for_port(secure)
         relay = threading.Thread(target=carry_over_tls, args=(entry, secure), daemon=True)
         relay.start()
-        call(tmp_path, "tcp", ports.caller, entry.getsockname()[1])
+        entry_port = entry.getsockname()[1]
+        call(tmp_path, "tcp", ports.caller, entry_port)
         heard.wait_for(13)
     (recording,) = record([heard.write(tmp_path / "heard.pcap")], tmp_path / "out")
     assert recording.document["state"] == "completed"
-    # Which hop is told of first is up to the proxy's workers.
-    assert recording.document["callee"]["address"].startswith("127.0.0.1:")
+    # Beside other tests, another port than the callee's was seen here once; why is not known.
+    ends = {f"127.0.0.1:{port}" for port in (ports.caller, entry_port)}
+    assert recording.document["callee"]["address"] not in ends
 
 
 def carry_over_tls(entry: socket.socket, port: int) -> None:
