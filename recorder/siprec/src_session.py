@@ -1,13 +1,14 @@
-"""One recording session of ours, wherever it goes: it begins at a server, moves to another when that fails, and ends.
+"""One recording session of ours, wherever it goes: it begins at a server, goes on at another when that fails, and ends.
 
-In: pictures of the calls that it records, what an operator asks, how its server does. Out: one `Link` at a time, legs
-at the forwarder, events. All of it runs in one asyncio loop. A session's identifiers (of calls, participants, groups)
-are the same at every server (RFC 7865, section 6.10).
+In: pictures of the calls that it records, what an operator asks, how its server does (`Stay`). Out: one `Link` at a
+time, legs at the forwarder, events. All of it runs in one asyncio loop. A session's identifiers (of calls,
+participants, groups) are the same at every server (RFC 7865, section 6.10).
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from capture.port_pool import PortsExhausted
@@ -19,19 +20,12 @@ from recorder.siprec.snapshot import Elements
 from recorder.siprec.src_connect import Connector, Surroundings
 from recorder.siprec.src_decision import Instance, OnBye
 from recorder.siprec.src_farewell import finish, goodbye
-from recorder.siprec.src_health import MediaHealth
 from recorder.siprec.src_link import Link
 from recorder.siprec.src_media import MediaOptions, RecordedCall, SrcMedia
-from recorder.siprec.src_move import Move
+from recorder.siprec.src_stay import Stay, why_ended
 
 RECENT = 12.0
 """s after the answer within which some may still wait."""
-SHORT = 10.0
-"""s below which a dialog that the server ended was a short one."""
-MOST_SHORT = 5
-"""Of them in a row, after which nothing more is tried."""
-MILLISECOND = 1_000_000
-_WHY = {EndedBy.PEER: "it said BYE", EndedBy.TIMER: "its session timer ran out"}
 
 
 class SrcSession:
@@ -60,15 +54,19 @@ class SrcSession:
         self.connector = Connector(instance, around, self.media, self.calls, self._changed)
         self._around = around
         self._done = done
-        self._health = MediaHealth(around.clock)
+        self._stay = Stay(around.clock, around.servers, self.media, self.connector, self._tell)
+        self._around = around
+        self._done = done
+        self._stay = Stay(
+            around.clock,
+            around.servers,
+            self.media,
+            self.connector,
+            lambda kind, text, details: self._tell(kind, text, details=details),
+        )
         self._wake = asyncio.Event()
         self._finishing = False
         self._started = self._over = False
-        self._move: Move | None = None
-        self._connected_at = 0.0
-        self._short = 0
-        self._doubted = False
-        """The server answered no pings, but its RTCP was fresh."""
         self._task: asyncio.Task[None] | None = None
         self._aside: set[asyncio.Task[None]] = set()
 
@@ -76,15 +74,15 @@ class SrcSession:
 
     def start(self) -> None:
         """Begin to connect; at least one call has been added."""
-        self._begin(self._run())
+        self._begin(self._run)
 
     def start_with(self, session: Session, elements: Elements) -> None:
         """Begin with a dialog that a server asked for, and that was answered with our offer and these metadata."""
         link = self.connector.link(self.instance.servers[0])
-        self._begin(self._run_asked(link, session, elements))
+        self._begin(partial(self._run_asked, link, session, elements))
 
-    def _begin(self, life: Coroutine[Any, Any, None]) -> None:
-        self._task = asyncio.get_running_loop().create_task(life)
+    def _begin(self, life: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._live(life))
         # What is cancelled before its first step runs no line of its own.
         self._task.add_done_callback(lambda _: self._end())
 
@@ -167,28 +165,17 @@ class SrcSession:
         """Look whether the server still takes media; twice a second."""
         if self.link is None or self.link.over:
             return
-        if self._move is not None and self._move.at:
-            self._tell_move(reports)
-        why = self._health.look(self.media.offer.lines, reports)
-        if why:
-            self.lose(why)
-        elif self._doubted and not self._health.fresh(self.media.reports()):
-            self._doubted = False
-            if self._around.servers.is_silent(self.link.server):
-                self.lose("it answers no OPTIONS")
-            else:
-                self._beside(self._ask_alive(self.link))  # it may have been started again, and know nothing of this
-        elif self._health.silent:
+        found = self._stay.look(self.link, reports)
+        if found.lost:
+            self.lose(found.lost)
+        elif found.ask:
             self._beside(self._ask_alive(self.link))
 
     def server_down(self) -> None:
-        """The server cannot be reached: unless its RTCP is fresh, it is dead. What is fresh now may be its last."""
-        if self.link is None or not self._around.servers.is_silent(self.link.server):
-            return
-        if self._health.fresh(self.media.reports()):
-            self._doubted = True
-        else:
-            self.lose("it answers no OPTIONS")
+        """The server of this session cannot be reached."""
+        why = self._stay.unreachable(self.link) if self.link is not None else ""
+        if why:
+            self.lose(why)
 
     def lose(self, why: str) -> None:
         """The server is not there any more: go elsewhere."""
@@ -213,19 +200,9 @@ class SrcSession:
 
     # Its life
 
-    async def _run(self) -> None:
+    async def _live(self, life: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            while True:
-                link = await self.connector.connect()
-                if link is None:
-                    if not await self._wait_for_server():
-                        break
-                    continue
-                self._connected(link)
-                if await self._serve(link) or not self._goes_on(link):
-                    break
-                if self._short > 1:
-                    await self._pause(2.0 ** (self._short - 1))
+            await life()
         except asyncio.CancelledError:
             if not self._finishing:
                 raise
@@ -237,39 +214,38 @@ class SrcSession:
         finally:
             self._end()
 
-    async def _run_asked(self, link: Link, session: Session, elements: Elements) -> None:
-        try:
-            link.adopt(session, elements)
-            acknowledgement = await session.acknowledged()
-            if acknowledgement is None:
-                self._fail("the server did not acknowledge")
-                return
-            await link.take_answer(acknowledgement)
+    async def _run(self) -> None:
+        while True:
+            link = await self.connector.connect()
+            if link is None:
+                if not await self._wait_for_server():
+                    return
+                continue
             self._connected(link)
-            self._around.servers.succeeded(link.server)
-            await self._serve(link)
-        except asyncio.CancelledError:
-            if not self._finishing:
-                raise
-        except Exception as error:
-            self._fail(f"broke off: {type(error).__name__}")
-            raise
-        finally:
-            self._end()
+            if await self._serve(link) or not self._goes_on(link):
+                return
+            if self._stay.pause:
+                await self._pause(self._stay.pause)
+
+    async def _run_asked(self, link: Link, session: Session, elements: Elements) -> None:
+        link.adopt(session, elements)
+        acknowledgement = await session.acknowledged()
+        if acknowledgement is None:
+            self._fail("the server did not acknowledge")
+            return
+        await link.take_answer(acknowledgement)
+        self._connected(link)
+        self._around.servers.succeeded(link.server)
+        await self._serve(link)
 
     def _connected(self, link: Link) -> None:
-        loop = asyncio.get_running_loop()
         self.link, self.peer = link, link.server.uri
         self._around.servers.hold(link.server, +1)
-        self._connected_at = loop.time()
-        self._doubted = False
-        self._health.begin()
+        moved = self._stay.begin()
         self._set_state()
         if self.connector.warning:
             self.note = self.connector.warning
-        if self._move is not None:
-            self._move.at = loop.time()
-        elif not self._started:
+        if not moved and not self._started:
             self._tell(EventKind.START, self.connector.warning)
         self._started = True
 
@@ -279,8 +255,7 @@ class SrcSession:
             while not link.over:
                 self._wake.clear()
                 if self._finishing:
-                    recent = asyncio.get_running_loop().time() - self._connected_at < RECENT
-                    await finish(link, self._around.clock, recent=recent)
+                    await finish(link, self._around.clock, recent=self._stay.seconds < RECENT)
                     return True
                 wait = link.wait()
                 if wait == 0:
@@ -327,42 +302,26 @@ class SrcSession:
     def _goes_on(self, link: Link) -> bool:
         """Whether a session whose dialog has ended goes on elsewhere."""
         ended = link.ended or Ended(EndedBy.TRANSPORT)
-        why = ended.text or _WHY.get(ended.by, "it was lost")
+        why = why_ended(ended)
         self.connector.note(link.server, why)
         self.link = None
         if ended.by is EndedBy.PEER and self.instance.on_bye is OnBye.END:
             self.note = f"ended by the server: {why}"
             return False
-        brief = asyncio.get_running_loop().time() - self._connected_at < SHORT
-        self._short = self._short + 1 if brief and ended.by is EndedBy.PEER else 0
-        if self._short > MOST_SHORT:
+        if not self._stay.leave(link, ended):
             self._miss("servers take it and end it at once")
             return False
-        old = {leg.source: report for leg, report in self.media.reports().items()}
-        self._move = Move(link.server.uri, why, old)
-        self.connector.left = link.server.uri
-        self.connector.moving_since = self._alive_until(ended, link)
         self.state = SessionState.CONNECTING
         now = self._around.clock()
         for call in self.calls:
             call.associated = now
         return True
 
-    def _alive_until(self, ended: Ended, link: Link) -> int:
-        """Capture time until which a server that was left is known to have been there."""
-        now = self._around.clock()
-        if ended.by is EndedBy.PEER:
-            return now
-        heard = self._health.heard(self.media.reports())
-        silent = self._around.servers.silent_for(link.server) * MILLISECOND
-        return max(now - silent, heard or 0)
-
     def _end(self) -> None:
         if self._over:
             return
         self._over = True
-        if self._move is not None and self._move.at:
-            self._tell_move(self.media.reports(), late=True)
+        self._stay.close()
         self.media.close()
         for call in self.calls:
             if call.missed:
@@ -371,7 +330,7 @@ class SrcSession:
             self.state = SessionState.ENDED
         if self._started:
             sent, unsent = self.media.sent
-            self._tell(EventKind.STOP, self.note, details={"packets": sent, "unsent": unsent})
+            self._tell(EventKind.STOP, self.note, {"packets": sent, "unsent": unsent})
         self.link = None
         self._done(self)
 
@@ -438,9 +397,9 @@ class SrcSession:
         self,
         kind: EventKind,
         text: str,
+        details: Mapping[str, str | int | float | None] | None = None,
         *,
         call: RecordedCall | None = None,
-        details: Mapping[str, str | int | float | None] | None = None,
     ) -> None:
         about = call.picture if call is not None else self.calls[0].picture if self.calls else self.first
         self._around.tell(
@@ -455,12 +414,3 @@ class SrcSession:
                 details={**(details or {}), **({"instance": self.instance.name} if self.instance.name else {})},
             )
         )
-
-    def _tell_move(self, reports: Mapping[LegId, LegReport], *, late: bool = False) -> None:
-        """What lies between the last packet to one server and the first to the next, once that is known."""
-        move = self._move
-        assert move is not None
-        new = {leg.source: report for leg, report in reports.items()}
-        if late or move.settled(new, asyncio.get_running_loop().time()):
-            self._move = None
-            self._tell(EventKind.FAILOVER, move.why, details=move.details(new))
