@@ -7,16 +7,18 @@ and from that file, the value again. The signalling is kept by `recorder/journal
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from capture.address import Endpoint
 from capture.errors import SpanrecError
+from decoders import _stream_columns as cols
 from decoders.timeline import StreamTable
+from recorder.kept_figures import KeptFigures, Part
 from recorder.model import Call, Digit, Side, StreamReport, Warning_
-from recorder.reports import digits_so_far, streams_so_far
+from recorder.reports import digits_so_far, rows_so_far
 from recorder.streams import CallMedia, Listening
 
 FILE = "checkpoint"
@@ -53,6 +55,8 @@ class Checkpoint:
     """Capture time of sample 0 of every track, ns; None where there is no audio yet."""
     tracks: tuple[TrackPlace, ...] = ()
     streams: tuple[StreamReport, ...] = ()
+    parts: tuple[tuple[Part, ...], ...] = ()
+    """Of each stream, the rows of the stream table that its numbers are of; none where it is of an earlier run."""
     digits: tuple[Digit, ...] = ()
     last_media: int = 0
     caller: Endpoint | None = None
@@ -75,6 +79,8 @@ def checkpoint_of(
 ) -> Checkpoint:
     """The state of a call. `before`: reports of its streams from earlier runs."""
     assert call.id is not None
+    found = rows_so_far(media, table)
+    parts = [tuple(Part(row, int(table.state[row, cols.FIRST_TIME])) for row in rows) for _, rows in found]
     return Checkpoint(
         id=call.id,
         call_id=call.call_id,
@@ -83,7 +89,8 @@ def checkpoint_of(
         tags=call.tags,
         audio_started=media.started,
         tracks=tuple(TrackPlace(t.path.name, t.rate, t.layer, tuple(sorted(t.channels_used))) for t in media.tracks),
-        streams=(*before, *streams_so_far(media, table)),
+        streams=(*before, *(report for report, _ in found)),
+        parts=(*(() for _ in before), *parts),
         digits=tuple(digits_so_far(media)),
         last_media=media.last_media,
         caller=call.caller.address,
@@ -91,6 +98,15 @@ def checkpoint_of(
         interruptions=interruptions,
         warnings=service_warnings(call),
     )
+
+
+def revised(state: Checkpoint, kept: KeptFigures) -> Checkpoint:
+    """The checkpoint with the numbers that were kept after it, for another run to go on from."""
+    # One that was written before there were parts has none.
+    parts = state.parts or ((),) * len(state.streams)
+    streams = tuple(kept.revise(*each) for each in zip(state.streams, parts, strict=True))
+    last = max((stream.ended for stream in streams), default=0)
+    return replace(state, streams=streams, parts=(), last_media=max(state.last_media, last))
 
 
 def service_warnings(call: Call) -> tuple[Warning_, ...]:
@@ -135,6 +151,7 @@ def _told(state: Checkpoint) -> dict[str, Any]:
         "audio_started": state.audio_started,
         "tracks": [(t.file, t.rate, t.layer, t.channels) for t in state.tracks],
         "streams": [{name: getattr(stream, name) for name in _REPORT} for stream in state.streams],
+        "parts": state.parts,
         "digits": state.digits,
         "last_media": state.last_media,
         "caller": state.caller,
@@ -155,6 +172,7 @@ def _heard(value: Mapping[str, Any]) -> Checkpoint:
         audio_started=value["audio_started"],
         tracks=tuple(TrackPlace(_name(f), int(r), int(layer), tuple(c)) for f, r, layer, c in value["tracks"]),
         streams=tuple(_report(stream) for stream in value["streams"]),
+        parts=tuple(tuple(Part(int(row), int(time)) for row, time in parts) for parts in value.get("parts", ())),
         digits=tuple(Digit(at, Side(side), digit, ms, via) for at, side, digit, ms, via in value["digits"]),
         last_media=int(value["last_media"]),
         caller=_endpoint(value["caller"]),

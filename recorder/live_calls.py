@@ -61,7 +61,11 @@ class LiveRecord:
     awaited_since: int | None = None
     """Capture time of the restart, ns, for a call that was talking before it."""
     saved: int = 0
-    """Capture time of the last checkpoint of its media, ns."""
+    """Capture time of the last checkpoint of its media, ns; 0 where another one is due."""
+    looked_at: int = 0
+    """Capture time at which it was last asked whether another one is due, ns."""
+    made_of: tuple[object, ...] = ()
+    """What the last checkpoint told beside counts."""
     placed: bool = False
     """The checkpoint says where its audio stands in time."""
     broken: bool = False

@@ -14,11 +14,12 @@ from uuid import UUID
 
 from decoders.sip import parse_message
 from decoders.timeline import TICKS
-from recorder import checkpoint, journal
+from recorder import checkpoint, journal, kept_figures
 from recorder.checkpoint import Checkpoint, TrackPlace
 from recorder.completion import take_back
 from recorder.document import format_time
 from recorder.engine import Engine
+from recorder.kept_figures import KeptFigures
 from recorder.live_calls import Interrupted, LiveCalls
 from recorder.messages import Message
 from recorder.model import Call, Sighting
@@ -54,7 +55,8 @@ def restore(
     engine: Engine, live: LiveCalls, working: Path, now: int | None, take_up: TakeUp = lambda left, now: None
 ) -> int:
     """Take up what is in `working` at capture time `now` (ns), None where no clock tells it. Returns how many calls."""
-    found = [left for path in sorted(working.iterdir()) if path.is_dir() and (left := _look(path)) is not None]
+    kept = kept_figures.read(working)
+    found = [left for path in sorted(working.iterdir()) if path.is_dir() and (left := _look(path, kept)) is not None]
     if not found:
         return 0
     heard = _hear_journals(live, found)
@@ -84,8 +86,8 @@ def restore(
         if left.state.awaited_since is not None:
             # Nothing was heard between two restarts.
             record.awaited_since = left.state.awaited_since
-        kept = replace(left.state, interruptions=record.interruptions, awaited_since=record.awaited_since)
-        live.save_state(record, kept)
+        state = replace(left.state, interruptions=record.interruptions, awaited_since=record.awaited_since)
+        live.save_state(record, state)
     return len(found)
 
 
@@ -132,16 +134,18 @@ def _joined(spans: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
     return tuple(joined)
 
 
-def _look(directory: Path) -> Interrupted | None:
+def _look(directory: Path, kept: KeptFigures) -> Interrupted | None:
     """What is there of a call; what is no call's is removed."""
     take_back(directory)
     state = checkpoint.load(directory)
+    if state is not None:
+        state = checkpoint.revised(state, kept)
     try:
         status = (directory / "audio.wav").stat()
         identifier = UUID(hex=directory.name)
     except (ValueError, OSError):
-        kept = any(journal.read(directory)) or (directory / RECEIVED).exists()
-        begun = state is not None and (state.call_id is None or kept)
+        known = any(journal.read(directory)) or (directory / RECEIVED).exists()
+        begun = state is not None and (state.call_id is None or known)
         if state is None or not begun:
             # Killed before its first message was kept: the next one begins the call again.
             shutil.rmtree(directory, ignore_errors=True)

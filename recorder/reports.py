@@ -4,9 +4,13 @@ In: `CallMedia` and the receiver's state of its streams. Out: `StreamReport`s in
 best sighting of each stream; digits and warnings go to the call. Sightings of the same media are counted, not listed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from capture.batch import Int64
 from decoders import _stream_columns as cols
@@ -36,6 +40,11 @@ def report_media(media: CallMedia, table: StreamTable) -> list[StreamReport]:
 def streams_so_far(media: CallMedia, table: StreamTable) -> list[StreamReport]:
     """The streams of a call in progress as they would be reported if it ended now; the call stays as it is."""
     return [report for _, _, report in _reported(media, table)]
+
+
+def rows_so_far(media: CallMedia, table: StreamTable) -> list[tuple[StreamReport, tuple[int, ...]]]:
+    """`streams_so_far`, each with the rows of the table that its numbers are of."""
+    return [(report, tuple(part.row for part in best.parts)) for _, best, report in _reported(media, table)]
 
 
 def digits_so_far(media: CallMedia) -> list[Digit]:
@@ -75,16 +84,95 @@ def _shows(sighting: MediaStream, head: MediaStream, table: StreamTable) -> bool
     )
 
 
+class Receivers(Protocol):
+    """What a receiver keeps of streams, a row each: a `StreamTable`, or one that was read back."""
+
+    @property
+    def state(self) -> Int64:
+        """Columns as in `_stream_columns`, shape (n, STATE)."""
+        ...
+
+    @property
+    def figures(self) -> NDArray[np.float64]:
+        """Shape (n, STATISTICS)."""
+        ...
+
+
+class Numbers(NamedTuple):
+    """What of a `StreamReport` is counted or computed from counts."""
+
+    started: int
+    ended: int
+    packets: int
+    lost: int
+    duplicates: int
+    late: int
+    reordered: int
+    jitter_mean_ms: float | None
+    jitter_max_ms: float | None
+    mos: float | None
+    r_factor: float | None
+    mos_scale: str | None
+    burst_ratio: float | None
+
+
+def numbers_of(rows: Sequence[int], table: Receivers, encoding: str, media: str) -> Numbers:
+    """The numbers of one sighting, whose parts are in `rows` in order of time; `encoding` as in the rtpmap."""
+    parts = [table.state[row].tolist() for row in rows]
+    lost, gaps = _loss(parts)
+    received = [part[cols.RECEIVED] for part in parts]
+    figures = table.figures[rows[received.index(max(received))]].tolist()
+    late = sum(part[cols.LATE] for part in parts)
+    quality = None
+    if media == "audio" and any(part[cols.AUDIO] for part in parts):
+        expected, worse = sum(received) + lost, min(gaps + late, lost + late)
+        quality = score(encoding, expected=expected, lost=lost, discarded=late, loss_bursts=worse)
+    counted = figures[cols.JITTER_COUNT]
+    return Numbers(
+        started=parts[0][cols.FIRST_TIME],
+        ended=parts[-1][cols.LAST_TIME],
+        packets=sum(received),
+        lost=lost,
+        duplicates=sum(part[cols.DUPLICATES] for part in parts),
+        late=late,
+        reordered=sum(part[cols.REORDERED] for part in parts),
+        jitter_mean_ms=figures[cols.JITTER_SUM] / int(counted) if counted else None,
+        jitter_max_ms=figures[cols.JITTER_MAX] if counted else None,
+        mos=quality.mos if quality else None,
+        r_factor=quality.r if quality else None,
+        mos_scale=quality.scale.value if quality else None,
+        burst_ratio=quality.burst_ratio if quality else None,
+    )
+
+
+def _loss(parts: Sequence[Sequence[int]]) -> tuple[int, int]:
+    """Packets lost in and between the parts of a sighting, and in how many runs."""
+    lost = sum(_lost(part) for part in parts)
+    gaps = sum(part[cols.GAPS] for part in parts)
+    for before, after in pairwise(parts):
+        between = (after[cols.BASE] - before[cols.TOP] - 1) & 0xFFFF
+        if 0 < between < cols.MAX_DROPOUT:
+            lost += between
+            gaps += 1
+    return lost, gaps
+
+
+def expected_packets(state: Sequence[int] | Int64) -> int:
+    """Packets that the sequence numbers promise (RFC 3550, appendix A.3)."""
+    return int(state[cols.EXPECTED] + state[cols.TOP] - state[cols.BASE] + 1)
+
+
+def _lost(state: Sequence[int]) -> int:
+    return max(expected_packets(state) - state[cols.RECEIVED], 0)
+
+
 @dataclass(frozen=True, slots=True)
 class _Course:
     """One sighting of a stream from its first packet to its last: several parts where its addresses changed."""
 
     parts: tuple[MediaStream, ...]
     longest: MediaStream
-    received: int
     lost: int
-    gaps: int
-    """Runs of lost packets."""
 
     def total(self, table: StreamTable, column: int) -> int:
         """Sum of a column of the receiver's state over the parts."""
@@ -106,25 +194,9 @@ def _courses(sightings: list[MediaStream], table: StreamTable) -> list[_Course]:
 
 
 def _course(parts: list[MediaStream], table: StreamTable) -> _Course:
-    state = table.state
-    lost = sum(_lost(state[part.row]) for part in parts)
-    gaps = sum(int(state[part.row, cols.GAPS]) for part in parts)
-    for before, after in pairwise(parts):
-        between = (int(state[after.row, cols.BASE]) - int(state[before.row, cols.TOP]) - 1) & 0xFFFF
-        if 0 < between < cols.MAX_DROPOUT:
-            lost += between
-            gaps += 1
-    received = [int(state[part.row, cols.RECEIVED]) for part in parts]
-    return _Course(tuple(parts), parts[received.index(max(received))], sum(received), lost, gaps)
-
-
-def expected_packets(state: Int64) -> int:
-    """Packets that the sequence numbers promise (RFC 3550, appendix A.3)."""
-    return int(state[cols.EXPECTED] + state[cols.TOP] - state[cols.BASE] + 1)
-
-
-def _lost(state: Int64) -> int:
-    return max(expected_packets(state) - int(state[cols.RECEIVED]), 0)
+    states = [table.state[part.row].tolist() for part in parts]
+    received = [state[cols.RECEIVED] for state in states]
+    return _Course(tuple(parts), parts[received.index(max(received))], _loss(states)[0])
 
 
 def _format(stream: MediaStream, state: Int64) -> PayloadFormat:
@@ -140,20 +212,9 @@ def _format(stream: MediaStream, state: Int64) -> PayloadFormat:
 
 
 def _report(best: _Course, head: MediaStream, copies: int, label: str, table: StreamTable) -> StreamReport:
-    kept, first, last = best.longest, best.parts[0], best.parts[-1]
-    state, figures = table.state[kept.row], table.figures[kept.row]
-    fmt = _format(kept, table.state[last.row] if table.state[last.row, cols.AUDIO] else state)
-    late = best.total(table, cols.LATE)
-    counted = int(figures[cols.JITTER_COUNT])
-    quality = score(
-        fmt.encoding,
-        expected=best.received + best.lost,
-        lost=best.lost,
-        discarded=late,
-        loss_bursts=min(best.gaps + late, best.lost + late),
-    )
-    if not best.total(table, cols.AUDIO) or kept.media != "audio":
-        quality = None
+    kept, last = best.longest, table.state[best.parts[-1].row]
+    fmt = _format(kept, last if last[cols.AUDIO] else table.state[kept.row])
+    numbers = numbers_of([part.row for part in best.parts], table, fmt.encoding, kept.media)
     channel = head.channel
     return StreamReport(
         media=kept.media,
@@ -166,19 +227,6 @@ def _report(best: _Course, head: MediaStream, copies: int, label: str, table: St
         ssrc=kept.ssrc,
         source=kept.source,
         destination=kept.destination,
-        started=int(table.state[first.row, cols.FIRST_TIME]),
-        ended=int(table.state[last.row, cols.LAST_TIME]),
-        packets=best.received,
-        lost=best.lost,
-        duplicates=best.total(table, cols.DUPLICATES),
-        late=late,
-        reordered=best.total(table, cols.REORDERED),
-        jitter_mean_ms=float(figures[cols.JITTER_SUM]) / counted if counted else None,
-        jitter_max_ms=float(figures[cols.JITTER_MAX]) if counted else None,
-        mos=quality.mos if quality else None,
-        r_factor=quality.r if quality else None,
-        mos_scale=quality.scale.value if quality else None,
-        burst_ratio=quality.burst_ratio if quality else None,
         copies=copies,
         encrypted=kept.encrypted,
         decrypted=kept.encrypted and head.decrypted > 0,
@@ -187,6 +235,7 @@ def _report(best: _Course, head: MediaStream, copies: int, label: str, table: St
         rtt_ms=kept.rtt_ms,
         far_end_fraction_lost=kept.far_end_loss,
         far_end_jitter_ms=kept.far_end_jitter_ms,
+        **numbers._asdict(),
     )
 
 

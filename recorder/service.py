@@ -20,6 +20,7 @@ from capture.live import LiveSource
 from recorder import clock_memory
 from recorder.alarms import Alarms
 from recorder.capture_clock import CaptureClock
+from recorder.checkpointing import Checkpointing
 from recorder.collection import rare_collections
 from recorder.completion import complete
 from recorder.disk_watch import DiskWatch
@@ -50,11 +51,7 @@ PATIENCE = 0.02
 """s that the loop waits for packets at a time."""
 LATE = 300_000_000
 """ns after the end of a window for which its packets may still be on their way through the kernel."""
-CHECKPOINT = 10_000_000_000
-"""ns of capture time between two checkpoints of a call."""
 MOST_FILES = 16_384
-MOST_CHECKPOINTS = 250
-"""Checkpoints written in one second."""
 LATEST = 5.0
 """s after the wire by which audio should be on the disk."""
 ROOM = (1 << 18, 48 << 20)
@@ -106,6 +103,7 @@ class CaptureService:
             trouble=self._disk.trouble,
         )
         self._live = LiveCalls(self._working, policy.decide, self._refusal, self._disk.trouble)
+        self._checkpointing = Checkpointing(self._live, self._working, self._disk.trouble)
         self._packets = LivePackets(self._live, lambda: policy.policy.keeps_packets, self._disk.trouble)
         self._watch = SourceWatch(self._alarms)
         self._tally = Tally()
@@ -231,7 +229,8 @@ class CaptureService:
         if before and self._engine.window_end != before:
             delay = max((self._now() - before + WINDOW) / 1e9, 0.0)
             self._tally.note_delay(time.monotonic(), delay)
-            self._checkpoint(only_new=True)
+            if self._engine.media is not None:
+                self._checkpointing.begun(self._engine.media, self._engine.now)
 
     def _each_second(self, sources: Sequence[LiveSource], now: float) -> None:
         self._look_at_clocks()
@@ -243,7 +242,8 @@ class CaptureService:
         self._look_at_disk(wall)
         dropped = self._look_at_sources(sources, wall, now)
         self._shed(now, dropped)
-        self._checkpoint(only_new=False)
+        if self._engine.media is not None:
+            self._checkpointing.each_second(self._engine.media, self._engine.now)
         self._give_up()
         self._alarms.expire(wall, now)
         delay = self._tally.delay(now)
@@ -282,6 +282,7 @@ class CaptureService:
         for follower in self._followers:
             follower.turn(self._engine.now)
         beat("finishing recordings")
+        self._checkpointing.finish()
         left = self._publisher.close()
         if left:
             self._log.error("recordings-left", count=left, text="they are completed when the service starts again")
@@ -319,22 +320,6 @@ class CaptureService:
                 self._engine.media.listen_less(record.call, Listening.PASSED_OVER)
         text = f"More traffic than can be recorded, {self._behind:.1f} s behind; calls are given up."
         self._alarms.set(AlarmCode.OVERLOAD, text if self._overload.active else None, self._wall())
-
-    def _checkpoint(self, *, only_new: bool) -> None:
-        """Keep where audio stands that has just begun; else also what is due again."""
-        media = self._engine.media
-        if media is None:
-            return
-        now, written = self._engine.now, 0
-        for each in media.calls.values():
-            record = self._live.records.get(each.call.index)
-            if record is None or not each.streams:
-                continue
-            begun = each.started is not None and not record.placed
-            due = begun or (not only_new and written < MOST_CHECKPOINTS and now - record.saved >= CHECKPOINT)
-            if due:
-                self._live.save(each, media.table, now)
-                written += 1
 
     def _give_up(self) -> None:
         """End calls that were talking when an earlier run was interrupted, and have been silent since it is over."""

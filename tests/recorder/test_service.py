@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from decoders import _stream_columns as cols
+from recorder import checkpoint, kept_figures
 from recorder.replay_types import Dissector
 from recorder.status import LiveState
 from recorder.wav import HEADER
@@ -199,6 +201,11 @@ def wait_until(condition, seconds=30.0):
         time.sleep(0.02)
 
 
+def counted(working):
+    """Packets of all streams that a service has kept the counts of."""
+    return int(kept_figures.read(working).state[:, cols.RECEIVED].sum())
+
+
 def test_killed_in_the_middle_a_call_goes_on_in_the_same_recording(tmp_path):
     header, records = records_of(PCAPS / "hold.pcap")
     out = tmp_path / "out"
@@ -207,7 +214,10 @@ def test_killed_in_the_middle_a_call_goes_on_in_the_same_recording(tmp_path):
     first.feed(header + b"".join(records[:half]))
     wait_until(lambda: any(out.glob(".live/*/audio.wav")) and any(out.glob(".live/*/checkpoint")))
     wait_until(lambda: b'"audio_started":1' in next(out.glob(".live/*/checkpoint")).read_bytes())
+    wait_until(lambda: counted(out / ".live") > 200)
     first.kill()
+    known, (state,) = counted(out / ".live"), [checkpoint.load(path.parent) for path in out.glob(".live/*/checkpoint")]
+    assert sum(each.packets for each in state.streams) < known, "what was counted since the checkpoint is kept"
     (left,) = out.glob(".live/*/audio.wav")
     flushed = left.read_bytes()[HEADER:]
     identifier = left.parent.name
@@ -220,13 +230,14 @@ def test_killed_in_the_middle_a_call_goes_on_in_the_same_recording(tmp_path):
     assert document.id.replace("-", "") == identifier, "the same recording"
     assert document.state == "completed"
     assert len(document.holds) == 2
+    assert sum(each.packets for each in document.streams[: len(state.streams)]) == known
     assert [warning.code for warning in document.warnings] == ["interrupted"]
     ours, theirs = (soundfile.read(each / "audio.wav", dtype="int16")[0] for each in (place, whole))
     assert (place / "audio.wav").read_bytes()[HEADER:].startswith(flushed), "what was flushed stays"
     behind = len(flushed) // 4
     for channel in (0, 1):
         resumed = behind + int(np.flatnonzero(ours[behind:, channel])[0])
-        assert resumed > behind + 160 * 10, "what is missing is silence"
+        assert resumed > behind + 160 * 9, "what is missing is silence"
         told = ours[resumed : resumed + 8000, channel]
         lags = [lag for lag in range(-160, 161) if (told == theirs[resumed + lag :, channel][:8000]).all()]
         assert lags, "what came after the gap stands where it belongs, to 20 ms"
