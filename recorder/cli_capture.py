@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from recorder import cli_options as option
 from recorder.replay_types import AudioFormat
 
 if TYPE_CHECKING:
@@ -39,21 +40,14 @@ MEGABYTE = 1 << 20
 
 
 def capture_command(
-    out: Annotated[
-        Path,
-        typer.Option(
-            "-o", "--out", metavar="OUT", envvar="SPANREC_OUT", help="Directory of the recordings.", show_default=False
-        ),
-    ],
+    out: option.Out,
     interface: Annotated[
         list[str] | None, typer.Option("-i", "--interface", metavar="NAME", help="Record what crosses this interface.")
     ] = None,
     hep: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Take HEP from proxies here: 127.0.0.1:9060.")
     ] = None,
-    hep_key_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File with the key that HEP senders must show.")
-    ] = None,
+    hep_key_file: option.HepKeyFile = None,
     tunnel: Annotated[
         list[str] | None,
         typer.Option(metavar="ADDRESS", help="Take ERSPAN, GRE, VXLAN, GENEVE and TZSP sent to this address of ours."),
@@ -62,37 +56,22 @@ def capture_command(
         list[Path] | None, typer.Option(metavar="DIR", help="Take captures that are rotated into this directory.")
     ] = None,
     stdin: Annotated[bool, typer.Option("--stdin", help="Take a capture from standard input.")] = False,
-    filter_: Annotated[
-        str | None, typer.Option("--filter", metavar="EXPRESSION", help="tcpdump expression for the kernel.")
-    ] = None,
-    promiscuous: Annotated[
-        bool, typer.Option("--promiscuous/--no-promiscuous", help="Take frames for others, as on a mirror port.")
-    ] = True,
-    ring_size: Annotated[int, typer.Option(min=4, metavar="MB", help="Memory of each interface's ring.")] = 256,
+    filter_: option.Filter = None,
+    promiscuous: option.Promiscuous = True,
+    ring_size: option.RingSize = 256,
     sockets: Annotated[int, typer.Option(min=1, metavar="N", help="Rings per interface (PACKET_FANOUT).")] = 1,
-    audio_format: Annotated[AudioFormat, typer.Option("--format", help="Of the audio files.")] = AudioFormat.WAV,
-    mono: Annotated[bool, typer.Option("--mono", help="Mix both participants into one channel.")] = False,
-    workers: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Threads that share the work; 0: one per processor.")
-    ] = 0,
-    stop_at: Annotated[
-        str, typer.Option(metavar="SIZE", help="Free space below which no recording is begun: 5%, 2GB.")
-    ] = "2%",
-    resume_at: Annotated[str, typer.Option(metavar="SIZE", help="Free space at which recording goes on.")] = "4%",
+    audio_format: option.Format = AudioFormat.WAV,
+    mono: option.Mono = False,
+    workers: option.Workers = 0,
+    stop_at: option.StopAt = "2%",
+    resume_at: option.ResumeAt = "4%",
     listen: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Serve metrics and health here; empty: nowhere.")
     ] = DEFAULT_LISTEN,
-    token_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File with the token that readers of calls must show.")
-    ] = None,
-    status_socket: Annotated[
-        Path | None,
-        typer.Option("--socket", metavar="PATH", help="Unix socket for spanrec top.", show_default="its usual place"),
-    ] = None,
-    user: Annotated[str | None, typer.Option(metavar="NAME", help="Become this user; for a start by root.")] = None,
-    sandbox: Annotated[
-        bool, typer.Option("--sandbox/--no-sandbox", help="Refuse system calls that a recorder never needs.")
-    ] = True,
+    token_file: option.TokenFile = None,
+    status_socket: option.StatusSocket = None,
+    user: option.User = None,
+    sandbox: option.Sandbox = True,
 ) -> None:
     """Record every call that crosses an interface, until stopped."""
     interfaces = interface or []

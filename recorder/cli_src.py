@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from recorder import cli_options as option
+
 if TYPE_CHECKING:
     from capture.live import LiveSource
     from recorder.call_facts import CallFacts
@@ -58,9 +60,7 @@ def src_command(
     hep: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Take signalling as HEP from proxies too: 127.0.0.1:9060.")
     ] = None,
-    hep_key_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File with the key that HEP senders must show.")
-    ] = None,
+    hep_key_file: option.HepKeyFile = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -69,30 +69,17 @@ def src_command(
         ),
     ] = None,
     record: Annotated[bool, typer.Option("--record", help="Record the calls here too.")] = False,
-    filter_: Annotated[
-        str | None, typer.Option("--filter", metavar="EXPRESSION", help="tcpdump expression for the kernel.")
-    ] = None,
-    promiscuous: Annotated[
-        bool, typer.Option("--promiscuous/--no-promiscuous", help="Take frames for others, as on a mirror port.")
-    ] = True,
-    ring_size: Annotated[int, typer.Option(min=4, metavar="MB", help="Memory of each interface's ring.")] = 128,
-    workers: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Threads that share the work; 0: one per processor.")
-    ] = 0,
+    filter_: option.Filter = None,
+    promiscuous: option.Promiscuous = True,
+    ring_size: option.RingSize = 128,
+    workers: option.Workers = 0,
     listen: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Serve status and commands here; empty: nowhere.")
     ] = None,
-    token_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File with the token that commands over TCP must show.")
-    ] = None,
-    status_socket: Annotated[
-        Path | None,
-        typer.Option("--socket", metavar="PATH", help="Unix socket for spanrec ctl.", show_default="its usual place"),
-    ] = None,
-    user: Annotated[str | None, typer.Option(metavar="NAME", help="Become this user; for a start by root.")] = None,
-    sandbox: Annotated[
-        bool, typer.Option("--sandbox/--no-sandbox", help="Refuse system calls that a recorder never needs.")
-    ] = True,
+    token_file: option.CommandTokenFile = None,
+    status_socket: option.CommandSocket = None,
+    user: option.User = None,
+    sandbox: option.Sandbox = True,
 ) -> None:  # fmt: skip
     """Give every call on an interface or in a capture a SIPREC session at a recording server."""
     interfaces, captures = interface or [], read or []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from recorder import cli_options as option
 from recorder.replay_types import AudioFormat
 
 if TYPE_CHECKING:
@@ -24,12 +25,7 @@ if TYPE_CHECKING:
 
 
 def srs_command(
-    out: Annotated[
-        Path,
-        typer.Option(
-            "-o", "--out", metavar="OUT", envvar="SPANREC_OUT", help="Directory of the recordings.", show_default=False
-        ),
-    ],
+    out: option.Out,
     sip: Annotated[
         list[str] | None,
         typer.Option(
@@ -39,29 +35,18 @@ def srs_command(
     media_address: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Where media is received.", show_default="where SIP came to")
     ] = None,
-    audio_format: Annotated[AudioFormat, typer.Option("--format", help="Of the audio files.")] = AudioFormat.WAV,
-    mono: Annotated[bool, typer.Option("--mono", help="Mix both participants into one channel.")] = False,
-    workers: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Threads that share the work; 0: one per processor.")
-    ] = 0,
-    stop_at: Annotated[
-        str, typer.Option(metavar="SIZE", help="Free space below which no recording is begun: 5%, 2GB.")
-    ] = "2%",
-    resume_at: Annotated[str, typer.Option(metavar="SIZE", help="Free space at which recording goes on.")] = "4%",
+    audio_format: option.Format = AudioFormat.WAV,
+    mono: option.Mono = False,
+    workers: option.Workers = 0,
+    stop_at: option.StopAt = "2%",
+    resume_at: option.ResumeAt = "4%",
     status: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Serve status and commands here; empty: nowhere.")
     ] = None,
-    token_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File with the token that commands over TCP must show.")
-    ] = None,
-    status_socket: Annotated[
-        Path | None,
-        typer.Option("--socket", metavar="PATH", help="Unix socket for spanrec ctl.", show_default="its usual place"),
-    ] = None,
-    user: Annotated[str | None, typer.Option(metavar="NAME", help="Become this user; for a start by root.")] = None,
-    sandbox: Annotated[
-        bool, typer.Option("--sandbox/--no-sandbox", help="Refuse system calls that a recorder never needs.")
-    ] = True,
+    token_file: option.CommandTokenFile = None,
+    status_socket: option.CommandSocket = None,
+    user: option.User = None,
+    sandbox: option.Sandbox = True,
 ) -> None:
     """Record what recording clients (SIPREC, RFC 7866) send."""
     from recorder import privileges
