@@ -1,8 +1,9 @@
 """The whole recording server under load: `python -m bench.srs_calls --sessions 1000 --seconds 60 --rate 100`.
 
 `spanrec srs` is started and gets recording sessions from `bench.srs_src`, as many as are asked for, at so many set-ups
-a second, with media of two streams each. Said are set-up times, its CPU and memory, and how many recordings hold every
-sample of both sides. `--server` and `--store` drive one that runs already.
+a second, with media of two streams each. Said are set-up times, its CPU (of the main thread, which has the media, and
+of the busiest others: the sessions', the publisher's) and memory, and, after it has been stopped, how many recordings
+hold every sample of both sides. `--server` and `--store` drive one that runs already.
 """
 
 import argparse
@@ -13,14 +14,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.live import cpu_of
 from bench.live_check import verdict
 from bench.measure import ROOT, machine, scratch, spanrec, table
 from bench.rtp_sender import RtpSender
@@ -45,21 +47,33 @@ class Checked:
 
 
 def check(store: Path, seconds: float) -> Checked:
-    """Compare every recording with what was sent."""
-    found = whole = 0
+    """Compare every recording with what was sent, on all processors."""
+    paths = [str(path) for path in store.glob("2*/*/*/*/call.json")]
+    whole = 0
     reasons: Counter[str] = Counter()
-    for path in store.glob("2*/*/*/*/call.json"):
-        document = json.loads(path.read_text())
-        found += 1
-        uri = (document["caller"] or {}).get("uri") or ""
-        if not uri.startswith(CALLER):
-            reasons["not of ours"] += 1
-            continue
-        number = int(uri[len(CALLER) :].partition("@")[0])
-        told = verdict(path.parent, {**document, "call_id": f"{0:08x}{number:08x}"}, seconds)
-        whole += told.whole
-        reasons.update(told.reasons)
-    return Checked(found, whole, reasons)
+    with ProcessPoolExecutor(os.cpu_count() or 1) as pool:
+        for good, why in pool.map(partial(check_one, seconds), paths, chunksize=8):
+            whole += good
+            reasons.update(why)
+    return Checked(len(paths), whole, reasons)
+
+
+def check_one(seconds: float, path: str) -> tuple[bool, tuple[str, ...]]:
+    """Whether a recording is whole, and why it is not."""
+    document = json.loads(Path(path).read_text())
+    uri = (document["caller"] or {}).get("uri") or ""
+    if not uri.startswith(CALLER):
+        return False, ("not of ours",)
+    number = int(uri[len(CALLER) :].partition("@")[0])
+    told = verdict(Path(path).parent, {**document, "call_id": f"{0:08x}{number:08x}"}, seconds)
+    return told.whole, told.reasons
+
+
+def threads_of(process: int) -> dict[int, float]:
+    """CPU seconds of each thread so far."""
+    tasks = Path(f"/proc/{process}/task")
+    stats = {int(each.name): (each / "stat").read_text().rpartition(")")[2].split() for each in tasks.iterdir()}
+    return {number: (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK") for number, stat in stats.items()}
 
 
 def drive(server: tuple[str, int], sessions: int, seconds: float, rate: float) -> tuple[RtpSender, Told, float]:
@@ -93,6 +107,13 @@ def start(store: Path, log: Path, more: list[str]) -> subprocess.Popen[bytes]:
     return process
 
 
+def said_by(log: Path) -> str:
+    """What the server's log says beside recordings and sessions, its first lines."""
+    usual = ('"call-recorded"', '"session-', "call-recorded", "session-start", "session-stop")
+    lines = [line for line in log.read_text(errors="replace").splitlines() if not any(word in line for word in usual)]
+    return "\n".join(lines[:40])
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure the recording server.")
     parser.add_argument("--sessions", type=int, default=1000, help="at once, of two streams each (1000)")
@@ -106,28 +127,52 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def report(options: argparse.Namespace, pid: int | None, server: tuple[str, int], store: Path) -> None:
-    before = cpu_of(pid) if pid else 0.0
+@dataclass(frozen=True, slots=True)
+class Driven:
+    """What was measured while the server ran."""
+
+    sender: RtpSender
+    told: Told
+    wall: float
+    cpu: float
+    main: float
+    """CPU s of the main thread."""
+    others: list[float]
+    """Of the busiest others."""
+
+
+def load(options: argparse.Namespace, pid: int | None, server: tuple[str, int]) -> Driven:
+    """Drive the server, and leave it to end what is to be ended."""
+    before = threads_of(pid) if pid else {}
     sender, told, wall = drive(server, options.sessions, options.seconds, options.rate)
-    cpu = cpu_of(pid) - before if pid else 0.0
     time.sleep(GRACE)
+    after = threads_of(pid) if pid else {}
+    used = {thread: spent - before.get(thread, 0.0) for thread, spent in after.items()}
+    main = used.pop(pid, 0.0) if pid else 0.0
+    return Driven(sender, told, wall, main + sum(used.values()), main, sorted(used.values(), reverse=True)[:3])
+
+
+def report(options: argparse.Namespace, driven: Driven, store: Path) -> None:
+    """Look at what was recorded, and say all that there is to say."""
     checked = check(store, options.seconds)
+    told, sent, pace = driven.told, int(driven.sender.sent.sum()), driven.sender.pace
     late = np.percentile(told.set_up_ms, [50, 99, 100]) if told.set_up_ms else [0, 0, 0]
-    loaded = int(sender.sent.sum()) / 100 / 1000
-    pace = sender.pace
+    loaded = sent / 100 / 1000
     rows = [
         (
             options.sessions, told.set_up, told.done, dict(told.failed) or 0, told.retransmitted,
-            f"{late[0]:.0f} / {late[1]:.0f} / {late[2]:.0f}", int(sender.sent.sum()), checked.recordings, checked.whole,
-            f"{cpu:.1f}", f"{cpu / loaded * 100:.0f} %" if loaded else "",
+            f"{late[0]:.0f} / {late[1]:.0f} / {late[2]:.0f}", sent, checked.recordings, checked.whole,
+            f"{driven.cpu:.1f}", f"{driven.main:.1f}; " + ", ".join(f"{each:.1f}" for each in driven.others),
+            f"{driven.cpu / loaded * 100:.0f} %" if loaded else "",
             f"{pace.latest * 1000:.0f} / {pace.slipped:.1f}",
         )
     ]  # fmt: skip
     heads = (
         "sessions", "set up", "ended in order", "failed", "retransmitted", "set-up ms (half, 99 %, all)", "RTP packets",
-        "recordings", "whole", "CPU s", "of a core per 1,000 sessions", "sender late, ms at most / s in all",
+        "recordings", "whole", "CPU s", "of these in the main thread; in others", "of a core per 1,000 sessions",
+        "sender late, ms at most / s in all",
     )  # fmt: skip
-    print(f"{wall:.0f} s.\n\n" + table(heads, rows))
+    print(f"{driven.wall:.0f} s.\n\n" + table(heads, rows))
     for reason, count in checked.reasons.most_common(10):
         print(f"{count} x {reason}")
 
@@ -137,17 +182,19 @@ def main() -> None:
     print(f"On {machine()}. Sessions of {options.seconds:g} s, {options.rate:g} set-ups a second.", flush=True)
     if options.server:
         host, _, port = options.server.rpartition(":")
-        report(options, options.pid, (host, int(port)), options.store)
+        report(options, load(options, options.pid, (host, int(port))), options.store)
         return
     with scratch(options.dir, int(options.sessions * (options.seconds + 4) * 33_000)) as directory:
         process = start(directory / "store", directory / "log", options.more)
         try:
-            report(options, process.pid, (HOST, PORT), directory / "store")
+            driven = load(options, process.pid, (HOST, PORT))
         finally:
             process.send_signal(signal.SIGTERM)
             _, _, used = os.wait4(process.pid, 0)
             process.returncode = 0
-            print(f"\n{used.ru_maxrss / 1024:.0f} MB at most.")
+        print(said_by(directory / "log"), file=sys.stderr)
+        report(options, driven, directory / "store")
+        print(f"\n{used.ru_maxrss / 1024:.0f} MB at most.")
 
 
 if __name__ == "__main__":
