@@ -7,13 +7,16 @@ In: a call, the message that began it and where that was seen; or the addresses 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from capture.address import Endpoint
 from decoders.sip import SipMessage
 from recorder.identities import address_of
 from recorder.media_endpoints import literal
 from recorder.model import Call, IdentityOrigin, Party, Sighting
+
+if TYPE_CHECKING:
+    from recorder.messages import Message  # which stands on kernels, and rules are read without those
 
 
 class Heard(NamedTuple):
@@ -62,6 +65,18 @@ class CallFacts:
     """Where the offer wants media; both ends of media without signalling."""
     realm: int = 0
     """Of the packet, as `capture.realms` tells."""
+
+
+def facts_of_beginning(call: Call, heard: "Message | None") -> CallFacts:
+    """Facts of a call in the moment when it begins; `heard` is the last message before it."""
+    if call.received:
+        return facts_of_received(call)
+    if call.call_id is not None and heard is not None:
+        return facts_of_call(call, heard.parsed, heard.seen)
+    source, destination = call.caller.address, call.callee.address
+    if source is None or destination is None:
+        return CallFacts(call_id=call.call_id, started=call.started)
+    return facts_of_media(call.started, source, destination, 0)
 
 
 def facts_of_call(call: Call, message: SipMessage, seen: Sighting) -> CallFacts:

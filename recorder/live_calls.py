@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 from decoders.timeline import StreamTable
 from recorder import checkpoint, journal
-from recorder.call_facts import CallFacts, facts_of_call, facts_of_media, facts_of_received
+from recorder.call_facts import CallFacts, facts_of_beginning
 from recorder.checkpoint import Checkpoint, CheckpointError, checkpoint_of, service_warnings
 from recorder.engine import FinishedCall
 from recorder.journal import JournalError
@@ -135,7 +135,7 @@ class LiveCalls:
         if left:
             self.take_up(call, left.pop(0))
             return
-        facts = self._facts(call)
+        facts = facts_of_beginning(call, self._message)
         decision = self._decide(facts)
         note_decision(call, decision)
         record = LiveRecord(call, self._working / call.id.hex, decision, _WANTED[decision.action])
@@ -226,17 +226,6 @@ class LiveCalls:
             if str(record.call.id) == identifier:
                 return record.ladder
         return None
-
-    def _facts(self, call: Call) -> CallFacts:
-        message = self._message
-        if call.received:
-            return facts_of_received(call)
-        if call.call_id is not None and message is not None:
-            return facts_of_call(call, message.parsed, message.seen)
-        source, destination = call.caller.address, call.callee.address
-        assert source is not None
-        assert destination is not None
-        return facts_of_media(call.started, source, destination, 0)
 
     def _enter(self, record: LiveRecord) -> None:
         self.records[record.call.index] = record

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from recorder.call_facts import CallFacts, facts_of_call, facts_of_media
+from recorder.call_facts import CallFacts, facts_of_beginning
 from recorder.engine import Engine
 from recorder.messages import Message
 from recorder.model import Call, MediaEndpoint
@@ -76,7 +76,7 @@ class SrcFollower:
         if call.recording_session is not None or call.received:
             return
         self._calls[call.index] = call
-        decision = self._decisions[call.index] = self._choose(self._facts(call))
+        decision = self._decisions[call.index] = self._choose(facts_of_beginning(call, self._message))
         self._pictures.begun(call)
         if decision.record and self._unserved(decision):
             self._to_keep.append(call.index)
@@ -127,15 +127,6 @@ class SrcFollower:
     def spool(self, index: int) -> None:
         """No server can be had for a call (by `Call.index`): keep its packets from now on."""
         self._to_keep.append(index)
-
-    def _facts(self, call: Call) -> CallFacts:
-        message = self._message
-        if call.call_id is not None and message is not None:
-            return facts_of_call(call, message.parsed, message.seen)
-        source, destination = call.caller.address, call.callee.address
-        if source is None or destination is None:
-            return CallFacts(call_id=call.call_id, started=call.started)
-        return facts_of_media(call.started, source, destination, 0)
 
     def _pause(self, picture: CallPicture) -> bool:
         """Decide whether a call is recorded now; whether that is news."""
