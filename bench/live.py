@@ -15,6 +15,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +110,7 @@ def metric(text: str, name: str) -> float:
 
 def one_round(calls: int, options: argparse.Namespace) -> Round:
     need = int(calls * (options.seconds + 4) * 33_000)
-    with scratch(options.dir, need) as directory, wire("live") as over:
+    with scratch(options.dir, need) as directory, wire("live") as over, long_queue():
         out = directory / "out"
         share(over)
         recorder = Recorder(over, out, options)
@@ -165,6 +167,18 @@ def share(over: Wire) -> None:
     """
     steering = f"/sys/class/net/{over.receiver}/queues/rx-0/rps_cpus"
     subprocess.run(over.inside("sh", "-c", f"echo 1 > {steering}"), check=False, capture_output=True, timeout=20)
+
+
+@contextmanager
+def long_queue(frames: int = 20_000) -> Iterator[None]:
+    """Let the kernel's queue before all programs hold so many frames, as docs/appliance.md advises; then as before."""
+    setting = Path("/proc/sys/net/core/netdev_max_backlog")
+    before = setting.read_text()
+    setting.write_text(str(max(frames, int(before))))
+    try:
+        yield
+    finally:
+        setting.write_text(before)
 
 
 def cpu_of(process: int) -> float:

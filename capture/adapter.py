@@ -37,6 +37,8 @@ class ReceiveCounters:
     """Longer than the interface's MTU allows, or too short."""
     damaged: int = 0
     """The checksum of the frame was wrong, or it had no whole octets."""
+    queue: int = 0
+    """Lost for want of room in the kernel's queue before all programs, of all interfaces (`capture.early_drops`)."""
 
 
 @dataclass(frozen=True, slots=True)

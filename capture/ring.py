@@ -23,6 +23,7 @@ import numpy as np
 
 from capture._ring_kernels import KEEP_OUTGOING, SKIP_OUTGOING, SKIP_OUTGOING_LOOPBACK, SMALLEST_FRAME
 from capture.batch import PacketBatch
+from capture.early_drops import EarlyDrops
 from capture.interface import ANY, InterfaceTable
 from capture.live import LiveCaptureError, SourceCounters
 from capture.ring_port import RingOptions, RingPort
@@ -69,6 +70,7 @@ class RingSource:
             self._ports = [
                 opened.enter_context(closing(RingPort(name, self._options, self._table))) for name in interfaces
             ]
+            self._early = opened.enter_context(closing(EarlyDrops(interfaces)))
             plans = [self._plan(port) for port in self._ports for _ in port.sockets]
             self._rings = opened.enter_context(closing(Rings(plans, self._options.batch_rows)))
             for number, port in enumerate(self._ports):
@@ -108,7 +110,7 @@ class RingSource:
             if now >= self._next_count:
                 self._next_count = now + _LOOK
                 self._count()
-            notes = [note for port in self._ports for note in port.notes]
+            notes = [note for port in self._ports for note in port.notes] + self._early.notes
             if self._rings.damaged:
                 notes.append(f"{self._rings.damaged} blocks of the ring were damaged.")
             return SourceCounters(
@@ -213,7 +215,8 @@ class RingSource:
         self.counters()
 
     def _count(self) -> None:
-        """Add the kernel's counts up; reading them sets them back."""
+        """Add the kernel's counts up; reading those of a ring sets them back."""
+        self._dropped += self._early.count()
         for port in self._ports:
             for each in port.sockets:
                 dropped, frozen = each.statistics()
@@ -228,6 +231,7 @@ class RingSource:
                     self._count()
                     before = port.sockets
                     port.reopen(self._table)
+                    self._early.reopen(port.name)
                     if port.sockets is not before:
                         self._place(number)
                         self._poller = self._watch()

@@ -38,14 +38,16 @@ def _watch(adapter: Adapter, seconds: float) -> tuple[MirrorFigures | None, Rece
         return None, None, "not watched, as told"
     if not adapter.interface.up:
         return None, None, "not watched: it is switched off"
+    from capture.early_drops import EarlyDrops
     from capture.ring import RingOptions, RingSource
 
     name = adapter.interface.name
     options = RingOptions(expression="", promiscuous=True, outgoing=False, ring_size=_RING, hardware_time=False)
     before = read_counters(name)
     try:
-        with closing(RingSource([name], options)) as source:
+        with closing(EarlyDrops([])) as early, closing(RingSource([name], options)) as source:
             figures = watch(source, seconds, adapter.interface.mtu, adapter.hardware_address)
+            in_queue = early.count()
     except LiveCaptureError as error:
         return None, None, f"not watched: {error}"
     after = read_counters(name)
@@ -54,6 +56,7 @@ def _watch(adapter: Adapter, seconds: float) -> tuple[MirrorFigures | None, Rece
         missed=after.missed - before.missed,
         length=after.length - before.length,
         damaged=after.damaged - before.damaged,
+        queue=in_queue,
     )
     return figures, grown, None
 

@@ -156,10 +156,11 @@ def _nothing(adapter: Adapter, figures: MirrorFigures) -> Iterator[MirrorFinding
 
 def _losses(adapter: Adapter, figures: MirrorFigures, counted: ReceiveCounters) -> Iterator[MirrorFinding]:
     name = adapter.interface.name
-    if figures.dropped:
+    of_the_ring = figures.dropped - counted.missed - counted.queue
+    if of_the_ring > 0:
         yield MirrorFinding(
             "drops",
-            f"the kernel dropped {figures.dropped} of {figures.packets + figures.dropped} packets while watching",
+            f"the kernel dropped {of_the_ring} of {figures.packets + of_the_ring} packets while watching",
             "This machine does not keep up; calls have gaps.",
             ("spanrec capture --ring-size 512 …", "spanrec capture --filter '…' (less traffic)"),
         )
@@ -169,6 +170,13 @@ def _losses(adapter: Adapter, figures: MirrorFigures, counted: ReceiveCounters) 
             f"the adapter lost {counted.missed} frames while watching",
             "They are missing from calls, and no recorder can see which.",
             (f"ethtool -G {name} rx {adapter.ring_limit or GOOD_RING}", f"ethtool -S {name}"),
+        )
+    if counted.queue:
+        yield MirrorFinding(
+            "queue",
+            f"the kernel lost {counted.queue} frames, of this interface or another, before any program saw them",
+            "They are missing from calls: bursts are longer than its queue.",
+            ("sysctl -w net.core.netdev_max_backlog=20000",),
         )
     if counted.length:
         yield MirrorFinding(

@@ -124,7 +124,7 @@ def test_a_few_calls_on_hold_are_no_finding():
     assert examine(ADAPTER, replace(FIGURES, one_way=ENDS[:20])) == []
 
 
-@pytest.mark.parametrize("counter", ["missed", "length", "damaged"])
+@pytest.mark.parametrize("counter", ["missed", "length", "damaged", "queue"])
 def test_what_the_adapter_counts_while_watching_is_found(counter):
     finding = only(examine(ADAPTER, FIGURES, ReceiveCounters(packets=50_000, **{counter: 4})))
     assert "4" in finding.seen
