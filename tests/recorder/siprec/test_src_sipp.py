@@ -19,81 +19,15 @@ from recorder.siprec.src_decision import Instance, Server, SrcDecision
 from recorder.siprec.src_sessions import SrcSessions
 from tests.sip_wire import Sipp, Wire, listening, sipp
 from tests.siprec_fakes import SECOND, START, FakeForwarder, held, over, picture
+from tests.siprec_scenarios import SNAPSHOT, TRYING, SippServer, receive, scenario, succeed, wait
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("sipp") is None, reason="sipp is not installed"),
     pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed"),
 ]
 
-HEADERS = """[last_Via:]
-[last_From:]
-[last_To:]{tag}
-[last_Call-ID:]
-[last_CSeq:]
-Contact: <sip:srs@[local_ip]:[local_port];transport=[transport]>;+sip.srs
-"""
-ALLOW = "Allow: INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE\n"
-DESCRIPTION = """Content-Type: application/sdp
-Content-Length: [len]
-
-v=0
-o=srs 1 [cseq] IN IP4 127.0.0.1
-s=-
-c=IN IP4 127.0.0.1
-t=0 0
-m=audio 31000 RTP/AVP 0
-a=rtpmap:0 PCMU/8000
-a={way}
-m=audio 31002 RTP/AVP 0
-a=rtpmap:0 PCMU/8000
-a={way}
-"""
-EMPTY = "Content-Length: 0\n\n"
-
-
-def receive(method: str) -> str:
-    return f'<recv request="{method}" rrs="true"/>'
-
-
-def send(text: str) -> str:
-    return f'<send retrans="500"><![CDATA[\n{text}]]></send>'
-
-
-def answer(status: str, body: str = EMPTY, tag: str = "") -> str:
-    return f"<send><![CDATA[\nSIP/2.0 {status}\n{HEADERS.format(tag=tag)}{ALLOW}{body}]]></send>"
-
-
-def ask(method: str, number: int, body: str) -> str:
-    """A request of the server in the dialog."""
-    return send(
-        f"{method} [$target] SIP/2.0\nVia: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]\n"
-        "Max-Forwards: 70\n[$to];tag=srs[call_number]\n[$from]\n[last_Call-ID:]\n"
-        f"CSeq: {number} {method}\nRequire: siprec\n"
-        "Contact: <sip:srs@[local_ip]:[local_port];transport=[transport]>;+sip.srs\n" + body
-    )
-
-
-REMEMBER = """<recv request="INVITE" rrs="true"><action>
-<ereg regexp="&lt;(sips?:[^&gt;]*)&gt;" search_in="hdr" header="Contact:" assign_to="x,target"/>
-<ereg regexp=".*" search_in="hdr" header="From:" assign_to="f"/>
-<ereg regexp=".*" search_in="hdr" header="To:" assign_to="t"/>
-<assignstr assign_to="from" value="To:[$f]"/><assignstr assign_to="to" value="From:[$t]"/>
-</action></recv>"""
-ACCEPT = [
-    REMEMBER,
-    answer("200 OK", DESCRIPTION.format(way="recvonly"), ";tag=srs[call_number]"),
-    receive("ACK"),
-]
-END = [receive("BYE"), answer("200 OK")]
-UPDATED = [receive("UPDATE"), answer("200 OK")]
-RENEWED = [receive("INVITE"), answer("200 OK", DESCRIPTION.format(way="recvonly")), receive("ACK")]
-SNAPSHOT = """Content-Type: application/rs-metadata
-Content-Disposition: recording-session
-Content-Length: [len]
-
-<?xml version="1.0" encoding="UTF-8"?>
-<requestsnapshot xmlns='urn:ietf:params:xml:ns:recording:1'/>
-"""
+SERVER = SippServer()
+ACCEPT, UPDATED, RENEWED, END = SERVER.accept(), SERVER.updated(), SERVER.renewed(), SERVER.end()
 
 
 class Bench:
@@ -114,11 +48,9 @@ class Bench:
     async def server(self, steps: list[str], calls: int = 1) -> Sipp:
         """A sipp that takes these steps."""
         number = len(self.peers)
-        scenario = self.directory / f"srs{number}.xml"
-        head = '<?xml version="1.0" encoding="ISO-8859-1"?>\n<scenario name="srs">\n'
-        variables = '\n<Reference variables="x,f,t,from,to,target"/>' if REMEMBER in steps else ""
-        scenario.write_text(head + "\n".join(steps) + variables + "\n</scenario>\n")
-        peer = await sipp(self.directory, "-sf", scenario, "-t", self.transport, "-m", str(calls))
+        file = self.directory / f"srs{number}.xml"
+        file.write_text(scenario(steps))
+        peer = await sipp(self.directory, "-sf", file, "-t", self.transport, "-m", str(calls))
         self.peers.append(peer)
         await self.listens(peer)
         uri = f"sip:127.0.0.1:{peer.port}" + (";transport=tcp" if self.transport == "t1" else "")
@@ -226,7 +158,7 @@ def test_a_session_from_invite_to_bye(tmp_path, transport):
 @pytest.mark.parametrize("status", ["403 Forbidden", "420 Bad Extension", "480 Gone", "486 Busy", "503 Unavailable"])
 def test_a_refusal_leads_to_the_next_server(tmp_path, status):
     async def job(bench):
-        await bench.server([receive("INVITE"), answer(status, tag=";tag=r[call_number]"), receive("ACK")])
+        await bench.server(SERVER.refuse(status))
         await bench.server([*ACCEPT, *UPDATED, *END])
         call = picture()
         bench.begin(call)
@@ -253,16 +185,9 @@ def test_a_server_that_says_nothing_is_left_after_its_time(tmp_path):
 
 def test_a_server_pauses_and_goes_on_by_re_invite_and_update(tmp_path):
     async def job(bench):
-        pause = [ask("INVITE", 1, DESCRIPTION.format(way="inactive")), '<recv response="100" optional="true"/>']
-        acknowledge = (
-            "ACK [$target] SIP/2.0\nVia: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]\n"
-            "Max-Forwards: 70\n[$to];tag=srs[call_number]\n[$from]\n[last_Call-ID:]\nCSeq: 1 ACK\nContent-Length: 0\n\n"
-        )
-        pause += ['<recv response="200"/>', f"<send><![CDATA[\n{acknowledge}]]></send>"]
-        go_on = [ask("UPDATE", 2, DESCRIPTION.format(way="recvonly")), '<recv response="200"/>']
-        await bench.server(
-            [*ACCEPT, '<pause milliseconds="400"/>', *pause, '<pause milliseconds="400"/>', *go_on, *UPDATED, *END]
-        )
+        pause = [SERVER.ask("INVITE", 1, SERVER.description("inactive")), TRYING, succeed(), SERVER.ask("ACK", 1)]
+        go_on = [SERVER.ask("UPDATE", 2, SERVER.description()), succeed()]
+        await bench.server([*ACCEPT, wait(400), *pause, wait(400), *go_on, *UPDATED, *END])
         call = picture()
         bench.begin(call)
         await bench.recording()
@@ -276,10 +201,8 @@ def test_a_server_pauses_and_goes_on_by_re_invite_and_update(tmp_path):
 
 def test_a_request_for_a_snapshot_is_answered_and_then_fulfilled(tmp_path):
     async def job(bench):
-        wait = '<pause milliseconds="200"/>'
-        await bench.server(
-            [*ACCEPT, wait, ask("UPDATE", 1, SNAPSHOT), '<recv response="200"/>', *RENEWED, *UPDATED, *END]
-        )
+        asked = [SERVER.ask("UPDATE", 1, SNAPSHOT), succeed()]
+        await bench.server([*ACCEPT, wait(200), *asked, *RENEWED, *UPDATED, *END])
         call = picture()
         bench.begin(call)
         await bench.recording()
@@ -291,7 +214,7 @@ def test_a_request_for_a_snapshot_is_answered_and_then_fulfilled(tmp_path):
 
 def test_a_bye_mid_call_leads_to_the_next_server(tmp_path):
     async def job(bench):
-        await bench.server([*ACCEPT, '<pause milliseconds="200"/>', ask("BYE", 1, EMPTY), '<recv response="200"/>'])
+        await bench.server([*ACCEPT, wait(200), SERVER.ask("BYE", 1), succeed()])
         await bench.server([*ACCEPT, *UPDATED, *END])
         call = picture()
         bench.begin(call)
