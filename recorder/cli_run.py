@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from recorder.service_types import Follower
     from recorder.siprec.control import SessionControl
     from recorder.siprec.src_service import SrcService
+    from recorder.siprec.srs_files import SrsFiles
     from recorder.siprec.srs_service import SrsService
 
 MEDIA = 200
@@ -85,6 +86,7 @@ def run_command(
     if "src" in values and not interfaces:
         raise typer.BadParameter("[src] needs an interface in [capture] to take calls from")
     user = user or table.values.get("user")
+    files = _srs_files(values)  # the key may be for root alone
     if user is not None:
         privileges.become(user)
         choose_kernel_cache()
@@ -94,7 +96,7 @@ def run_command(
     with ExitStack() as stack:
         load_kernels_directly()
         rehearse(log)
-        roles = _Roles(log, stack, values, store)
+        roles = _Roles(log, stack, values, store, files)
         roles.open_ports()
         sources, media = _open_captured(table, stack, "src" in values)
         dropped = privileges.drop(user)
@@ -107,6 +109,7 @@ def run_command(
         service = live_service(store, log, _recording(table, roles))
         if roles.srs is not None:
             roles.srs.full, roles.srs.correction = service.why_full, service.correction
+            roles.srs.certificate = service.note_certificate
         commands = roles.start(media)
         serve_status(
             service,
@@ -125,7 +128,9 @@ def run_command(
 class _Roles:
     """The parts that speak SIP."""
 
-    def __init__(self, log: "ServiceLog", stack: ExitStack, values: Mapping[str, Any], store: Path) -> None:
+    def __init__(
+        self, log: "ServiceLog", stack: ExitStack, values: Mapping[str, Any], store: Path, files: "SrsFiles | None"
+    ) -> None:
         self.src: SrcService | None = None
         self.srs: SrsService | None = None
         self.followers: list[Follower] = []
@@ -133,6 +138,7 @@ class _Roles:
         self._log, self._stack, self._values, self._store = log, stack, values, store
         self._rules: Any = None
         self._ports: MediaPorts | None = None
+        self._files = files
 
     def open_ports(self) -> None:
         """Make the ports of the server's media, while there are privileges that make them cheaper."""
@@ -162,7 +168,7 @@ class _Roles:
         if "srs" in self._values:
             asked = srs_settings((), None)
             tell = event_teller(self._log, asked.webhooks, self._stack)
-            self.srs = make_srs(asked, tell, self._log, MEDIA, self._ports)
+            self.srs = make_srs(asked, tell, self._log, MEDIA, self._ports, self._files)
             self._stack.callback(self.srs.close)
             self.followers.append(self.srs.follower)
 
@@ -188,6 +194,14 @@ class _Roles:
         pages = ControlPages(JointControl(controls), self.srs.drain if self.srs is not None else None)
         self._stack.callback(pages.close)
         return pages
+
+
+def _srs_files(values: Mapping[str, Any]) -> "SrsFiles | None":
+    """What the server's files say; None where there is no server."""
+    from recorder.cli_srs import srs_settings
+    from recorder.siprec.srs_files import read_files
+
+    return read_files(srs_settings((), None)) if "srs" in values else None
 
 
 def _open_captured(table: Table, stack: ExitStack, forwarding: bool) -> "tuple[list[LiveSource], LiveSource | None]":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from capture.media_ports import MediaPorts
     from recorder.log import ServiceLog
     from recorder.siprec.control import SessionEvent
+    from recorder.siprec.srs_files import SrsFiles
     from recorder.siprec.srs_service import SrsService
     from recorder.siprec.srs_settings import SrsSettings
 
@@ -61,9 +62,12 @@ def srs_command(
         start_log,
     )
     from recorder.siprec.control_pages import ControlPages
+    from recorder.siprec.srs_files import read_files
     from recorder.siprec.srs_service import media_ports
     from recorder.warmup import choose_kernel_cache, load_kernels_directly
 
+    settings = srs_settings(sip or (), media_address)
+    files = read_files(settings)  # the key may be for root alone
     if user is not None:
         privileges.become(user)
         choose_kernel_cache()
@@ -71,16 +75,15 @@ def srs_command(
     with ExitStack() as stack:
         load_kernels_directly()
         rehearse(log)
-        settings = srs_settings(sip or (), media_address)
         ports = media_ports(settings)
         stack.callback(ports.close)
         dropped = privileges.drop(user)
         log.logger.info("privileges-dropped", user=dropped.user, capabilities=len(dropped.capabilities))
-        srs = make_srs(settings, event_teller(log, settings.webhooks, stack), log, ports=ports)
+        srs = make_srs(settings, event_teller(log, settings.webhooks, stack), log, ports=ports, files=files)
         stack.callback(srs.close)
         how = Recording(audio_format.value, mono, workers, stop_at, resume_at, followers=[srs.follower])
         service = live_service(out, log, how)
-        srs.full, srs.correction = service.why_full, service.correction
+        srs.full, srs.correction, srs.certificate = service.why_full, service.correction, service.note_certificate
         commands = ControlPages(srs.start(), srs.drain)
         stack.callback(commands.close)
         control = srs.settings.control
@@ -105,8 +108,10 @@ def make_srs(
     log: "ServiceLog",
     capture: int = 0,
     ports: "MediaPorts | None" = None,
+    files: "SrsFiles | None" = None,
 ) -> "SrsService":
-    """The SRS by the settings, not started. `capture`: index of its source. `ports`: made already."""
+    """The SRS by the settings, not started. `capture`: index of its source. `ports`, `files`: made and
+    read already."""
     from recorder.siprec.srs_service import SrsService, SrsTold
 
     told = SrsTold(
@@ -114,7 +119,7 @@ def make_srs(
         trouble=lambda text: log.logger.warning("received-not-kept", text=text),
         failed=lambda error: log.logger.error("srs-failed", text=f"{type(error).__name__}: {error}"),
     )
-    return SrsService(settings, told=told, capture=capture, ports=ports)
+    return SrsService(settings, told=told, capture=capture, ports=ports, files=files)
 
 
 def srs_settings(listen: Sequence[str], media_address: str | None) -> "SrsSettings":

@@ -108,6 +108,8 @@ class CaptureService:
         self._watch = SourceWatch(self._alarms)
         self._tally = Tally()
         self._overload = Overload()
+        self.certificate: str | None = None
+        """Set by whoever shows a certificate of ours: why it cannot be renewed."""
         self._failures: deque[tuple[Call, StoreError]] = deque()
         self._behind = 0.0
         self._stamped_here = True
@@ -246,6 +248,7 @@ class CaptureService:
             self._checkpointing.each_second(self._engine.media, self._engine.now)
         self._give_up()
         self._alarms.expire(wall, now)
+        self._alarms.set(AlarmCode.CERTIFICATE, self.certificate, wall)
         delay = self._tally.delay(now)
         text = None if delay is None else f"Audio reaches the disk {delay.last:.1f} s after the wire."
         self._alarms.set(AlarmCode.DISK_DELAY, text if delay is not None and delay.last > LATEST else None, wall)
@@ -362,6 +365,10 @@ class CaptureService:
     def why_full(self) -> str | None:
         """A word why no recording can be begun now, None where it can; any thread may ask."""
         return "disk-full" if self._disk.full else "overload" if self._overload.active else None
+
+    def note_certificate(self, trouble: str | None) -> None:
+        """Why a certificate of ours cannot be renewed, None where it can; any thread may tell."""
+        self.certificate = trouble
 
     def correction(self) -> int:
         """What is added to times of the system clock to have capture times, ns; any thread may ask."""

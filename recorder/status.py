@@ -98,6 +98,8 @@ class AlarmCode(StrEnum):
     """A new settings file was bad: the old settings still hold."""
     RETENTION_FAILED = "retention-failed"
     """What should be deleted cannot be."""
+    CERTIFICATE = "certificate"
+    """Our TLS certificate cannot be renewed: that of before is shown."""
     CLOCK_STEPPED = "clock-stepped"
     """The system clock was set."""
 

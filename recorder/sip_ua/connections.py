@@ -17,7 +17,7 @@ from functools import partial
 from capture.address import Endpoint, parse_endpoint
 from recorder.model import Transport
 from recorder.sip_ua.api import Peer
-from recorder.sip_ua.framing import Framer, FramingError
+from recorder.sip_ua.framing import MAX_BODY, Framer, FramingError
 from recorder.sip_ua.tls import names_fit, names_of
 from recorder.sip_ua.wire import Failed, Flow
 
@@ -42,6 +42,8 @@ class ConnectionUser:
     opened: Callable[["Connection"], None]
     message: Callable[[bytes, Flow, Peer], None]
     lost: Callable[["Connection", str], None]
+    largest_body: int = MAX_BODY
+    """Octets; a connection with a larger one is ended."""
 
 
 class Connection(asyncio.Protocol):
@@ -59,7 +61,7 @@ class Connection(asyncio.Protocol):
         self._name = name
         self._peer: Peer | None = None
         self._transport: asyncio.Transport | None = None
-        self._framer = Framer()
+        self._framer = Framer(user.largest_body)
         self._waiting: list[tuple[bytes, Failed | None]] = []
         self._deadline: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()

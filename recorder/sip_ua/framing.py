@@ -1,14 +1,15 @@
 """SIP messages on a stream of our own: strict, for a peer that we talk to (RFC 3261, sections 7.5 and 18.3).
 
 In: octets as a connection gives them. Out: whole messages, and how many keep-alive pings there were (RFC 5626, section
-3.5.1). What cannot be framed raises FramingError, and the connection is of no more use. Bounded by MAX_HEAD, MAX_BODY.
+3.5.1). What cannot be framed raises FramingError, and the connection is of no more use. Bounded by MAX_HEAD and
+the largest body that is taken.
 """
 
 import re
 
 MAX_HEAD = 1 << 16
 MAX_BODY = 1 << 20
-"""Octets of a body; metadata of a conference fits many times."""
+"""Octets of a body where nothing else is said; metadata of a conference fits many times."""
 
 _END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"^(?:content-length|l)[ \t]*:[ \t]*(\d{1,9})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
@@ -21,9 +22,11 @@ class FramingError(Exception):
 class Framer:
     """Takes one direction of a connection apart."""
 
-    __slots__ = ("_blanks", "_buffer", "_needed", "pings")
+    __slots__ = ("_blanks", "_buffer", "_largest", "_needed", "pings")
 
-    def __init__(self) -> None:
+    def __init__(self, largest_body: int = MAX_BODY) -> None:
+        """`largest_body`: octets."""
+        self._largest = largest_body
         self._buffer = bytearray()
         self._needed = 0
         """Octets of the message at the front, 0 where its head is not whole."""
@@ -80,7 +83,7 @@ class Framer:
         if len(lengths) != 1:
             raise FramingError("contradicting Content-Length" if lengths else "no Content-Length")
         body = lengths.pop()
-        if body > MAX_BODY:
+        if body > self._largest:
             raise FramingError(f"body of {body} octets")
         self._needed = end + len(_END) + body
         return True

@@ -4,6 +4,7 @@ In: files. Out: contexts for TLS 1.2 and later with what RFC 9325 recommends; na
 certificate of a server is always verified; that of a client where there is an authority to verify it by.
 """
 
+import os
 import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -80,6 +81,42 @@ def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
             context.load_default_certs()
     except (ssl.SSLError, ValueError, OSError) as error:
         raise TlsError(f"{files.authorities}: cannot be used for TLS: {error}") from error
+
+
+class TlsContexts:
+    """Both contexts of some files, read when it is made: before rights are given up that reading a key may need."""
+
+    def __init__(self, files: TlsFiles, *, listening: bool) -> None:
+        """Raises TlsError."""
+        self.server = server_context(files) if listening else None
+        own = files.certificate is not None or files.authorities is not None
+        self._client = client_context(files) if own else None
+        self._files = files
+        self._written = written(files)
+
+    def client(self) -> ssl.SSLContext:
+        """For connections that we open. Raises TlsError."""
+        if self._client is None:
+            self._client = client_context(self._files)
+        return self._client
+
+    def renew(self) -> str | None:
+        """Show the certificate that is in the files now. What stands in the way of that, a sentence; then the one of
+        before is shown on. A file that may not be read any more is told of before it is renewed."""
+        for path in (self._files.certificate, self._files.key):
+            if path is not None and not os.access(path, os.R_OK):
+                return (
+                    f"{path}: is not there, or this process may not read it: a renewed certificate is not shown until"
+                    " its group may read it (chgrp, chmod 640) or the service is restarted."
+                )
+        there = written(self._files)
+        if there != self._written:
+            try:
+                renew([each for each in (self.server, self._client) if each is not None], self._files)
+            except TlsError as error:
+                return f"{error}. The certificate of before is shown."
+            self._written = there
+        return None
 
 
 def renew(contexts: Sequence[ssl.SSLContext], files: TlsFiles) -> None:

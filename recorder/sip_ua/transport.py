@@ -19,8 +19,10 @@ from recorder.model import Transport
 from recorder.sip_ua.api import Peer
 from recorder.sip_ua.connections import Connection, ConnectionUser
 from recorder.sip_ua.datagrams import DatagramSocket
+from recorder.sip_ua.framing import MAX_BODY
 from recorder.sip_ua.listen import Listen, ListenError
-from recorder.sip_ua.tls import TlsError, TlsFiles, client_context, renew, server_context, written
+from recorder.sip_ua.tls import TlsContexts, TlsError, TlsFiles
+from recorder.sip_ua.tls_door import DoorUser, TlsDoor
 from recorder.sip_ua.wire import Failed, Flow, Target
 
 _UNSPECIFIED = ("0.0.0.0", "::")
@@ -40,6 +42,13 @@ class TransportOptions:
     idle: float = 3900.0
     """A connection without traffic for so long is closed; more than two session timers of the usual length."""
     most_connections: int = 4096
+    """That came in, those that are still shaking hands too."""
+    contexts: TlsContexts | None = None
+    """Of `tls`, read already; None: read when the transports are opened."""
+    trouble: Callable[[str | None], None] = lambda text: None
+    """Told at each look at the certificate why it cannot be renewed, None where it can."""
+    largest_body: int = MAX_BODY
+    """Octets of the body of a message on a connection; one with more ends the connection."""
 
 
 class SipTransports:
@@ -59,37 +68,32 @@ class SipTransports:
         self._connections: dict[int, Connection] = {}
         self._by_target: dict[Target, Connection] = {}
         self._servers: list[asyncio.Server] = []
+        self._doors: list[TlsDoor] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._routes: OrderedDict[Endpoint, str | None] = OrderedDict()
-        self._server: ssl.SSLContext | None = None
-        self._client: ssl.SSLContext | None = None
-        self._written = written(options.tls)
+        self._contexts = options.contexts
         self._closed = False
         self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
-        self._user = ConnectionUser(self._opened, self._message, self._lost)
+        self._user = ConnectionUser(self._opened, self._message, self._lost, options.largest_body)
 
     async def open(self) -> None:
         """Begin to listen. Raises ListenError, TlsError."""
         wanted = self._options.listen
         secured = any(each.transport is Transport.TLS for each in wanted)
-        self._server = server_context(self._options.tls) if secured else None
+        if self._contexts is None:
+            self._contexts = TlsContexts(self._options.tls, listening=secured)
         for each in wanted:
             try:
                 self.listening.append(await self._listen(each))
             except OSError as error:
                 raise ListenError(f"{each}: cannot be listened at: {error.strerror or error}") from error
+        self.renew()
 
     def renew(self) -> None:
         """Show a certificate of ours that was renewed on disk from now on; done twice a minute. One that cannot be
-        used, or whose key is not there yet, changes nothing until it can."""
-        there = written(self._options.tls)
-        if there == self._written:
-            return
-        try:
-            renew([each for each in (self._server, self._client) if each is not None], self._options.tls)
-        except TlsError:
-            return
-        self._written = there
+        used, or whose key is not there yet, changes nothing until it can, and that is told."""
+        if self._contexts is not None:
+            self._options.trouble(self._contexts.renew())
 
     # What the user agent asks
 
@@ -135,6 +139,7 @@ class SipTransports:
         self._sweeper.cancel()
         for server in self._servers:
             server.close()
+        await asyncio.gather(*(door.close() for door in self._doors))
         for connection in list(self._connections.values()):
             connection.retire()
         for opened in self._sockets.values():
@@ -197,20 +202,26 @@ class SipTransports:
         host, port = wanted.endpoint.host, wanted.endpoint.port
         if wanted.transport is Transport.UDP:
             return Listen(Transport.UDP, self._sockets[self._bind(wanted.endpoint)].local)
-        server = await self._loop.create_server(
-            partial(self._accept, wanted.transport),
-            host,
-            port,
-            ssl=self._server if wanted.transport is Transport.TLS else None,
-            ssl_handshake_timeout=self._options.connect_timeout if wanted.transport is Transport.TLS else None,
-        )
+        if wanted.transport is Transport.TLS:
+            assert self._contexts is not None
+            assert self._contexts.server is not None
+            user = DoorUser(self._full, partial(self._accept, Transport.TLS))
+            door = TlsDoor(wanted.endpoint, self._contexts.server, self._options.connect_timeout, user)
+            self._doors.append(door)
+            return Listen(Transport.TLS, parse_endpoint(*door.bound) or wanted.endpoint)
+        server = await self._loop.create_server(partial(self._accept, wanted.transport), host, port)
         self._servers.append(server)
         bound = server.sockets[0].getsockname()
         return Listen(wanted.transport, parse_endpoint(bound[0], bound[1]) or wanted.endpoint)
 
+    def _full(self) -> bool:
+        """Whether no connection may come in: those that have not agreed on TLS yet count too."""
+        agreeing = sum(door.handshakes for door in self._doors)
+        return len(self._connections) + agreeing >= self._options.most_connections
+
     def _accept(self, transport: Transport) -> Connection:
         connection = Connection(self._number(), transport, self._user)
-        if len(self._connections) >= self._options.most_connections or self._closed:
+        if self._closed or (transport is not Transport.TLS and self._full()):
             connection.over = True  # it is closed as soon as it is made
         return connection
 
@@ -252,9 +263,8 @@ class SipTransports:
             connection.end(str(error))
 
     def _client_context(self) -> ssl.SSLContext:
-        if self._client is None:
-            self._client = client_context(self._options.tls)
-        return self._client
+        assert self._contexts is not None, "the transports are not open"
+        return self._contexts.client()
 
     def _opened(self, connection: Connection) -> None:
         self._connections[connection.number] = connection

@@ -90,13 +90,22 @@ class Admission:
     admitted: int = 0
     sessions: int = 0
     """In progress."""
+    rated: bool = False
+    """Whoever challenges INVITEs counts them (`rate`): `judge` does not count them again."""
     _sources: "OrderedDict[str, _Source]" = field(default_factory=OrderedDict)
+
+    def rate(self, peer: Peer, now: float) -> Refusal | None:
+        """One more INVITE of a peer: whether it is within its rate."""
+        if self._in_rate(peer, now):
+            return None
+        return Refusal(503, "Too Many Requests", "rate", self.rules.retry_after)
 
     def judge(self, peer: Peer, octets: int, now: float) -> Refusal | None:
         """Whether a new session may begin; `octets`: of the INVITE's body, `now`: monotonic, s. None where it may."""
         rules = self.rules
-        if not self._in_rate(peer, now):
-            return Refusal(503, "Too Many Requests", "rate", rules.retry_after)
+        refusal = None if self.rated else self.rate(peer, now)
+        if refusal is not None:
+            return refusal
         if rules.allowed and not any(each.fits(peer) for each in rules.allowed):
             return Refusal(403, "Not Allowed To Record Here", "not-allowed")
         if octets > rules.largest_body:
@@ -105,7 +114,7 @@ class Admission:
             return Refusal(503, "Shutting Down", "draining", rules.retry_after)
         if self.sessions >= rules.most_sessions:
             return Refusal(503, "Full", "full", rules.retry_after)
-        if self._sources[peer.address.host].sessions >= rules.most_of_one:
+        if self._source(peer, now).sessions >= rules.most_of_one:
             return Refusal(503, "Full For This Client", "full-for-one", rules.retry_after)
         why = self.full()
         return None if why is None else Refusal(503, "Recording Not Possible Now", why, rules.retry_after)

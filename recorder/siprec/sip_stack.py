@@ -11,9 +11,10 @@ from recorder.model import Transport
 from recorder.sip_ua.agent import Admit, SipAgent
 from recorder.sip_ua.config import AgentConfig
 from recorder.sip_ua.digest import Authorizer
+from recorder.sip_ua.framing import MAX_BODY
 from recorder.sip_ua.listen import Listen
 from recorder.sip_ua.locate import Locator
-from recorder.sip_ua.tls import TlsFiles
+from recorder.sip_ua.tls import TlsContexts, TlsFiles
 from recorder.sip_ua.transport import SipTransports, TransportOptions, open_transports
 
 
@@ -26,6 +27,12 @@ class StackOptions:
     config: AgentConfig = field(default_factory=AgentConfig)
     source: str = ""
     """Address that our requests leave from; empty: the one that leads to the peer."""
+    contexts: TlsContexts | None = None
+    """Of `tls`, read already."""
+    trouble: Callable[[str | None], None] = lambda text: None
+    """Told twice a minute why our certificate cannot be renewed, None where it can."""
+    largest_body: int = MAX_BODY
+    """Octets of the body of a message on a connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,16 @@ class SipStack:
 
 async def open_stack(options: StackOptions, admit: Callable[[], Admit | None] = lambda: None) -> SipStack:
     """Open the sockets. `admit` makes, in the loop, who is asked about each INVITE. Raises ListenError, TlsError."""
-    transports = await open_transports(TransportOptions(options.listen, options.tls, options.source))
+    transports = await open_transports(
+        TransportOptions(
+            options.listen,
+            options.tls,
+            options.source,
+            contexts=options.contexts,
+            trouble=options.trouble,
+            largest_body=options.largest_body,
+        )
+    )
     locate = Locator(serves=(Transport.UDP, Transport.TCP, Transport.TLS))
     agent = SipAgent(transports, locate, options.config, authorizer=Authorizer, admit=admit())
     return SipStack(agent, transports, locate)

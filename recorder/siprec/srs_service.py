@@ -12,18 +12,20 @@ from dataclasses import dataclass, field
 
 from capture.errors import SpanrecError
 from capture.media_ports import MediaPortOptions, MediaPorts
+from decoders.sip import SipMessage
 from recorder.sip_ua.agent import Admit
+from recorder.sip_ua.api import Peer, Reply
 from recorder.sip_ua.config import AgentConfig
-from recorder.sip_ua.digest import Challenger
+from recorder.sip_ua.framing import MAX_BODY
 from recorder.siprec.admission import Admission
 from recorder.siprec.control import SessionEvent
 from recorder.siprec.loop import SessionLoop
 from recorder.siprec.media_reception import MediaReception
 from recorder.siprec.sip_stack import SipStack, StackOptions, open_stack
 from recorder.siprec.srs_calls import SessionCalls
+from recorder.siprec.srs_files import SrsFiles, read_files
 from recorder.siprec.srs_sessions import RecordingServer, ServerSettings
 from recorder.siprec.srs_settings import SrsSettings
-from recorder.siprec.users import read_users
 
 OPENING = 20.0
 """s that opening the sockets may take."""
@@ -71,6 +73,10 @@ class SrsService:
     """Index of the source in its batches."""
     ports: MediaPorts | None = None
     """Made before rights were given up, so that one socket may take what comes to all; None: made here."""
+    files: SrsFiles | None = None
+    """Read before rights were given up; None: read at `start`."""
+    certificate: Callable[[str | None], None] = lambda trouble: None
+    """Told in the sessions' thread, twice a minute, why our certificate cannot be renewed, None where it can."""
 
     def __post_init__(self) -> None:
         ports = self.ports or media_ports(self.settings, self.capture)
@@ -140,7 +146,18 @@ class SrsService:
             max_sessions=settings.rules.most_sessions,
             retry_after=settings.rules.retry_after,
         )
-        stack = await open_stack(StackOptions(settings.listen, settings.tls, config), lambda: challenger(settings))
+        files = self.files or read_files(settings)
+        options = StackOptions(
+            settings.listen,
+            settings.tls,
+            config,
+            contexts=files.tls,
+            trouble=self.certificate,
+            largest_body=max(MAX_BODY, 2 * settings.rules.largest_body),
+        )
+        ask = files.challenge
+        admit = rate_first(self.admission, ask, time.monotonic) if ask is not None else None
+        stack = await open_stack(options, lambda: admit)
         behaviour = ServerSettings(
             settings.strictness, settings.silence, settings.snapshot_after, settings.media_address
         )
@@ -153,9 +170,15 @@ class SrsService:
         await opened.stack.agent.close()
 
 
-def challenger(settings: SrsSettings) -> Admit | None:
-    """Who asks clients for a password; None where nobody does. Raises SpanrecError where the users cannot be read."""
-    if settings.users_file is None:
-        return None
-    users = read_users(settings.users_file)
-    return Challenger(users.get, time.monotonic, settings.realm, algorithms=settings.digest)
+def rate_first(admission: Admission, ask: Admit, clock: Callable[[], float]) -> Admit:
+    """`ask`, but only where a peer is within its rate: a challenge costs more than it looks. `clock`: monotonic, s."""
+    admission.rated = True
+
+    def admit(message: SipMessage, peer: Peer) -> Reply | Peer:
+        refusal = admission.rate(peer, clock())
+        if refusal is None:
+            return ask(message, peer)
+        admission.count(refusal)
+        return Reply(refusal.status, refusal.reason, headers=[("Retry-After", str(refusal.retry_after))])
+
+    return admit

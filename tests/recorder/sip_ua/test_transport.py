@@ -1,8 +1,10 @@
 """Transports over real sockets of this machine."""
 
 import asyncio
+import os
 import socket
 import ssl
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -16,6 +18,7 @@ from recorder.sip_ua.tls import TlsError, TlsFiles, names_fit
 from recorder.sip_ua.transport import SipTransports, TransportOptions, open_transports
 from recorder.sip_ua.wire import Flow, Target
 from tests.certificates import address, authority, dns, uri
+from tests.child import USER, needs_root, run
 
 
 def message(body: bytes = b"") -> bytes:
@@ -268,17 +271,101 @@ def test_a_certificate_that_was_renewed_is_shown_without_a_restart(tmp_path):
         made = authority(tmp_path)
         server = files(made, "server", dns("srs.example"))
         assert server.certificate is not None
-        there = Ear(await open_transports(TransportOptions((parse_listen("tls:127.0.0.1:0"),), server)))
+        told: list[str | None] = []
+        listen = (parse_listen("tls:127.0.0.1:0"),)
+        there = Ear(await open_transports(TransportOptions(listen, server, trouble=told.append)))
         assert await shown(there) == "CN:server"
         certificate, key = made.sign("next", dns("srs.example"))
         server.certificate.write_bytes(certificate.read_bytes())
         there.transports.renew()
         assert await shown(there) == "CN:server"  # its key is still missing
+        assert "server.pem: cannot be used for TLS" in (told[-1] or "")
         assert server.key is not None
         server.key.write_bytes(key.read_bytes())
         there.transports.renew()
         assert await shown(there) == "CN:next"
+        assert told[0] is told[-1] is None
         await close(there)
+
+    asyncio.run(talk())
+
+
+@needs_root
+def test_a_key_for_root_alone_serves_and_is_told_of_once_the_process_is_another_user(tmp_path):
+    # What the other user must not do here is read the key, not walk to it.
+    for each in (tmp_path, *tmp_path.parents[:-1]):
+        if each.stat().st_uid == os.geteuid():
+            each.chmod(each.stat().st_mode | 0o011)
+    certificate, key = authority(tmp_path).sign("server", dns("srs.example"))
+    certificate.chmod(0o644)
+    key.chmod(0o600)
+    told = run(
+        f"""
+from pathlib import Path
+from recorder import privileges
+from recorder.sip_ua.tls import TlsContexts, TlsFiles
+contexts = TlsContexts(TlsFiles(Path({str(certificate)!r}), Path({str(key)!r})), listening=True)
+before = contexts.renew()
+privileges.become({USER!r})
+privileges.drop({USER!r})
+tell([before, contexts.renew(), len(contexts.server.get_ciphers()) > 0])
+"""
+    )
+    assert told[0] is None
+    assert str(key) in told[1]
+    assert "may not read it" in told[1]
+    assert told[2]
+
+
+def test_handshakes_count_as_connections_and_have_their_time(tmp_path):
+    """Whoever opens connections and says nothing keeps others out for so long, and no longer."""
+
+    async def talk() -> None:
+        made = authority(tmp_path)
+        options = TransportOptions(
+            (parse_listen("tls:127.0.0.1:0"),), files(made, "server", dns("srs.example")), connect_timeout=1.0,
+            most_connections=2,
+        )  # fmt: skip
+        there = Ear(await open_transports(options))
+        port = there.transports.listening[0].endpoint.port
+        mute = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        # The third is closed at once; the others when their time is over, which the first read waits for.
+        assert await asyncio.wait_for(mute[2][0].read(), 0.9) == b""
+        here = Ear(await open_transports(TransportOptions(tls=TlsFiles(authorities=made.file))))
+        assert [await asyncio.wait_for(reader.read(), 10) for reader, _ in mute[:2]] == [b"", b""]
+        here.transports.send(message(b"x"), there.target(name="srs.example"))
+        assert (await there.hear())[0] == message(b"x")
+        for _, writer in mute:
+            writer.close()
+        await close(here, there)
+
+    asyncio.run(talk())
+
+
+def test_a_handshake_in_progress_does_not_outlive_its_door(tmp_path):
+    async def talk() -> None:
+        made = authority(tmp_path)
+        here, there = await two("tls:127.0.0.1:0", tls=files(made, "server", dns("srs.example")))
+        reader, writer = await asyncio.open_connection("127.0.0.1", there.transports.listening[0].endpoint.port)
+        await asyncio.sleep(0)
+        await close(here, there)
+        with suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+
+    asyncio.run(talk())
+
+
+def test_a_body_that_is_larger_than_agreed_ends_the_connection_and_no_other_does():
+    async def talk() -> None:
+        options = TransportOptions((parse_listen("tcp:127.0.0.1:0"),), largest_body=3 << 20)
+        here, there = Ear(await open_transports()), Ear(await open_transports(options))
+        here.transports.send(message(bytes(3 << 20)), there.target())
+        assert len((await there.hear())[0]) > 3 << 20
+        here.transports.send(message(bytes((3 << 20) + 1)), there.target())
+        _, why = await asyncio.wait_for(there.lost.get(), 5)
+        assert why == f"what came is no SIP: body of {(3 << 20) + 1} octets"
+        await close(here, there)
 
     asyncio.run(talk())
 

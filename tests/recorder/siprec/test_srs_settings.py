@@ -10,8 +10,8 @@ from recorder.settings import SettingsError, read
 from recorder.sip_ua.api import Reply
 from recorder.siprec.control import EventKind
 from recorder.siprec.src_settings import load_src
+from recorder.siprec.srs_files import read_files
 from recorder.siprec.srs_message import Strictness
-from recorder.siprec.srs_service import challenger
 from recorder.siprec.srs_settings import load_srs
 from tests.srs_lab import peer
 
@@ -69,7 +69,7 @@ def test_the_challenge_offers_what_the_settings_say(tmp_path):
     users = tmp_path / "users"
     users.write_text("alice:secret\n")
     users.chmod(0o600)
-    ask = challenger(load_srs({"srs": {"users_file": str(users), "digest": ["MD5", "SHA-256"]}}, PATH))
+    ask = read_files(load_srs({"srs": {"users_file": str(users), "digest": ["MD5", "SHA-256"]}}, PATH)).challenge
     assert ask is not None
     invite = parse_message(b"INVITE sip:srs@192.0.2.1 SIP/2.0\r\nCall-ID: 1\r\nContent-Length: 0\r\n\r\n")
     assert invite is not None
