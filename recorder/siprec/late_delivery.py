@@ -6,9 +6,9 @@ that say that it comes late. To be called in the sessions' loop; the engine and 
 """
 
 import asyncio
-import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,9 +19,10 @@ from recorder.engine import Engine, prepare
 from recorder.model import Call
 from recorder.sip_ua.api import Agent
 from recorder.siprec.control import EventKind, SessionEvent
-from recorder.siprec.forward import ForwardOptions, MediaForwarder
+from recorder.siprec.forward import Capacity, ForwardOptions, MediaForwarder
 from recorder.siprec.sip_settings import Ports
 from recorder.siprec.spool import Entry, Outcome
+from recorder.siprec.src_connect import Noted, unnoted
 from recorder.siprec.src_decision import NOT_RECORDED, Instance, Server, SrcDecision
 from recorder.siprec.src_follower import SrcFollower
 from recorder.siprec.src_sessions import Kept, SrcOptions, SrcSessions
@@ -31,12 +32,15 @@ LEAD = 1.0
 """s before the first packet."""
 LAST = 20.0
 """s that the sessions have to end after the last packet."""
-_TURN = 0.02
+_TURN = 0.1
+"""s between two looks at what the call's messages say: it is over already, nothing hurries."""
+_ROOM = Capacity(flows=512, sources=64, legs=64, history=4 << 20, rows=1 << 10)
+"""For the media of one call."""
 
 
 @dataclass(frozen=True, slots=True)
 class LateDelivery:
-    """Delivers, one call at a time (`spool.Delivery`)."""
+    """Delivers a call; several may be in progress (`spool.Delivery`)."""
 
     agents: Mapping[str, Agent]
     local_host: Callable[[Server], Awaitable[str]]
@@ -44,11 +48,13 @@ class LateDelivery:
     """An instance as it was kept, with the credentials that the settings have for its servers."""
     ports: Ports
     """Those of the media of calls in progress: a port that is taken is passed over."""
+    noted: Noted = unnoted
+    """Told of dialogs, so that none outlives a kill."""
 
     async def __call__(self, entry: Entry) -> Outcome:
         """Play an entry."""
         pace = Pace()
-        forwarder = MediaForwarder(ForwardOptions(self.ports.low, self.ports.high))
+        forwarder = MediaForwarder(ForwardOptions(self.ports.low, self.ports.high, _ROOM))
         kept: list[Kept] = []
         told: list[SessionEvent] = []
         begun: list[int] = []
@@ -70,22 +76,26 @@ class LateDelivery:
             options=SrcOptions(late=True),
             keep=kept.append,
             clock=lambda: pace.now() or time.time_ns(),
+            noted=self.noted,
         )
         sessions.listen(told.append)
         follower = SrcFollower(forwarder, lambda facts: decide(facts.call_id), sessions.post, known.group)
         calls, media = (PacedSource([entry.packets], pace, lead=LEAD) for _ in range(2))
-        sending = threading.Thread(target=forwarder.run, args=(media,), name="spanrec-late", daemon=True)
-        sending.start()
+        # Threads of its own: those of the loop are few, and others wait for them.
+        threads = ThreadPoolExecutor(2, "spanrec-late")
+        loop = asyncio.get_running_loop()
+        sending = loop.run_in_executor(threads, forwarder.run, media)
         try:
-            await asyncio.to_thread(_play, entry, calls, pace, follower)
-            until = asyncio.get_running_loop().time() + LAST
-            while sessions.sessions and asyncio.get_running_loop().time() < until:
+            await loop.run_in_executor(threads, _play, entry, calls, pace, follower)
+            until = loop.time() + LAST
+            while sessions.sessions and loop.time() < until:
                 await asyncio.sleep(0.1)
         finally:
             calls.close()  # where this is cancelled, its thread would go on to the end of the call
             await sessions.close()
             forwarder.stopping = True
-            await asyncio.to_thread(sending.join, 5.0)
+            await asyncio.wait([sending], timeout=5.0)
+            threads.shutdown(wait=False)
         return _outcome(bool(begun), bool(kept), {event.kind for event in told})
 
 
@@ -117,7 +127,8 @@ def _play(entry: Entry, source: PacedSource, pace: Pace, follower: SrcFollower) 
         )
         follower.attach(engine, lambda _: None)
         while not source.ended:
-            batch = source.poll(_TURN)
+            time.sleep(_TURN)
+            batch = source.poll(0.0)
             if batch is not None:
                 engine.ingest(prepare(batch))
             now = pace.now()

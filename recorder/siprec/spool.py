@@ -1,7 +1,7 @@
 """Calls that no recording server could be had for: kept on disk until one can.
 
 In: a directory with a call's packets, and what is known of the call. Out: the calls that wait, oldest first; deliveries
-by a callable that somebody else gives, one at a time. A call stands in a directory of its own that appears by one
+by a callable that somebody else gives, a few at once. A call stands in a directory of its own that appears by one
 rename, so that a crash at any moment leaves it whole or not at all, and a restart finds what waits. Bounded by size and
 age: the oldest go first, and that is told. `put`, `drop` and the list may be used by several threads; deliveries run in
 one asyncio loop.
@@ -25,6 +25,8 @@ from recorder.siprec.spool_entry import SpooledCall, from_json, to_json
 PACKETS = "packets.pcapng"
 FILE = "spooled.json"
 PARTIAL = ".partial"
+AT_ONCE = 8
+"""Deliveries in progress at a time, where settings say nothing else."""
 FIRST_WAIT = 5.0
 """s after a delivery that found no server; doubled with each."""
 LONGEST_WAIT = 300.0
@@ -79,7 +81,7 @@ class Spool:
         self._clock = clock
         self._tell = tell
         self._lock = threading.Lock()
-        self._busy: Path | None = None
+        self._busy: set[Path] = set()
         self._entries: dict[Path, Entry] = {}
         self.arrived: Callable[[], None] = lambda: None
         """Called, in the thread of `put`, when there is something new."""
@@ -154,16 +156,20 @@ class Spool:
         left = self.octets
         for entry in self.entries:
             old = entry.call.kept < limit
-            if (not old and left <= self._most_octets) or entry.directory == self._busy:
+            if (not old and left <= self._most_octets) or entry.directory in self._busy:
                 continue
             left -= entry.octets
             why = "it waited too long" if old else "there is no more room"
             self._say(EventKind.FAILURE, entry, f"given up, never delivered: {why}")
             self.drop(entry)
 
-    def hold(self, entry: Entry | None) -> None:
-        """This one is being delivered; None: none is."""
-        self._busy = entry.directory if entry is not None else None
+    def hold(self, entry: Entry) -> None:
+        """It is being delivered, until `release`."""
+        self._busy.add(entry.directory)
+
+    def release(self, entry: Entry) -> None:
+        """It is being delivered no more."""
+        self._busy.discard(entry.directory)
 
     def told(self, entry: Entry, outcome: Outcome) -> None:
         """What came of a delivery: done with, but for LATER."""
@@ -208,11 +214,17 @@ class Spool:
 
 
 class Delivery:
-    """Delivers what waits, oldest first, one at a time. `deliver` raises nothing but SpanrecError."""
+    """Delivers what waits, oldest first, several at once. `deliver` raises nothing but SpanrecError."""
 
-    def __init__(self, spool: Spool, deliver: Callable[[Entry], Awaitable[Outcome]]) -> None:
+    def __init__(self, spool: Spool, deliver: Callable[[Entry], Awaitable[Outcome]], at_once: int = AT_ONCE) -> None:
         self._spool = spool
         self._deliver = deliver
+        self._at_once = at_once
+        self._running: dict[asyncio.Task[None], Entry] = {}
+        self._passed: set[Path | tuple[str, ...]] = set()
+        """Servers that could not be had, and entries whose delivery broke off: not tried again before `_again_at`."""
+        self._wait = FIRST_WAIT
+        self._again_at = 0.0
         self._wake = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -220,54 +232,72 @@ class Delivery:
             loop.call_soon_threadsafe(self._wake.set)
 
         spool.arrived = arrived
-        self._wait = FIRST_WAIT
 
     def retry(self) -> None:
         """A server is back: try at once."""
         self._wait = FIRST_WAIT
+        self._passed.clear()
         self._wake.set()
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        while True:
-            self._wake.clear()
-            waiting = await self._round()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._wait)
-            if waiting and not self._wake.is_set():
-                self._wait = min(self._wait * 2, LONGEST_WAIT)
-            await asyncio.to_thread(self._spool.trim)
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                self._wake.clear()
+                self._begin()
+                await self._something(max(0.0, self._again_at - loop.time()) if self._passed else LONGEST_WAIT)
+                if self._passed and loop.time() >= self._again_at:
+                    self._passed.clear()
+                    self._wait = min(self._wait * 2, LONGEST_WAIT)
+                await asyncio.to_thread(self._spool.trim)
+        finally:
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def _round(self) -> bool:
-        """Deliver what can be; whether anything waits for its servers. A call does not wait for those of another."""
-        passed: set[Path | tuple[str, ...]] = set()
-        while True:
-            waiting = self._spool.entries
-            entry = next((each for each in waiting if not {each.directory, _servers(each)} & passed), None)
-            if entry is None:
-                return bool(passed)
-            outcome = await self._one(entry)
-            if outcome is None:
-                passed.add(entry.directory)
-            elif outcome is Outcome.LATER:
-                passed.add(_servers(entry))
-            else:
-                self._wait = FIRST_WAIT
+    def _begin(self) -> None:
+        """Begin as many deliveries as may be in progress. A call does not wait for the servers of another."""
+        busy = {entry.directory for entry in self._running.values()}
+        for entry in self._spool.entries:
+            if len(self._running) >= self._at_once:
+                return
+            if entry.directory in busy or {entry.directory, _servers(entry)} & self._passed:
+                continue
+            self._spool.hold(entry)
+            self._running[asyncio.get_running_loop().create_task(self._one(entry))] = entry
 
-    async def _one(self, entry: Entry) -> Outcome | None:
-        """What came of a delivery; None where it broke off."""
-        self._spool.hold(entry)
+    async def _something(self, seconds: float) -> None:
+        """Until a delivery is over, a call has arrived or a server is back, for at most some seconds."""
+        woken = asyncio.get_running_loop().create_task(self._wake.wait())
+        try:
+            await asyncio.wait([woken, *self._running], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            woken.cancel()
+        for task in [task for task in self._running if task.done()]:
+            self._spool.release(self._running.pop(task))
+
+    def _pass(self, what: "Path | tuple[str, ...]") -> None:
+        """Try it no more for a while."""
+        if not self._passed:
+            self._again_at = asyncio.get_running_loop().time() + self._wait
+        self._passed.add(what)
+
+    async def _one(self, entry: Entry) -> None:
+        """Deliver one, and note what came of it."""
         try:
             outcome = await self._deliver(entry)
         except SpanrecError:
             outcome = Outcome.NEVER
         except Exception as error:  # what nobody foresaw must not end all deliveries
             self._spool.failed(entry, error)
-            return None
-        finally:
-            self._spool.hold(None)
+            self._pass(entry.directory)
+            return
+        if outcome is Outcome.LATER:
+            self._pass(_servers(entry))
+        else:
+            self._wait = FIRST_WAIT
         await asyncio.to_thread(self._spool.told, entry, outcome)
-        return outcome
 
 
 def _servers(entry: Entry) -> tuple[str, ...]:

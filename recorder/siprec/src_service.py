@@ -28,7 +28,7 @@ from recorder.siprec.loop import SessionLoop
 from recorder.siprec.picture import CallPicture
 from recorder.siprec.sip_stack import SipStack, StackOptions, open_stack
 from recorder.siprec.spool import Delivery, Spool
-from recorder.siprec.src_connect import unnoted
+from recorder.siprec.src_connect import Noted, unnoted
 from recorder.siprec.src_control import SrcControl
 from recorder.siprec.src_decision import Instance, Server, SrcDecision
 from recorder.siprec.src_follower import SrcFollower
@@ -150,6 +150,7 @@ class SrcService:
 
         leftovers = Leftovers(self.kept_sessions, self.told.failed) if self.kept_sessions is not None else None
         left = leftovers.found() if leftovers is not None else []
+        noted = leftovers.note if leftovers is not None else unnoted
         sessions = SrcSessions(
             {name: stack.agent for name, stack in stacks.items()},
             self.forwarder,
@@ -158,12 +159,12 @@ class SrcService:
             options=self._options(),
             keep=self.told.kept,
             clock=self.clock,
-            noted=leftovers.note if leftovers is not None else unnoted,
+            noted=noted,
         )
         ending = asyncio.get_running_loop().create_task(self._end_left(left, stacks))
         sessions.listen(self._heard)
         sessions.watch(settings.usual.servers)
-        return _Open(stacks, sessions, self._delivery(stacks, local_host), ending)
+        return _Open(stacks, sessions, self._delivery(stacks, local_host, noted), ending)
 
     async def _end_left(self, left: Sequence[Leftover], stacks: Mapping[str, SipStack]) -> None:
         """End the sessions of an earlier process that was killed."""
@@ -178,13 +179,13 @@ class SrcService:
         return [*self.settings.usual.servers, *self.settings.servers.servers.values()]
 
     def _delivery(
-        self, stacks: Mapping[str, SipStack], local_host: Callable[[Server], Awaitable[str]]
+        self, stacks: Mapping[str, SipStack], local_host: Callable[[Server], Awaitable[str]], noted: Noted
     ) -> "tuple[Delivery, asyncio.Task[None]] | None":
         if self.spool is None:
             return None
         agents = {name: stack.agent for name, stack in stacks.items()}
-        deliver = LateDelivery(agents, local_host, self._with_credentials, self.settings.ports)
-        delivery = Delivery(self.spool, deliver)
+        deliver = LateDelivery(agents, local_host, self._with_credentials, self.settings.ports, noted)
+        delivery = Delivery(self.spool, deliver, self.settings.spool.at_once)
         return delivery, asyncio.get_running_loop().create_task(delivery.run())
 
     def _with_credentials(self, instance: Instance) -> Instance:

@@ -13,13 +13,14 @@ from typing import Any
 
 from recorder.amounts import Age, Amount, parse_age, parse_amount
 from recorder.policy_conditions import LONGEST, regular
-from recorder.settings_table import Place, known, seconds, text, texts, truth
+from recorder.settings_table import Place, known, seconds, text, texts, truth, whole
 from recorder.sip_ua.listen import Listen
 from recorder.sip_ua.tls import TlsFiles
 from recorder.siprec import sip_settings as sip
 from recorder.siprec.admission import Allowed
 from recorder.siprec.server_list import ServerList, load_servers, protection
 from recorder.siprec.sip_settings import ControlSettings, Ports, Webhook
+from recorder.siprec.spool import AT_ONCE
 from recorder.siprec.src_decision import Choice, Insecure, Instance, OnBye, OnHold, Server
 
 DEFAULT_CONTROL = "127.0.0.1:9181"
@@ -34,8 +35,10 @@ _SRC = (
     *("srs", "listen", "sockets", "identity", "ports", "default", "media", "keys_in_clear"),
     *("heed_preference", "allow", "allow_users_file", "sets", "webhook"),
 )
-_SPOOL = ("spool_dir", "spool_size", "spool_age")
+_SPOOL = ("spool_dir", "spool_size", "spool_age", "spool_at_once")
 KEYS = (*_SRC, *_SPOOL, *INSTANCE, *sip.TLS, *sip.CONTROL)
+MOST_AT_ONCE = 100
+"""Each late delivery has two threads."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -49,6 +52,8 @@ class SpoolSettings:
     """Octets, or a share of the disk; the oldest goes first."""
     max_age: Age = field(default_factory=lambda: Age(7, "d"))
     """After which a call is given up."""
+    at_once: int = AT_ONCE
+    """Calls that are delivered at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +181,12 @@ def _sockets(place: Place, table: Mapping[str, Any]) -> dict[str, tuple[Listen, 
 
 
 def _spool(place: Place, table: Mapping[str, Any]) -> SpoolSettings:
-    readers: tuple[tuple[str, Any], ...] = (("directory", sip.path), ("max_size", parse_amount), ("max_age", parse_age))
+    readers: tuple[tuple[str, Any], ...] = (
+        ("directory", sip.path),
+        ("max_size", parse_amount),
+        ("max_age", parse_age),
+        ("at_once", lambda value: whole(value, 1, MOST_AT_ONCE)),
+    )
     found: dict[str, Any] = {}
     for key, (name, read) in zip(_SPOOL, readers, strict=True):
         if key in table:

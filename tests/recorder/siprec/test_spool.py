@@ -115,6 +115,9 @@ def test_what_waited_too_long_goes_and_what_is_being_delivered_stays(tmp_path):
     kept.now += 8 * DAY
     kept.spool.trim()
     assert kept.spool.entries == [entries[0]]
+    kept.spool.release(entries[0])
+    kept.spool.trim()
+    assert kept.spool.entries == []
 
 
 def test_a_directory_that_cannot_be_used_is_said(tmp_path):
@@ -127,7 +130,7 @@ def test_a_directory_that_cannot_be_used_is_said(tmp_path):
     assert kept.spool.entries == []
 
 
-def test_deliveries_go_one_at_a_time_oldest_first_and_are_tried_again(tmp_path, monkeypatch):
+def test_deliveries_go_oldest_first_and_are_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(spool_module, "FIRST_WAIT", 0.01)
     kept = Kept(tmp_path)
     for number in (2, 1, 3):
@@ -142,7 +145,7 @@ def test_deliveries_go_one_at_a_time_oldest_first_and_are_tried_again(tmp_path, 
         return next(outcomes)
 
     async def run():
-        delivery = Delivery(kept.spool, deliver)
+        delivery = Delivery(kept.spool, deliver, 1)
         task = asyncio.create_task(delivery.run())
         for _ in range(500):
             await asyncio.sleep(0.005)
@@ -155,6 +158,91 @@ def test_deliveries_go_one_at_a_time_oldest_first_and_are_tried_again(tmp_path, 
     assert tried == [1, 1, 1, 2, 3]
     assert kept.told()[3:] == [EventKind.DELIVERED, EventKind.FAILURE, EventKind.DELIVERED]
     assert [path.name for path in tmp_path.iterdir()] == [PARTIAL]
+
+
+def test_several_are_delivered_at_once_each_of_them_once_and_never_more_than_that(tmp_path):
+    kept, begun, most = Kept(tmp_path), [], []
+    for number in (5, 3, 1, 2, 4, 6, 7):
+        kept.put(a_call(number))
+
+    async def run():
+        go_on = asyncio.Semaphore(0)
+
+        async def deliver(entry):
+            begun.append(entry.call.picture.index)
+            most.append(len(begun) - (7 - len(kept.spool.entries)))
+            await go_on.acquire()
+            return Outcome.DELIVERED
+
+        task = asyncio.create_task(Delivery(kept.spool, deliver, 3).run())
+        while len(begun) < 3:
+            await asyncio.sleep(0.001)
+        assert begun == [1, 2, 3]
+        for _ in range(7):
+            go_on.release()
+        while kept.spool.entries:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    assert begun == [1, 2, 3, 4, 5, 6, 7]
+    assert max(most) <= 3
+
+
+def test_deliveries_in_progress_end_with_it_and_their_calls_wait_for_the_next(tmp_path):
+    kept, begun, broken_off = Kept(tmp_path), [], []
+    for number in (1, 2, 3):
+        kept.put(a_call(number))
+
+    async def run():
+        async def deliver(entry):
+            begun.append(entry.call.picture.index)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                broken_off.append(entry.call.picture.index)
+
+        delivery = Delivery(kept.spool, deliver, 2)
+        task = asyncio.create_task(delivery.run())
+        while len(begun) < 2:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    assert sorted(broken_off) == [1, 2]
+    assert len(kept.spool.entries) == 3
+
+
+def test_new_calls_for_servers_that_are_away_do_not_have_them_tried_at_once(tmp_path):
+    kept, tried = Kept(tmp_path), []
+    kept.put(a_call(1))
+
+    async def deliver(entry):
+        tried.append(entry.call.picture.index)
+        return Outcome.LATER
+
+    async def run():
+        delivery = Delivery(kept.spool, deliver)
+        task = asyncio.create_task(delivery.run())
+        while not tried:
+            await asyncio.sleep(0.001)
+        for number in range(2, 10):
+            await asyncio.to_thread(kept.put, a_call(number))
+        other = replace(INSTANCE, servers=(Server("sip:there"),))
+        await asyncio.to_thread(kept.put, a_call(10, instance=other))
+        while 10 not in tried:
+            await asyncio.sleep(0.001)
+        assert tried == [1, 10]
+        delivery.retry()
+        while len(tried) < 3:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    assert tried[2] == 1
 
 
 def test_a_server_that_returns_and_a_new_call_wake_it(tmp_path):
@@ -218,7 +306,7 @@ def test_a_call_does_not_wait_for_the_servers_of_another_nor_behind_one_that_bre
         return Outcome.DELIVERED if entry.call.instance.servers == other.servers else Outcome.LATER
 
     async def run():
-        task = asyncio.create_task(Delivery(kept.spool, deliver).run())
+        task = asyncio.create_task(Delivery(kept.spool, deliver, 1).run())
         while len(kept.spool.entries) > 3:
             await asyncio.sleep(0.005)
         assert not task.done()
