@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 from collections import deque
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -257,23 +256,24 @@ class MediaPorts:
 
     def _open_pair(self, address: Address, seen: Address, even: int) -> MediaPort:
         place = even - self._pool.low
-        with ExitStack() as opening:
-            pair = []
+        pair: list[socket.socket] = []
+        try:
             for port in (even, even + 1):
-                opened = open_socket(address, socket.SOCK_DGRAM, port, 0, self._options.receive_buffer)
-                opening.callback(opened.close)
-                ask_for_times(opened)
-                pair.append(opened)
+                pair.append(open_socket(address, socket.SOCK_DGRAM, port, 0, self._options.receive_buffer))
+                ask_for_times(pair[-1])
             with self._lock:
                 if self._closed or max(opened.fileno() for opened in pair) >= MOST_DESCRIPTORS:
                     raise PortsExhausted("media is received no more, or too many files are open")
                 for each, opened in enumerate(pair, place):
-                    opening.callback(self._displace, each)
                     self._place(each, opened, address, seen)
                 self._openings += 1
                 self._open[place] = _Open(pair[0], pair[1], even, self._openings)
-                opening.pop_all()
                 return MediaPort(_endpoint(seen, even), _endpoint(seen, even + 1), place, self._openings)
+        except BaseException:
+            for each, opened in enumerate(pair, place):
+                self._displace(each)
+                opened.close()
+            raise
 
     def _place(self, place: int, opened: socket.socket, address: Address, seen: Address) -> None:
         """Say what the kernels need to know of a socket, then have it watched."""

@@ -9,6 +9,7 @@ import select
 import socket
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -88,8 +89,9 @@ class PortRows:
 
     def place(self, place: int, descriptor: int, address: Address) -> None:
         """A socket is open, and stands for its port at `address`."""
-        head = _head(address, self._lowest + place)
-        self._templates[place, : len(head)] = np.frombuffer(head, np.uint8)
+        head = bytearray(_head(address))
+        head[-6:-4] = (self._lowest + place).to_bytes(2, "big")
+        self._templates[place, : len(head)] = head
         self._heads[place] = len(head)
         self._drops[place] = 0
         self.descriptors[place] = descriptor
@@ -142,11 +144,12 @@ class PortRows:
         return batch, self._place[order]
 
 
-def _head(destination: Address, port: int) -> bytes:
-    """IP and UDP headers to a port, with lengths, the IPv4 checksum and the sender left to fill in."""
+@lru_cache(maxsize=64)
+def _head(destination: Address) -> bytes:
+    """IP and UDP headers to an address, with port, lengths, the IPv4 checksum and the sender left to fill in."""
     protocol = socket.IPPROTO_UDP
     if destination.version == 4:
         head = bytes([0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, protocol, 0, 0]) + bytes(4) + destination.packed
     else:
         head = bytes([0x60, 0, 0, 0, 0, 0, protocol, 64]) + bytes(16) + destination.packed
-    return head + b"\0\0" + port.to_bytes(2, "big") + bytes(4)
+    return head + bytes(8)

@@ -45,7 +45,10 @@ class SipMessage:
     Header names are case-insensitive and may be compact forms. Values are text without folding and outer blanks.
     """
 
-    __slots__ = ("_addresses", "_fields", "_notes", "_sdp", "body", "method", "reason", "request_uri", "status")
+    __slots__ = (
+        *("_addresses", "_fields", "_notes", "_parts", "_sdp"),
+        *("body", "method", "reason", "request_uri", "status"),
+    )
 
     def __init__(self, start: StartLine, fields: Fields, body: bytes, notes: list[str]) -> None:
         self.method = start.method
@@ -56,6 +59,7 @@ class SipMessage:
         self._fields = fields
         self._notes = notes
         self._addresses: dict[str, NameAddress | None] = {}
+        self._parts: list[BodyPart] | None = None
         self._sdp: object = _UNSET
 
     def __repr__(self) -> str:
@@ -196,8 +200,12 @@ class SipMessage:
         return option.lower() in (tag.lower() for tag in self.getlist("require"))
 
     def parts(self) -> list[BodyPart]:
-        """Leaves of the body: several of a multipart body, one of another, none where it is empty."""
-        return split_body(self.body, self.get("content-type"), self.get("content-disposition"), self._notes_once())
+        """Leaves of the body: several of a multipart body, one of another, none where it is empty. Split once."""
+        if self._parts is None:
+            # What is wrong with a body that is one part is said where its framing is.
+            notes = self._notes if self.content_type.startswith("multipart/") else []
+            self._parts = split_body(self.body, self.get("content-type"), self.get("content-disposition"), notes)
+        return self._parts
 
     def sdp(self) -> SessionDescription | None:
         """The session description: the body itself or the first such part of it. Parsed once."""
@@ -218,14 +226,6 @@ class SipMessage:
             return None
         found = (parse_sdp(part.data) for part in self.parts() if part.content_type == "application/sdp")
         return next((described for described in found if described), None)
-
-    def _notes_once(self) -> list[str]:
-        """Where to put notes of a body: the message's own the first time, then nowhere."""
-        marker = "multipart/"
-        if not self.content_type.startswith(marker) or "\0parts" in self._addresses:
-            return []
-        self._addresses["\0parts"] = None
-        return self._notes
 
     def _address(self, name: str) -> NameAddress | None:
         if name not in self._addresses:

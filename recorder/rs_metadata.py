@@ -13,6 +13,7 @@ elements read, `MAX_VALUES` addresses, names or stream references of one partici
 
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from lxml import etree
@@ -45,6 +46,8 @@ MAX_SIZE = 1 << 20
 MAX_DEPTH = 32
 MAX_ELEMENTS = 20_000
 MAX_VALUES = 256
+MAX_REMEMBERED = 128
+"""Characters of a name that is remembered with what it is without its namespace."""
 
 
 def parse_rs_metadata(data: bytes, charset: str | None = None) -> RsMetadata:
@@ -90,7 +93,9 @@ def _root(found: RsMetadata, data: bytes, charset: str | None) -> Any | None:
     return root
 
 
+@lru_cache(maxsize=8)
 def _parser(charset: str | None, *, recover: bool = False) -> Any:
+    """Made once for each character set: that takes as long as reading a small document."""
     return etree.XMLParser(
         encoding=charset,
         recover=recover,
@@ -136,12 +141,24 @@ def _check(found: RsMetadata) -> None:
 def _local(element: Any) -> str:
     """Lower-case local name; a recovered document can have the undeclared prefix in it."""
     name = element.tag
-    return name.rpartition("}")[2].rpartition(":")[2].lower() if isinstance(name, str) else ""
+    if not isinstance(name, str):
+        return ""
+    return _local_name(name) if len(name) <= MAX_REMEMBERED else _local_name.__wrapped__(name)
+
+
+@lru_cache(maxsize=512)
+def _local_name(name: str) -> str:
+    return name.rpartition("}")[2].rpartition(":")[2].lower()
+
+
+def _key(name: str) -> str:
+    """Lower-case local name of an attribute."""
+    return name.lower() if "}" not in name else name.rpartition("}")[2].lower()
 
 
 def _attributes(element: Any) -> dict[str, str]:
     """By lower-case local name."""
-    return {key.rpartition("}")[2].lower(): value.strip() for key, value in element.attrib.items()}
+    return {_key(key): value.strip() for key, value in element.attrib.items()}
 
 
 def _text(element: Any) -> str:
@@ -211,10 +228,8 @@ class _Reader:
 
     def reference(self, element: Any, kind: str) -> str | None:
         """Identifier of another element that this one names, in an attribute of any of the usual names."""
-        for key, value in element.attrib.items():
-            if key.rpartition("}")[2].lower() in (f"{kind}_id", kind, f"{kind}id", f"{kind}-id", f"{kind}-ref"):
-                return value.strip() or None
-        return None
+        usual = (f"{kind}_id", kind, f"{kind}id", f"{kind}-id", f"{kind}-ref")
+        return next((value.strip() or None for key, value in element.attrib.items() if _key(key) in usual), None)
 
     def time(self, element: Any) -> int | None:
         time, note = parse_time(_text(element))
@@ -294,7 +309,7 @@ class _Reader:
                     self.extension(child, f"participant {found.id}")
 
     def read_name_id(self, found: RsParticipant, element: Any) -> None:
-        aors = [value for key, value in element.attrib.items() if key.rpartition("}")[2].lower() in ("aor", "uri")]
+        aors = [value for key, value in element.attrib.items() if _key(key) in ("aor", "uri")]
         for aor in aors or [_text(element)]:
             _keep(found.aors, aor.strip())
         for child in self.children(element):

@@ -211,7 +211,6 @@ class Core:
         if refusal is not None or self.on_invite is None or not isinstance(transaction, InviteServer):
             self._respond(received, transaction, refusal or Reply(500), now)
             return
-        transaction.respond(100, encode_response(message, 100, source=received.peer.address), now)
         hop = Target(received.flow.transport, received.peer.address)
         secure = parse_uri(message.request_uri or "").scheme == "sips"
         invite = IncomingInvite(
@@ -219,6 +218,9 @@ class Core:
         )
         self._invites[key] = invite
         self.on_invite(invite, now)
+        if not transaction.begun:
+            # Whoever answers at once spares both sides a message (section 17.2.1).
+            transaction.respond(100, encode_response(message, 100, source=received.peer.address), now)
 
     def _session_of(self, message: SipMessage) -> DialogSession | None:
         ours = message.to.tag if message.to is not None else None

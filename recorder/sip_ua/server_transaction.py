@@ -40,6 +40,11 @@ class InviteServer:
         """Whether a final response was given."""
         return self.state is not ServerState.PROCEEDING
 
+    @property
+    def begun(self) -> bool:
+        """Whether any response was given."""
+        return bool(self._last)
+
     def respond(self, status: int, data: bytes, now: float) -> None:
         """Send a response; a 2xx again whenever its user asks. What does not fit the state is dropped."""
         if self.state is ServerState.ACCEPTED and 200 <= status < 300:

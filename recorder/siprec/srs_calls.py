@@ -6,6 +6,7 @@ call (a second server's, one after a failure) are joined by `session_id`; a sess
 what the engine tells (it is a `Follower` of the service), and reads no clock but that.
 """
 
+import heapq
 import queue
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -82,6 +83,8 @@ class SessionCalls:
         """Last metadata of each call's sessions."""
         self._lately: OrderedDict[str, Call] = OrderedDict()
         """The last call of each group and communication session."""
+        self._dues: list[tuple[int, int]] = []
+        """(when a call may be over, its `Call.index`), a heap; what has changed since is passed over."""
         self._noted = 0
         self._over: dict[int, ReceivedCall] = {}
         """Calls whose packets are still to be counted."""
@@ -107,7 +110,7 @@ class SessionCalls:
         received.hear(picture, session, ())
         self._views[received.call.index] = picture.view
         received.leave(picture.rs, picture.at, over)
-        received.due = now + (self._rejoin if over is Over.LOST else GRACE)
+        self._wait_until(received, now + (self._rejoin if over is Over.LOST else GRACE))
         received.call.ended = received.end
         return received.call
 
@@ -151,8 +154,11 @@ class SessionCalls:
                 if self._failed is None:
                     raise
                 self._failed(error)
-        for each in [each for each in self._calls.values() if each.due is not None and each.due <= now]:
-            self._engine.carry_out(self._engine.tracker.dismiss(each.call, now))
+        while self._dues and self._dues[0][0] <= now:
+            due, index = heapq.heappop(self._dues)
+            waiting = self._calls.get(index)
+            if waiting is not None and waiting.due == due:
+                self._engine.carry_out(self._engine.tracker.dismiss(waiting.call, now))
         if now - self._noted >= NOTED_EVERY:
             self._noted = now
             self._note_media()
@@ -301,7 +307,7 @@ class SessionCalls:
 
     def _ended(self, received: ReceivedCall, at: int) -> CallEvent:
         received.call.ended = received.end
-        received.due = at + GRACE
+        self._wait_until(received, at + GRACE)
         return CallEnded(received.call, at)
 
     def _let_go(self, rs: _Rs, picture: RsPicture) -> None:
@@ -316,8 +322,13 @@ class SessionCalls:
             if received.end is not None or picture.over is not Over.LOST:
                 events.append(self._ended(received, picture.at))
             else:
-                received.due = picture.at + self._rejoin
+                self._wait_until(received, picture.at + self._rejoin)
         self._engine.carry_out(events)
+
+    def _wait_until(self, received: ReceivedCall, due: int) -> None:
+        """Nothing more is waited for from a time on, unless something comes before."""
+        received.due = due
+        heapq.heappush(self._dues, (due, received.call.index))
 
     def _settle(self, received: ReceivedCall, now: int) -> None:
         """A call is over: whoever ends it asks for this first."""
@@ -367,8 +378,12 @@ class SessionCalls:
         if media is None:
             return
         for number, rs in self._sessions.items():
-            last = [media.calls[c.call.index].last_media for c in rs.calls.values() if c.call.index in media.calls]
-            self.media[number] = max(last, default=0)
+            last = 0
+            for each in rs.calls.values():
+                known = media.calls.get(each.call.index)
+                if known is not None and known.last_media > last:
+                    last = known.last_media
+            self.media[number] = last
 
 
 def _position(placed: Placed) -> int:

@@ -213,17 +213,21 @@ class RecordingServer:
     def look(self, now: int) -> None:
         """Ask those that are silent whether they are there, and those without metadata for them."""
         settings, probes = self._settings, 0
+        silence = settings.silence * 1e9
         for session in list(self._sessions.values()):
             if not session.state.complete and not session.asked:
                 waited = now - session.began >= settings.snapshot_after * 1e9
                 if waited or session.state.documents:
                     self._spawn(session.ask_for_snapshot())
-            last = max(session.heard, self._calls.media.get(session.number, 0), self._last_rtcp(session))
-            if now - last >= settings.silence * 1e9 and probes < PROBES and not session.probing:
+            last = max(session.heard, self._calls.media.get(session.number, 0))
+            if now - last < silence or probes >= PROBES or session.probing:
+                continue
+            # Ports are asked only where all else is silent: they are many.
+            if now - self._last_packet(session) >= silence:
                 probes += 1
                 self._spawn(session.probe())
 
-    def _last_rtcp(self, session: ServerSession) -> int:
+    def _last_packet(self, session: ServerSession) -> int:
         states = [self._around.reception.state(line.port) for line in session.lines]
         return max((max(state.last or 0, state.rtcp_last or 0) for state in states), default=0)
 

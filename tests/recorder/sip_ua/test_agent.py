@@ -118,7 +118,7 @@ def test_a_session_begins_and_the_caller_ends_it():
         await both_closed(alice, bob)
 
     run(job())
-    assert network.starts() == ["INVITE", "100", "200", "ACK", "BYE", "200"]
+    assert network.starts() == ["INVITE", "200", "ACK", "BYE", "200"]
 
 
 def test_the_callee_ends_it_too():
@@ -149,7 +149,6 @@ def test_all_works_over_tcp_on_one_connection_however_the_contact_reads():
     assert {seen.transport for seen in network.seen} == {Transport.TCP}
     assert network.starts() == [
         "INVITE",
-        "100",
         "200",
         "ACK",
         "INFO",
@@ -195,7 +194,7 @@ def test_a_refusal_says_what_the_peer_said():
         await both_closed(alice, bob)
 
     run(job())
-    assert network.starts() == ["INVITE", "100", "480", "ACK"]
+    assert network.starts() == ["INVITE", "480", "ACK"]
 
 
 def test_nobody_there_is_said_after_the_timeout():
@@ -292,7 +291,7 @@ def test_a_cancel_waits_for_a_provisional_response_and_a_2xx_that_crosses_it_is_
 
     run(job())
     starts = network.starts()
-    assert starts[:3] == ["INVITE", "100", "200"]
+    assert starts[:2] == ["INVITE", "200"]
     assert "ACK" in starts
     assert "BYE" in starts
 
