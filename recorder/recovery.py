@@ -115,8 +115,11 @@ def _recorded_until(left: Interrupted) -> int:
 
 
 def _missing(call: Call, left: Interrupted, until: int, now: int) -> tuple[tuple[int, int], ...]:
-    """From and until when a call was not recorded, if it was then in progress."""
-    if call.ended is not None and (call.answered is None or call.ended - until <= UNHEARD):
+    """From and until when a call was not recorded, if it was then in progress.
+
+    A call that a BYE ended has been answered, also where the answer was among what was missed.
+    """
+    if call.ended is not None and call.ended - until <= UNHEARD:
         return ()
     end = now if call.ended is None else min(call.ended, now)
     begin = max(until - BEGINNING, left.state.call_started)
