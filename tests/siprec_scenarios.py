@@ -17,7 +17,7 @@ Content-Length: [len]
 <?xml version="1.0" encoding="UTF-8"?>
 <requestsnapshot xmlns='urn:ietf:params:xml:ns:recording:1'/>
 """
-_VARIABLES = "x,f,t,from,to,target"
+_VARIABLES = "x,f,t,v,n,from,to,target"
 _END, _PING = 98, 99
 
 
@@ -44,6 +44,14 @@ class SippServer:
             f"SIP/2.0 {status}\n[last_Via:]\n[last_Record-Route:]\n[last_From:]\n[last_To:]{tag}\n[last_Call-ID:]\n"
             f"[last_CSeq:]\nContact: <{self.contact}>;+sip.srs\n{ALLOW}{more}{body}",
             once=once,
+        )
+
+    def late(self, status: str, body: str = EMPTY) -> str:
+        """The response to the INVITE that was remembered, when other requests have come since."""
+        return _sent(
+            f"SIP/2.0 {status}\nVia:[$v]\nFrom:[$f]\nTo:[$t]{TAG}\n[last_Call-ID:]\nCSeq:[$n]\n"
+            f"Contact: <{self.contact}>;+sip.srs\n{ALLOW}{body}",
+            once=True,
         )
 
     def refuse(self, status: str, more: str = "") -> list[str]:
@@ -80,9 +88,11 @@ REMEMBER = """<recv request="INVITE" rrs="true"><action>
 <ereg regexp="&lt;(sips?:[^&gt;]*)&gt;" search_in="hdr" header="Contact:" assign_to="x,target"/>
 <ereg regexp=".*" search_in="hdr" header="From:" assign_to="f"/>
 <ereg regexp=".*" search_in="hdr" header="To:" assign_to="t"/>
+<ereg regexp=".*" search_in="hdr" header="Via:" assign_to="v"/>
+<ereg regexp=".*" search_in="hdr" header="CSeq:" assign_to="n"/>
 <assignstr assign_to="from" value="To:[$f]"/><assignstr assign_to="to" value="From:[$t]"/>
 </action></recv>"""
-"""Take an INVITE, and keep what requests of the server need."""
+"""Take an INVITE, and keep what requests of the server and late answers need."""
 
 
 def receive(method: str) -> str:

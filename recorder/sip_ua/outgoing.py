@@ -2,7 +2,7 @@
 
 In: a `NewSession`. Out: a session, or why there is none. A target that is silent, cannot be reached or answers 503
 gives way to the next (RFC 3263, section 4.3); Contacts of a 3xx follow (RFC 3261, section 8.1.3.4), at most
-MOST_REDIRECTIONS and none twice.
+MOST_REDIRECTIONS and none twice. None leads from TLS to a way without: what is said may be for nobody else.
 """
 
 import asyncio
@@ -76,8 +76,11 @@ class Beginning:
                     continue
                 if not 300 <= outcome.status < 400 or outcome.response is None:
                     raise outcome
-                fresh = [uri for uri in _redirections(outcome.response) if uri not in seen]
-                fresh = fresh[: MOST_REDIRECTIONS + 1 - len(seen)]
+                listed = _redirections(outcome.response)
+                allowed = [each for each in listed if self.new.via or _secure(each) or not _secure(self.new.uri)]
+                if listed and not allowed:
+                    refused = RefusedError(outcome.status, "a redirection away from TLS", outcome.response)
+                fresh = [each for each in allowed if each not in seen][: MOST_REDIRECTIONS + 1 - len(seen)]
                 seen.update(fresh)
                 uris.extendleft(reversed(fresh))
                 break
@@ -167,6 +170,12 @@ def _redirections(response: SipMessage) -> list[str]:
     """URIs of a 3xx, by q, then in order."""
     contacts = [contact for contact in response.contacts if parse_uri(contact.uri).scheme in ("sip", "sips")]
     return [_request_uri(contact.uri) for contact in sorted(contacts, key=_quality, reverse=True)]
+
+
+def _secure(uri: str) -> bool:
+    """Whether TLS leads to a URI, by its own word."""
+    parsed = parse_uri(uri)
+    return parsed.scheme == "sips" or (parsed.params.get("transport") or "").lower() == "tls"
 
 
 def _quality(contact: NameAddress) -> float:
