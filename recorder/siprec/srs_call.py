@@ -26,6 +26,7 @@ from recorder.model import (
 )
 from recorder.siprec.srs_answer import Line
 from recorder.siprec.srs_cast import Cast, Placed
+from recorder.siprec.srs_gaps import say_missing, times
 from recorder.siprec.srs_holds import Holds, Period, add_period
 from recorder.siprec.srs_picture import Over, RsPicture
 from recorder.siprec.srs_view import Communication, Person, View
@@ -349,10 +350,8 @@ class ReceivedCall:
             )
         pauses = self._holds.pauses
         if pauses:
-            warn(call, "paused", f"The recording was paused {_times(pauses)}: what was said then is missing.")
-        if self._gaps:
-            text = f"No recording session carried the call {_times(self._gaps)}: what was said then is missing."
-            warn(call, "interrupted", text)
+            warn(call, "paused", f"The recording was paused {times(pauses)}: what was said then is missing.")
+        say_missing(call, "No recording session carried the call", self._gaps)
         if self.stop_at_first:
             text = "The SRC delivered the call after its end: times of streams and audio are those of the delivery."
             warn(call, "delivered-late", text)
@@ -366,7 +365,3 @@ def _trust(identity: Identity) -> int:
 
 def _listed(notes: Sequence[str]) -> str:
     return "; ".join(notes[:6])[:400] + ("; and more" if len(notes) > 6 else "")
-
-
-def _times(periods: Sequence[Period]) -> str:
-    return "; ".join(f"from {format_time(begin)} to {format_time(end)}" for begin, end in periods[:8])

@@ -22,6 +22,7 @@ from recorder.sightings import FlowSighting
 from recorder.siprec.received import Received, ReceivedError, ReceivedFile
 from recorder.siprec.srs_call import ReceivedCall
 from recorder.siprec.srs_cast import Placed
+from recorder.siprec.srs_gaps import say_missing, unheard
 from recorder.siprec.srs_joining import same_call, same_people, unique
 from recorder.siprec.srs_picture import Over, RsPicture
 from recorder.siprec.srs_restore import remember
@@ -130,7 +131,7 @@ class SessionCalls:
         """A call turned out to be part of another."""
 
     def finished(self, call: Call, flows: Sequence[FlowSighting]) -> None:
-        """A call is over: tell how many packets each of its sessions carried."""
+        """A call is over: tell how many packets each of its sessions carried, and what none did."""
         received = self._over.pop(call.index, None)
         if received is None:
             return
@@ -138,6 +139,8 @@ class SessionCalls:
             session = received.carried_by.get(flow.destination)
             if session is not None:
                 session.packets += flow.packets
+        missing = unheard(flows, received.carried_by)
+        say_missing(call, "No media of the call came before another recording session took over,", missing)
         if received.cast.mixed:
             # That a side has no stream of its own does not mean that it was not heard.
             call.warnings = [warning for warning in call.warnings if warning.code != "one-way"]

@@ -1,0 +1,85 @@
+"""What nobody recorded between two sessions of a call is said, whether the old session was known to be over or not."""
+
+import pytest
+
+from recorder.model import Call
+from recorder.siprec.srs_gaps import CODE, say_missing, times
+from tests.srs_lab import SECOND, START, SrsLab, run
+
+
+@pytest.fixture
+def lab(tmp_path):
+    return SrsLab(tmp_path / "out")
+
+
+def both_speak(lab, session, seconds, **how):
+    for place in (0, 1):
+        lab.speak(session, place, seconds, value=0x90 + 16 * place, **how)
+
+
+def interrupted(recording):
+    return [warning.text for warning in recording.document.warnings if warning.code == CODE]
+
+
+def test_a_client_that_is_started_again_goes_on_in_a_new_session_and_the_time_between_is_named(lab):
+    async def script(lab):
+        lab.after(0.2)
+        old = lab.record()
+        both_speak(lab, old, 4.0)
+        lab.after(7.0)
+        new = lab.record(call_id="rs-2@src")
+        both_speak(lab, new, 4.0, ssrc=90)
+        lab.after(4.5)
+        lab.lose(old)
+        lab.bye(new)
+        lab.after(8)
+
+    (recording,) = run(lab, script)
+    (text,) = interrupted(recording)
+    assert times([(START + 4_180_000_000, START + 7_200_000_000)]) in text
+
+
+def test_a_second_server_that_takes_over_at_once_leaves_nothing_to_be_said(lab):
+    async def script(lab):
+        lab.after(0.2)
+        old = lab.record()
+        both_speak(lab, old, 4.0)
+        lab.after(4.2)
+        new = lab.record(call_id="rs-2@src")
+        both_speak(lab, new, 4.0, ssrc=90)
+        lab.after(4.5)
+        lab.bye(old)
+        lab.bye(new)
+        lab.after(8)
+
+    (recording,) = run(lab, script)
+    assert interrupted(recording) == []
+
+
+def test_sessions_that_carry_a_call_side_by_side_leave_no_gap_where_one_falls_silent(lab):
+    async def script(lab):
+        lab.after(0.2)
+        one = lab.record()
+        two = lab.record(call_id="rs-2@src")
+        both_speak(lab, one, 4.0)
+        both_speak(lab, two, 12.0, ssrc=90)
+        lab.after(13)
+        lab.bye(one)
+        lab.bye(two)
+        lab.after(8)
+
+    (recording,) = run(lab, script)
+    assert interrupted(recording) == []
+
+
+def test_what_is_missing_stands_beside_what_was_said_before():
+    call = Call(0, "call@host", START, 0, 0)
+    period = (START + SECOND, START + 3 * SECOND)
+    say_missing(call, "The recorder did not run", [period])
+    say_missing(call, "No recording session carried the call", [period])
+    say_missing(call, "Nothing at all", [])
+    (warning,) = call.warnings
+    assert warning.text == (
+        f"The recorder did not run {times([period])}: what was said then is missing. "
+        f"No recording session carried the call {times([period])}: what was said then is missing."
+    )
