@@ -79,14 +79,24 @@ class RtpSender:
         self._begin = time.monotonic_ns() // PACKET_NS * PACKET_NS + PACKET_NS
         self._done = 0
 
-    def begin(self, stream: int, host: str, port: int) -> None:
-        """Send a stream to a port from now on."""
+    def begin(self, stream: int, host: str, port: int, packets: int | None = None) -> None:
+        """Send a stream to a port from now on, so many packets if not all."""
+        if packets is not None:
+            self._stop[stream] = packets
         octets = socket.inet_pton(self._family, host)
         head = int(self._family).to_bytes(2, "little") + port.to_bytes(2, "big")
         name = head + (bytes(4) + octets if self._family == socket.AF_INET6 else octets)
         self._names[stream, : len(name)] = np.frombuffer(name, np.uint8)
         due = self._done - self._done % PACKET_NS + int(self._phase[stream])
         self._start[stream] = due if due >= self._done else due + PACKET_NS
+
+    def stop(self, stream: int) -> None:
+        """Send no more of a stream."""
+        self._stop[stream] = min(self._stop[stream], self.sent[stream])
+
+    def over(self, stream: int) -> bool:
+        """Whether all of a stream is out."""
+        return bool(self.sent[stream] >= self._stop[stream])
 
     def source(self, stream: int) -> tuple[str, int]:
         """Where a stream comes from."""

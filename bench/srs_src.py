@@ -2,28 +2,24 @@
 
 In: where the recording server listens, how many sessions, and an `RtpSender`. Out: INVITEs at an even rate, each with a
 session description of two streams and complete metadata (RFC 7866, RFC 7865), media as soon as the answer is there,
-BYE when all of it is out. It knows no more SIP than that takes, and shares no code with spanrec's user agent.
+BYE when all of it is out.
 """
 
 import re
 import socket
 import time
-import uuid
-from base64 import b64encode
 from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from bench.calls import mix, plan
 from bench.rtp_sender import RtpSender
+from bench.srs_messages import HOST, Answer, Messages, read
 
-HOST = "127.0.0.1"
 T1 = 0.5
 GIVE_UP = 32.0
 LINGER = 0.1
 """s between a session's last packet and its BYE."""
-BOUNDARY = "bench-part"
 
 IDLE, INVITED, TALKING, LEAVING, DONE, FAILED = range(6)
 
@@ -58,8 +54,7 @@ class RecordingClient:
         self._socket.bind((HOST, 0))
         self._socket.connect(server)
         self._socket.setblocking(False)
-        self._here = "{}:{}".format(*self._socket.getsockname())
-        self._target = "{}:{}".format(*server)
+        self.messages = Messages("{}:{}".format(*self._socket.getsockname()), "{}:{}".format(*server), sender)
         self._sender = sender
         self._gap = 1.0 / rate
         self.state = np.zeros(sessions, np.int8)
@@ -80,7 +75,7 @@ class RecordingClient:
         """Send what is due and take what came."""
         now = time.monotonic()
         while self._next < len(self.state) and self._begin + self._next * self._gap <= now:
-            self._ask(self._next, self.invite(self._next), INVITED, now)
+            self._ask(self._next, self.messages.invite(self._next), INVITED, now)
             self._next += 1
         self._take(now)
         talking = np.flatnonzero(self.state == TALKING)
@@ -90,7 +85,7 @@ class RecordingClient:
                 if not self._ended_at[number]:
                     self._ended_at[number] = now
                 elif now >= self._ended_at[number] + LINGER:
-                    self._ask(number, self._request(number, "BYE", 2), LEAVING, now)
+                    self._ask(number, self.messages.request(number, "BYE", 2, self._remote[number]), LEAVING, now)
         for number, exchange in list(self._exchanges.items()):
             if now >= exchange.again:
                 self._repeat(number, exchange, now)
@@ -129,24 +124,21 @@ class RecordingClient:
                 octets = self._socket.recv(65535)
             except OSError:
                 return
-            head, _, body = octets.partition(b"\r\n\r\n")
-            lines = head.decode("utf-8", "replace").split("\r\n")
-            fields = {name.strip().lower(): text.strip() for name, _, text in (each.partition(":") for each in lines)}
-            if lines[0].startswith("SIP/2.0 "):
-                self._answered(lines[0].split(" ", 2), fields, body.decode("utf-8", "replace"), now)
+            message = read(octets)
+            if message.first[0] == "SIP/2.0":
+                self._answered(message, now)
             else:
-                self._answer(lines[0], lines)
+                self._answer(message)
 
-    def _answered(self, status: list[str], fields: dict[str, str], body: str, now: float) -> None:
-        number = int(fields.get("call-id", fields.get("i", "0")).partition("-")[0])
-        code, method = int(status[1]), fields["cseq"].split()[1]
+    def _answered(self, message: Answer, now: float) -> None:
+        number, code, method = message.number, int(message.first[1]), message.fields["cseq"].split()[1]
         exchange = self._exchanges.get(number)
         if code < 200:
             if exchange is not None:
                 exchange.again = now + GIVE_UP
             return
         if method == "INVITE":
-            self._invited(number, code, fields, body, exchange, now)
+            self._invited(number, code, message, exchange, now)
         elif method == "BYE" and exchange is not None and self.state[number] == LEAVING:
             del self._exchanges[number]
             if code == 200:
@@ -155,19 +147,17 @@ class RecordingClient:
             else:
                 self._fail(number, f"BYE: {code}")
 
-    def _invited(
-        self, number: int, code: int, fields: dict[str, str], body: str, exchange: Exchange | None, now: float
-    ) -> None:
+    def _invited(self, number: int, code: int, message: Answer, exchange: Exchange | None, now: float) -> None:
+        fields, body = message.fields, message.body
         to = fields.get("to", fields.get("t", ""))
         if code >= 300:
-            branch = f"z9hG4bK{mix(number, 11):08x}1INVITE"
-            self._send(self._message(number, f"ACK sip:srs@{self._target} SIP/2.0", "1 ACK", to, branch, "", ""))
+            self._send(self.messages.refused(number, to))
             if self.state[number] == INVITED:
                 self._fail(number, f"{code}")
             return
         found = re.search(r"<([^>]+)>", fields.get("contact", fields.get("m", "")))
-        self._remote[number] = (found[1] if found else f"sip:srs@{self._target}", to)
-        self._send(self._request(number, "ACK", 1))
+        self._remote[number] = (found[1] if found else f"sip:srs@{self.messages.target}", to)
+        self._send(self.messages.request(number, "ACK", 1, self._remote[number]))
         if exchange is None or self.state[number] != INVITED:
             return
         del self._exchanges[number]
@@ -182,92 +172,9 @@ class RecordingClient:
         for side, port in enumerate(ports):
             self._sender.begin(2 * number + side, host[1], port)
 
-    def _answer(self, first: str, lines: list[str]) -> None:
+    def _answer(self, request: Answer) -> None:
         """200 for whatever the server asks (OPTIONS, re-INVITE is none of a bench's)."""
-        method = first.split(" ")[0]
-        if method == "ACK":
-            return
-        kept = [each for each in lines[1:] if each.split(":")[0].lower() in ("via", "from", "to", "call-id", "cseq")]
-        code = "200 OK" if method in ("OPTIONS", "BYE", "INFO") else "488 Not Acceptable Here"
-        self._send("\r\n".join([f"SIP/2.0 {code}", *kept, "Content-Length: 0", "", ""]).encode())
-
-    def _request(self, number: int, method: str, cseq: int) -> bytes:
-        uri, to = self._remote[number]
-        branch = f"z9hG4bK{mix(number, 11):08x}{cseq}{method}"
-        return self._message(number, f"{method} {uri} SIP/2.0", f"{cseq} {method}", to, branch, "", "")
-
-    def invite(self, number: int) -> bytes:
-        """The INVITE of a session."""
-        parts = (
-            ("application/sdp", "session;handling=required", self._description(number)),
-            ("application/rs-metadata+xml", "recording-session", metadata(number)),
-        )
-        body = "".join(
-            f"--{BOUNDARY}\r\nContent-Type: {kind}\r\nContent-Disposition: {use}\r\n\r\n{text}\r\n"
-            for kind, use, text in parts
-        )
-        body += f"--{BOUNDARY}--\r\n"
-        uri = f"sip:srs@{self._target}"
-        branch = f"z9hG4bK{mix(number, 11):08x}1INVITE"
-        extra = f'Require: siprec\r\nContent-Type: multipart/mixed;boundary="{BOUNDARY}"\r\n'
-        return self._message(number, f"INVITE {uri} SIP/2.0", "1 INVITE", f"<{uri}>", branch, extra, body)
-
-    def _message(self, number: int, first: str, cseq: str, to: str, branch: str, extra: str, body: str) -> bytes:
-        return (
-            f"{first}\r\nVia: SIP/2.0/UDP {self._here};branch={branch};rport\r\nMax-Forwards: 70\r\n"
-            f"From: <sip:bench@{self._here}>;tag=f{mix(number, 12):08x}\r\nTo: {to}\r\n"
-            f"Call-ID: {number}-{mix(number, 13):08x}@bench\r\nCSeq: {cseq}\r\n"
-            f"Contact: <sip:bench@{self._here}>;+sip.src\r\n"
-            f"Accept: application/sdp, application/rs-metadata-request\r\n"
-            f"{extra}Content-Length: {len(body.encode())}\r\n\r\n{body}"
-        ).encode()
-
-    def _description(self, number: int) -> str:
-        lines = [f"v=0\r\no=bench {number} 1 IN IP4 {HOST}\r\ns=-\r\nc=IN IP4 {HOST}\r\nt=0 0\r\n"]
-        for side in (0, 1):
-            port = self._sender.source(2 * number + side)[1]
-            lines.append(
-                f"m=audio {port} RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\na=ptime:20\r\na=rtcp:{port}\r\na=sendonly\r\n"
-                f"a=label:{side + 1}\r\n"
-            )
-        return "".join(lines)
-
-
-def identifier(number: int, salt: int) -> str:
-    """A UUID in base64, as RFC 7865 writes them."""
-    words = [mix(number, salt + 16 * k) for k in range(4)]
-    whole = words[0] << 96 | words[1] << 64 | words[2] << 32 | words[3]
-    whole = words[0] << 96 | words[1] << 64 | words[2] << 32 | words[3]
-    return b64encode(uuid.UUID(int=whole, version=4).bytes).decode()
-
-
-def metadata(number: int) -> str:
-    """A complete recording element of a call of two."""
-    call = plan(number)
-    session, one, two, first, second = (identifier(number, 100 + k) for k in range(5))
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    people = "".join(
-        f'<participant participant_id="{who}"><nameID aor="{uri}"/></participant>'
-        for who, uri in ((one, call.caller_uri), (two, call.callee_uri))
-    )
-    streams = "".join(
-        f'<stream stream_id="{which}" session_id="{session}"><label>{label}</label></stream>'
-        for which, label in ((first, 1), (second, 2))
-    )
-    present = "".join(
-        f'<participantsessionassoc participant_id="{who}" session_id="{session}"><associate-time>{now}</associate-time>'
-        f"</participantsessionassoc>"
-        for who in (one, two)
-    )
-    media = "".join(
-        f'<participantstreamassoc participant_id="{who}"><send>{sends}</send><recv>{hears}</recv>'
-        f"</participantstreamassoc>"
-        for who, sends, hears in ((one, first, second), (two, second, first))
-    )
-    return (
-        '<?xml version="1.0" encoding="UTF-8"?>\r\n<recording xmlns="urn:ietf:params:xml:ns:recording:1">'
-        f'<datamode>complete</datamode><session session_id="{session}"><start-time>{now}</start-time></session>'
-        f"{people}{streams}"
-        f'<sessionrecordingassoc session_id="{session}"><associate-time>{now}</associate-time></sessionrecordingassoc>'
-        f"{present}{media}</recording>"
-    )
+        method = request.first[0]
+        if method != "ACK":
+            status = "200 OK" if method in ("OPTIONS", "BYE", "INFO") else "488 Not Acceptable Here"
+            self._send(self.messages.response(status, request))

@@ -41,7 +41,7 @@ def test_streams_are_the_speech_of_their_calls_packet_by_packet() -> None:
 def test_an_invite_offers_two_labelled_streams_and_says_who_speaks() -> None:
     sender = RtpSender(2, 1)
     with closing(sender), closing(RecordingClient(("127.0.0.1", 9), 1, sender, 1.0)) as client:
-        message = parse_message(client.invite(0))
+        message = parse_message(client.messages.invite(0))
     assert message is not None
     assert message.notes == ()
     assert message.requires("siprec")
