@@ -40,6 +40,8 @@ SHORTEST, LONGEST = 5.0, 40.0
 """s of media of a call."""
 FAULTY = 0.4
 """Part of the calls that a fault comes to."""
+LATE_CALLS = 3.0
+"""s after SIGTERM in which calls still begin, to be refused."""
 ENDING = 90.0
 """s before the end in which no call begins any more: what goes on ends, what is dead is found."""
 PATIENCE = 60.0
@@ -47,7 +49,7 @@ SETTINGS = """[srs]
 listen = ["udp:{host}:{port}"]
 ports = "{low}-{high}"
 silence = 5
-drain = 5
+drain = 60
 """
 
 
@@ -101,10 +103,14 @@ class Server:
         self.process.kill()
         self.process.wait()
 
-    def stop(self) -> int:
-        """SIGTERM; its exit status."""
+    def terminate(self) -> None:
+        """SIGTERM."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
+
+    def wait_for_end(self) -> int:
+        """Its exit status."""
+        assert self.process is not None
         return self.process.wait(120)
 
     def holds(self) -> tuple[int, int, float]:
@@ -140,6 +146,8 @@ class Run:
     """When it was killed, where it is not back yet."""
     held: list[tuple[float, int, int, float]] = field(default_factory=list)
     """(s since the start, sockets, files, MB)"""
+    late: list[int] = field(default_factory=list)
+    """Calls that began after the server was told to stop."""
 
     def turn(self) -> None:
         """Go on for a moment."""
@@ -158,11 +166,11 @@ class Run:
         self.killed = time.time()
         self.server.start()
 
-    def draw(self) -> None:
+    def draw(self) -> SoakCall:
         """Have a call recorded, of any length, with any fault."""
         others = [each for each in Fault if each is not Fault.NONE]
         fault = self.chance.choice(others) if self.chance.random() < FAULTY else Fault.NONE
-        self.client.begin(fault, round(self.chance.uniform(SHORTEST, LONGEST) * 50))
+        return self.client.begin(fault, round(self.chance.uniform(SHORTEST, LONGEST) * 50))
 
 
 def soak(run: Run, options: argparse.Namespace) -> None:
@@ -183,6 +191,9 @@ def soak(run: Run, options: argparse.Namespace) -> None:
             run.held.append((now, *run.server.holds()))
         run.turn()
     until = time.monotonic() + ENDING
+    if options.drain:
+        drain(run, until)
+        return
     while (run.client.busy or run.killed is not None) and time.monotonic() < until:
         run.turn()
     # What is dead is asked whether it is, and the client goes on to say that it knows nothing of it.
@@ -193,6 +204,20 @@ def soak(run: Run, options: argparse.Namespace) -> None:
             asked += 1.0
             if run.server.sessions() == 0:
                 break
+
+
+def drain(run: Run, until: float) -> None:
+    """Tell the server to stop while calls are in progress and others begin."""
+    while run.killed is not None and time.monotonic() < until:
+        run.turn()
+    run.server.terminate()
+    told = time.monotonic()
+    due = told + 0.5
+    while time.monotonic() < until and (run.client.busy or time.monotonic() < told + LATE_CALLS):
+        if due <= time.monotonic() < told + LATE_CALLS:
+            due += 0.1
+            run.late.append(run.draw().number)
+        run.turn()
 
 
 def look(run: Run, base: tuple[int, int, float]) -> list[str]:
@@ -242,6 +267,8 @@ def report(run: Run, verdicts: list[Verdict], wrong: list[str]) -> None:
     client = run.client
     print(f"\n{len(client.calls)} calls in {client.takes} sessions, {client.lost} SIP messages lost on purpose.")
     times = ", ".join(f"back after {kill.back - kill.at:.1f} s" for kill in run.kills)
+    if run.late:
+        print(f"{len(run.late)} calls began after SIGTERM.")
     print(f"{len(run.kills)} kills of the server{f': {times}' if times else ''}.")
     print("s: sockets, files, MB: " + "; ".join(f"{at:.0f}: {a}, {b}, {mb:.0f}" for at, a, b, mb in run.held))
     pace = run.sender.pace
@@ -265,6 +292,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of all that is left to chance (1)")
     parser.add_argument("--calls", type=int, default=100, help="at once, about (100)")
     parser.add_argument("--kills", type=int, default=1, help="of the server (1)")
+    parser.add_argument("--drain", action="store_true", help="end by SIGTERM, with calls in progress and more to come")
     parser.add_argument("--loss", type=float, default=0.03, help="part of the SIP messages that are lost (0.03)")
     parser.add_argument("--dir", type=Path, help="for the recordings (in memory, if there is room)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="where something was wrong, copy all of it there")
@@ -290,8 +318,11 @@ def main() -> int:
             server.wait()
             base = server.holds()
             soak(run, options)
-            wrong = look(run, base)
-            status = server.stop()
+            wrong = []
+            if not options.drain:
+                wrong = look(run, base)
+                server.terminate()
+            status = server.wait_for_end()
             wrong += [f"exit status {status}"] if status else []
         except StatusError as error:
             raise SoakError(f"it does not tell of its sessions: {error}") from error
@@ -302,6 +333,8 @@ def main() -> int:
                 server.kill()
         wrong += store_is_sound(server.out)
         verdicts = account(run, os.cpu_count() or 1)
+        taken = [each.number for each in verdicts if each.number in run.late and each.result is not Result.REFUSED]
+        wrong += [f"calls that began after SIGTERM were not refused: {taken}"] if taken else []
         report(run, verdicts, wrong)
         failed = bool(wrong) or any(each.result is Result.WRONG for each in verdicts)
         if failed and options.keep is not None:

@@ -135,11 +135,12 @@ class SoakClient:
         """Number of the next take."""
         return len(self._takes)
 
-    def begin(self, fault: Fault, packets: int) -> None:
+    def begin(self, fault: Fault, packets: int) -> SoakCall:
         """Have a call recorded."""
         call = SoakCall(len(self._takes), fault, packets)
         self.calls.append(call)
         self._invite(call, packets)
+        return call
 
     def server_is_back(self) -> None:
         """The server was killed and runs again: ask of each session whether it is known, in turn."""

@@ -1,13 +1,18 @@
 """The load that the recording server is measured with is what it says."""
 
+import json
 import socket
 import struct
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
+import soundfile
 
-from bench.calls import expected_samples
+from bench.calls import FRAME, expected_samples
 from bench.rtp_sender import RtpSender
+from bench.srs_soak_check import Kill, Result, judge
+from bench.srs_soak_src import Fault, SoakCall, State, Take
 from bench.srs_src import RecordingClient
 from decoders.sip import parse_message
 from pcaps.make.sources import decode
@@ -57,3 +62,55 @@ def test_an_invite_offers_two_labelled_streams_and_says_who_speaks() -> None:
     ]
     one, two = (each.id for each in told.streams)
     assert [(each.send, each.recv) for each in told.participant_streams] == [([one], [two]), ([two], [one])]
+
+
+def soak_recording(place: Path, number: int, packets: int, without: range, codes: tuple[str, ...] = ()) -> Path:
+    """A recording of a call of the soak, some packets of which are silence."""
+    place.mkdir()
+    sides = [expected_samples(number, side, packets / 50).copy() for side in ("caller", "callee")]
+    for samples in sides:
+        samples[without.start * FRAME : without.stop * FRAME] = 0
+    heard = np.stack([np.pad(samples, (300, 0)) for samples in sides], axis=1)
+    soundfile.write(place / "audio.wav", heard, 8000, subtype="PCM_16")
+    document = {"audio": {"file": "audio.wav"}, "warnings": [{"code": code, "text": ""} for code in codes]}
+    (place / "call.json").write_text(json.dumps(document))
+    return place
+
+
+def soak_call(number: int, packets: int) -> SoakCall:
+    """A call that was sent whole."""
+    call = SoakCall(number, Fault.NONE, packets)
+    take = Take(number, call, State.OVER, True, "ended", packets=packets, begun=1000.0, sent=packets)
+    call.takes.append(take)
+    return call
+
+
+def test_the_soak_tells_a_whole_call_from_one_that_lost_packets_and_from_one_that_says_so(tmp_path: Path) -> None:
+    call = soak_call(3, 300)
+    whole = soak_recording(tmp_path / "whole", 3, 300, range(0))
+    holed = soak_recording(tmp_path / "holed", 3, 300, range(200, 250))
+    named = soak_recording(tmp_path / "named", 3, 300, range(200, 250), ("interrupted",))
+    kill = Kill(1004.9, 1005.5)
+    assert judge(call, [whole], []).result is Result.WHOLE
+    assert judge(call, [], []).result is Result.WRONG
+    assert judge(call, [whole, whole], []).result is Result.WRONG
+    assert "50 packets of the caller from 4.00 to 4.98 s" in judge(call, [holed], []).text
+    assert judge(call, [named], []).result is Result.WRONG
+    assert judge(call, [holed], [kill]).result is Result.WRONG
+    assert judge(call, [named], [kill]).result is Result.DECLARED
+
+
+def test_the_soak_asks_that_a_client_that_started_again_has_its_gap_named(tmp_path: Path) -> None:
+    call = soak_call(3, 300)
+    call.fault = Fault.RESTART
+    call.takes.append(Take(4, call, State.OVER, True, "ended", packets=0))
+    assert "does not say interrupted" in judge(call, [soak_recording(tmp_path / "a", 3, 300, range(0))], []).text
+    said = soak_recording(tmp_path / "b", 3, 300, range(0), ("interrupted",))
+    assert judge(call, [said], []).result is Result.DECLARED
+
+
+def test_a_call_that_was_refused_leaves_no_recording(tmp_path: Path) -> None:
+    call = SoakCall(3, Fault.NONE, 300)
+    call.takes.append(Take(3, call, State.OVER, False, "503"))
+    assert judge(call, [], []).result is Result.REFUSED
+    assert judge(call, [tmp_path], []).result is Result.WRONG
