@@ -106,8 +106,10 @@ class SessionCalls:
         found = remember(left.directory, -1 - len(self._calls))
         if found is None:
             return None
-        picture, session, over = found
-        received = self._admit(picture, session.id if session is not None else "")
+        first, picture, session, over = found
+        received = self._admit(first, session.id if session is not None else "")
+        if session is not None:
+            received.hear(first, next((each for each in first.view.sessions if each.id == session.id), session), ())
         received.hear(picture, session, ())
         self._views[received.call.index] = picture.view
         received.leave(picture.rs, picture.at, over)

@@ -69,7 +69,8 @@ class Cast:
     def _renamed(self, identifier: str, persons: Mapping[str, Person]) -> bool:
         """Whether it is a participant who is gone, under another identifier: some SRCs make them anew each time."""
         address = _address(persons.get(identifier))
-        same = (each for each in self.gone if address is not None and _address(persons.get(each)) == address)
+        left = self.gone & self.sides.keys()  # who had gone before anything was heard has no place to give
+        same = (each for each in left if address is not None and _address(persons.get(each)) == address)
         before = next(same, None)
         if before is None:
             return False

@@ -4,6 +4,7 @@ In: a working directory. Out: the last picture of the recording session as far a
 the ports of that run are gone.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from recorder.siprec.srs_view import Communication
 class Remembered(NamedTuple):
     """A call of an earlier run."""
 
+    first: RsPicture
+    """As it was told first: whether the call was over then already, who took part."""
     picture: RsPicture
     session: Communication | None
     """Which of the picture's it is."""
@@ -31,10 +34,11 @@ def remember(directory: Path, number: int) -> Remembered | None:
     messages = list(read(directory))
     if not messages:
         return None
-    state = MetadataState()
+    state, views = MetadataState(), []
     for message in messages:
         for data, charset in metadata_in(split_body(message.body, message.content_type, message.disposition, [])):
             state.take(data, charset)
+            views += [state.view()] if not views else []
     view, key = state.view(), session_of(directory)
     first, last = messages[0], messages[-1]
     session = next((each for each in view.sessions if each.id == key), next(iter(view.sessions), None))
@@ -49,4 +53,5 @@ def remember(directory: Path, number: int) -> Remembered | None:
         srs=None,
         view=view,
     )
-    return Remembered(picture, session, Over.BYE if last.what == "BYE" else Over.LOST)
+    begun = replace(picture, at=first.at, view=views[0] if views else view)
+    return Remembered(begun, picture, session, Over.BYE if last.what == "BYE" else Over.LOST)

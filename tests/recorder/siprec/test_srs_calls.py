@@ -873,6 +873,40 @@ def test_a_call_whose_src_does_not_come_again_after_a_restart_is_what_was_heard_
     assert {"interrupted", "end-not-seen"} <= set(recording.codes)
 
 
+def test_a_call_that_was_over_before_a_restart_keeps_its_people_and_is_not_called_late(tmp_path):
+    first = SrsLab(tmp_path / "out")
+    left = "".join(
+        f'<participantsessionassoc participant_id="{each}" session_id="{CALL}"><associate-time>{stamp(0)}'
+        f"</associate-time><disassociate-time>{stamp(6)}</disassociate-time></participantsessionassoc>"
+        for each in (ALICE, BOB)
+    )
+    over = partial(
+        f'<session session_id="{CALL}"><start-time>{stamp(0)}</start-time><stop-time>{stamp(6)}</stop-time>'
+        f"</session>{left}"
+    )
+
+    async def before(lab):
+        session = lab.record()
+        both_speak(lab, session, 6)
+        lab.after(6)
+        lab.bye(session, over)
+        lab.kill()
+
+    asyncio.run(before(first))
+
+    async def after(lab):
+        lab.after(20)
+        assert lab.active == []
+
+    (recording,) = run(SrsLab(tmp_path / "out", now=first.now + 4_000_000_000), after)
+    document = recording.document
+    assert (document.caller.uri, document.callee.uri) == ("sip:alice@a.example", "sip:bob@b.example")
+    assert (document.caller.name, document.callee.name) == ("Alice", "Bob")
+    assert document.state == "completed"
+    assert "delivered-late" not in recording.codes
+    assert [s.packets for s in document.streams] == [300, 300]
+
+
 def test_what_a_crash_cut_off_of_the_kept_messages_is_taken_off(tmp_path):
     file = ReceivedFile(tmp_path, "b" * 32, CALL)
     message = Received(1_790_000_000_000_000_000, "rs@x", "192.0.2.1:5060", "INVITE", "text/plain", b"--bb\r\n\r\nx")
