@@ -31,6 +31,8 @@ class _Known:
     """A call in progress."""
 
     call: Call
+    participants: tuple[UUID, UUID]
+    """Identifiers of caller and callee."""
     picture: CallPicture | None = None
     preference: str | None = None
     aware: bool = False
@@ -55,14 +57,16 @@ class Pictures:
         """A SIP message, before the call tracker has it."""
         self._message = message.parsed
         index = self._by_call_id.get(message.parsed.call_id or "")
-        if index is not None:
+        if index is not None and _may_change(message.parsed):
             self._note(self._calls[index], message.parsed)
 
     def begun(self, call: Call) -> None:
         """A call begins."""
         if call.recording_session is not None or call.received:
             return
-        known = self._calls[call.index] = _Known(call)
+        assert call.id is not None
+        ids = Identifiers(call.id)
+        known = self._calls[call.index] = _Known(call, (ids.participant(Side.CALLER), ids.participant(Side.CALLEE)))
         if call.call_id is not None:
             self._by_call_id[call.call_id] = call.index
             if self._message is not None:
@@ -127,7 +131,7 @@ class Pictures:
     def _picture(self, known: _Known) -> CallPicture:
         call = known.call
         assert call.id is not None
-        ids = Identifiers(call.id)
+        caller, callee = known.participants
         ended = call.ended is not None
         phase = Phase.OVER if ended else Phase.ANSWERED if _talks(call) else Phase.EARLY
         return CallPicture(
@@ -141,7 +145,7 @@ class Pictures:
             ended=call.ended,
             # Its state is settled only when nothing more can come.
             state=CallState.COMPLETED if ended and call.state is CallState.ACTIVE else call.state,
-            parties=(_party(call, call.caller, ids), _party(call, call.callee, ids)),
+            parties=(_party(call, call.caller, caller), _party(call, call.callee, callee)),
             streams=tuple(negotiated(self._registry, call.index)),
             held_by=frozenset(hold.by for hold in call.holds if hold.end is None) if not ended else frozenset(),
             session_ids=tuple(dict.fromkeys(call.session_ids)),
@@ -150,6 +154,11 @@ class Pictures:
             record_preference=known.preference,
             record_aware=known.aware,
         )
+
+
+def _may_change(message: SipMessage) -> bool:
+    """Whether a message may change what is known of its call: most that say nothing of it are these."""
+    return message.status != 100 and (message.method != "ACK" or bool(message.body))
 
 
 def _talks(call: Call) -> bool:
@@ -165,14 +174,14 @@ def _preference(body: bytes) -> str | None:
     return value if value in PREFERENCES else None
 
 
-def _party(call: Call, party: Party, ids: Identifiers) -> PartyPicture:
+def _party(call: Call, party: Party, identifier: UUID) -> PartyPicture:
     answered = call.answered if party.side is Side.CALLEE else None
     joined = next((time for time in (party.joined, answered) if time is not None), None)
     if joined is None and party.side is Side.CALLER:
         joined = call.started
     return PartyPicture(
         side=party.side,
-        participant_id=ids.participant(party.side),
+        participant_id=identifier,
         names=tuple(name_ids(party)),
         address=party.address,
         joined=joined,

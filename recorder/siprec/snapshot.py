@@ -93,6 +93,15 @@ def complete(elements: Mapping[Key, Element]) -> bytes:
     return _document("complete", elements)
 
 
+def differs(before: Mapping[Key, Element], now: Mapping[Key, Element]) -> bool:
+    """Whether `partial` has anything to say; asked much more often than it has."""
+    if before is now:
+        return False
+    return any(before.get(key) != element for key, element in now.items()) or any(
+        key[0] in (_MEMBER, _MEDIA) and key not in now for key in before
+    )
+
+
 def partial(before: Mapping[Key, Element], now: Mapping[Key, Element], at: int) -> Partial | None:
     """What differs from what the server knows, None where nothing does. Whoever is there no more left `at`."""
     changed: Elements = {key: element for key, element in now.items() if before.get(key) != element}

@@ -111,6 +111,9 @@ def _accepted(line: Line, chosen: Mapping[int, PayloadFormat]) -> dict[PayloadFo
     """Our format -> the server's number for it; of several that fit, the nearest."""
     accepted: dict[PayloadFormat, int] = {}
     for own, offered in (line.announced or {}).items():
+        if chosen.get(own) == offered:  # as it nearly always is
+            accepted[offered] = own
+            continue
         fitting = [number for number, each in chosen.items() if _fits(offered, own, each, number)]
         fitting.sort(key=lambda number: (parameters(chosen[number]) != parameters(offered), number != own))
         if fitting:

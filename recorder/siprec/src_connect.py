@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+from capture.port_pool import PortsExhausted
 from recorder.sip_ua.api import Agent, RefusedError, Session, UnreachableError
 from recorder.siprec.control import SessionEvent
 from recorder.siprec.legs import Forwarder
@@ -19,6 +20,8 @@ from recorder.siprec.src_link import Link
 from recorder.siprec.src_media import RecordedCall, SrcMedia
 from recorder.siprec.src_security import leaks_keys, sends_srtp, why_unsafe
 
+PORTS_PATIENCE = 2.0
+"""s until it is tried again, where all ports for media were in use."""
 MOST_ATTEMPTS = 16
 """Attempts that are remembered."""
 _UNWELL = frozenset({408, 480, 486})
@@ -71,14 +74,15 @@ class Connector:
     warning: str = ""
     left: str = ""
     """URI of the server that was left last: it is tried after the others."""
+    _no_ports: str = ""
+    """Why there were no ports for media when it was last tried."""
     moving_since: int | None = None
     """Legs are still those towards the server that was left; what was sent since then is to be sent again."""
 
     async def connect(self) -> Link | None:
-        """A dialog with the first server that takes the session; None where there is none for now.
-
-        Raises PortsExhausted."""
+        """A dialog with the first server that takes the session; None where there is none for now, or no port is."""
         around, instance = self.around, self.instance
+        self._no_ports = ""
         order = around.servers.order(instance.servers, instance.choice, last_resort=not instance.spool)
         order.sort(key=lambda server: server.uri == self.left)
         for server in order:
@@ -97,6 +101,10 @@ class Connector:
                 if not goes_on(refusal.status, instance.final):
                     self.ended_by = f"{server.uri}: {refusal}"
                     return None
+            except PortsExhausted as error:
+                self.note(server, str(error))
+                self._no_ports = str(error)
+                return None
             except (UnreachableError, OSError) as error:
                 self.note(server, str(error))
                 around.servers.failed(server, unreachable=True)
@@ -125,8 +133,15 @@ class Connector:
             return ""
         return why
 
+    @property
+    def trouble(self) -> str:
+        """Why there was no server, a phrase."""
+        return self._no_ports or "no recording server can be had"
+
     def until_retry(self) -> float:
         """s until any server may be tried again."""
+        if self._no_ports:
+            return PORTS_PATIENCE
         return max(0.2, min((self.around.servers.wait(server) for server in self.instance.servers), default=10.0))
 
     def note(self, server: Server, outcome: str) -> None:

@@ -27,13 +27,13 @@ async def finish(link: Link, clock: Callable[[], int], *, recent: bool) -> None:
     now = clock()
     for call in link.calls:
         call.until = call.until or now
-    before = dict(link.said)
+    before, final = link.said, None
     if link.wait() is not None:
         try:
-            await asyncio.wait_for(link.update(final=True), FINAL)
+            final = await asyncio.wait_for(link.update(final=True), FINAL)
         except TimeoutError:
             link.notes.append("does not answer the last update")
-    final = link.last_words(before)
+            final = link.last_words(before)
     link.media.close()
     try:
         await asyncio.wait_for(link.end(final), GOODBYE)

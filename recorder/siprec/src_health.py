@@ -30,7 +30,8 @@ class MediaHealth:
         """It should be asked whether it is there."""
 
     def look(self, lines: Iterable[Line], reports: Mapping[LegId, LegReport]) -> str:
-        """Look, twice a second; why the server is not there any more, empty where it may be."""
+        """Look, once in two seconds and twice a second while `doubted`; why the server is not there any more, empty
+        where it may be."""
         live = [
             reports[line.leg]
             for line in lines
@@ -45,6 +46,11 @@ class MediaHealth:
         if self.silent:
             self._asked = now
         return ""
+
+    @property
+    def doubted(self) -> bool:
+        """Nobody listened at the last look."""
+        return self._unreachable > 0
 
     def heard(self, reports: Mapping[LegId, LegReport]) -> int | None:
         """Capture time of its last RTCP."""

@@ -23,7 +23,7 @@ from recorder.sip_ua.api import (
     UnreachableError,
 )
 from recorder.siprec.mime_write import metadata_body, sdp_body, write_body
-from recorder.siprec.snapshot import Elements, Partial, Told, complete, elements_of, partial
+from recorder.siprec.snapshot import Elements, Partial, Told, complete, differs, elements_of, partial
 from recorder.siprec.src_answer import hosts_in, read_answer
 from recorder.siprec.src_decision import Instance, Server
 from recorder.siprec.src_media import RecordedCall, SrcMedia
@@ -123,9 +123,9 @@ class Link:
             return None
         return max(0.0, self._not_before - now)
 
-    async def update(self, *, final: bool = False) -> None:
-        """Tell the server what has changed; `final`: only what metadata say. Does not raise: a dialog that breaks is
-        `over`, a refusal is tried again later with a complete snapshot."""
+    async def update(self, *, final: bool = False) -> bytes | None:
+        """Tell the server what has changed, and give that; `final`: only what metadata say. Does not raise: a dialog
+        that breaks is `over`, a refusal is tried again later with a complete snapshot."""
         assert self.session is not None
         loop = asyncio.get_running_loop()
         elements = self._elements()
@@ -138,19 +138,20 @@ class Link:
         metadata = complete(elements) if whole else said.data if said is not None else None
         offers = whole or (self.media.offer.pending and not final) or (said is not None and said.labels)
         if metadata is None and not offers:
-            return
+            return None
         try:
             if offers or not await self._send_update(metadata or b""):
                 await self._send_offer(metadata)
         except RefusedError as refusal:
             self._refused(refusal, final=final)
-            return
+            return metadata
         except UnreachableError as error:
             self.ended = self.ended or Ended(EndedBy.TRANSPORT, text=str(error))
-            return
+            return metadata
         self._failing, self._retry = False, SPACING
         if self.speaks_siprec:
             self.said = elements
+        return metadata
 
     def forget(self) -> None:
         """Calls were taken away of which the server knows that they are over: nothing more is to be said of them."""
@@ -165,7 +166,7 @@ class Link:
         await self.session.bye(body, HEADERS[:1])
 
     def last_words(self, before: Elements) -> bytes | None:
-        """What a final update said, for the BYE."""
+        """What a final update was to say, for the BYE."""
         said = partial(before, self._elements(), self.clock())
         return said.data if said is not None else None
 
@@ -257,7 +258,7 @@ class Link:
         return self._written[1]
 
     def _differs(self) -> bool:
-        return self.speaks_siprec and self._partial(self._elements()) is not None
+        return self.speaks_siprec and differs(self.said, self._elements())
 
     def _partial(self, elements: Elements) -> Partial | None:
         return partial(self.said, elements, self.clock()) if self.speaks_siprec else None

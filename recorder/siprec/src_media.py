@@ -97,6 +97,7 @@ class SrcMedia:
                 old = kept.get((stream.side, stream.media_index))
                 if old is not None:
                     self._place(call, stream, old)
+        for call in self._calls:
             self.follow(call)
 
     def move(self, number: int, host: str, since: int, *, secure: Callable[[bool], bool]) -> None:
@@ -112,10 +113,17 @@ class SrcMedia:
                     moved.append((call, stream, line))
             call.lines = {}
         self.offer = Offer(host, session_id=int.from_bytes(self._octets(4), "big"), octets=self._octets)
-        for call, stream, line in moved:
+        while moved:
+            call, stream, line = moved.pop(0)
             assert line.leg is not None
             leg = LegId(line.leg.source, number)
-            local = self._forwarder.move(line.leg, host, max(since, call.since), leg)
+            try:
+                local = self._forwarder.move(line.leg, host, max(since, call.since), leg)
+            except PortsExhausted:
+                for _, _, left in ((call, stream, line), *moved):
+                    assert left.leg is not None
+                    self._past_of(self._forwarder.close(left.leg))
+                raise
             line.leg, line.local = leg, local
             self._place(call, stream, line)
         for call in self._calls:

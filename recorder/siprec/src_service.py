@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from uuid import UUID
 
 from capture.errors import SpanrecError
 from capture.live import LiveSource
@@ -229,8 +230,9 @@ class SrcService:
     def _heard(self, event: SessionEvent) -> None:
         """In the sessions' loop."""
         if event.kind is EventKind.SPOOLED and self._open is not None:
+            identifier = UUID(event.call)
             for index, known in self._open.sessions.calls.items():
-                if str(known.picture.id) == event.call:
+                if known.picture.id == identifier:
                     self.follower.spool(index)
         if event.kind is EventKind.SERVER_UP and self._open is not None and self._open.delivery is not None:
             self._open.delivery[0].retry()

@@ -161,8 +161,13 @@ class SrcSession:
 
     # How the server does
 
+    @property
+    def uneasy(self) -> bool:
+        """Whether it is to be looked at soon."""
+        return self._stay.uneasy
+
     def look(self, reports: Mapping[LegId, LegReport]) -> None:
-        """Look whether the server still takes media; twice a second."""
+        """Look whether the server still takes media; once in two seconds, twice a second while it is `uneasy`."""
         if self.link is None or self.link.over:
             return
         found = self._stay.look(self.link, reports)
@@ -273,7 +278,7 @@ class SrcSession:
         if self.connector.ended_by:
             self._fail(f"{self.connector.ended_by}, after which no other server is tried")
             return False
-        if not self._miss("no recording server can be had"):
+        if not self._miss(self.connector.trouble):
             return False
         if not self._finishing:
             await self._pause(self.connector.until_retry())

@@ -28,7 +28,9 @@ from recorder.siprec.src_media import RecordedCall, recordable
 from recorder.siprec.src_session import SrcSession
 
 LOOK = 0.5
-"""s between looks at sessions and servers."""
+"""s between looks at servers, and at sessions where something is to be settled soon."""
+CALM = 4
+"""Looks of which one is for all the others, each session in its turn."""
 PING_PATIENCE = 1.0
 """s to wait for the answer to OPTIONS."""
 REMEMBERED = 60.0
@@ -107,6 +109,7 @@ class SrcSessions:
         self._wanted: list[Wanted] = []
         self._ended: OrderedDict[str, tuple[float, SessionInfo]] = OrderedDict()
         self._names = count(1)
+        self._looks = 0
         self._tasks: set[asyncio.Task[None]] = set()
         numbers = count(1)
         self.around = Surroundings(
@@ -284,7 +287,9 @@ class SrcSessions:
         """Look at servers and sessions; twice a second."""
         for server in self.servers.due():
             self._start(self._ping(server))
-        sessions = list(self.sessions.values())
+        self._looks += 1
+        turn = self._looks % CALM
+        sessions = [each for each in self.sessions.values() if each.uneasy or hash(each.id) % CALM == turn]
         legs: list[LegId] = [leg for session in sessions for leg in session.media.legs()]
         reports = self._forwarder.report(legs) if legs else {}
         for session in sessions:

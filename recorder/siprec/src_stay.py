@@ -77,12 +77,17 @@ class Stay:
         return asyncio.get_running_loop().time() - self._since
 
     @property
+    def uneasy(self) -> bool:
+        """Whether there is something to be settled soon: a move, a server that is doubted or does not listen."""
+        return self._move is not None or self._doubted or self._health.doubted
+
+    @property
     def pause(self) -> float:
         """s to wait before the next server is tried: it grows where servers take the session and end it at once."""
         return 2.0 ** (self.short - 1) if self.short > 1 else 0.0
 
     def look(self, link: Link, reports: Mapping[LegId, LegReport]) -> Finding:
-        """Look whether the server still takes media; twice a second."""
+        """Look whether the server still takes media; twice a second while `uneasy`."""
         if self._move is not None and self._move.at:
             self._tell_move(reports)
         why = self._health.look(self.media.offer.lines, reports)

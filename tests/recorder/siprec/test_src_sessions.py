@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,13 @@ import pytest
 from capture.address import parse_endpoint
 from capture.port_pool import PortsExhausted
 from recorder.model import Side, Transport
-from recorder.sip_ua.api import Peer, UnreachableError
-from recorder.siprec import servers, src_farewell, src_link, src_move, src_session, src_sessions
+from recorder.sip_ua.api import EndedBy, Peer, UnreachableError
+from recorder.siprec import servers, src_connect, src_farewell, src_link, src_move, src_session, src_sessions
 from recorder.siprec.control import ControlError, EventKind, SessionControl, SessionState
 from recorder.siprec.src_control import SrcControl
 from recorder.siprec.src_decision import NOT_RECORDED, Instance, Server, SrcDecision
-from recorder.siprec.src_sessions import SrcOptions, SrcSessions
+from recorder.siprec.src_session import SrcSession
+from recorder.siprec.src_sessions import CALM, SrcOptions, SrcSessions
 from tests.siprec_fakes import (
     SECOND,
     START,
@@ -26,6 +28,7 @@ from tests.siprec_fakes import (
     FakeForwarder,
     FakeServer,
     FakeSession,
+    a_report,
     message,
     metadata_in,
     over,
@@ -292,6 +295,92 @@ def test_a_call_without_ports_in_a_persistent_session_is_told_of_and_takes_no_ro
             for number in range(3, 10):
                 src.sessions.take(picture(number))
             await settled(lambda: [len(each.calls) for each in src.sessions.sessions.values()] == [8])
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("over_first", [False, True])
+def test_a_call_without_ports_is_tried_again_and_kept_where_it_ends_before_there_are_any(monkeypatch, over_first):
+    monkeypatch.setattr(src_connect, "PORTS_PATIENCE", 0.02)
+
+    async def run():
+        async with Src() as src:
+
+            def none(*_):
+                raise PortsExhausted("no ports are left")
+
+            with monkeypatch.context() as patched:
+                patched.setattr(src.forwarder, "open", none)
+                src.sessions.take(picture(1))
+                await settled(lambda: src.states() == [SessionState.SPOOLING])
+                assert src.events[-1].kind is EventKind.SPOOLED
+                assert "no ports are left" in src.events[-1].text
+                if over_first:
+                    src.sessions.take(over(picture(1)))
+                    await settled(lambda: not src.sessions.sessions)
+            if not over_first:
+                await settled(lambda: src.states() == [SessionState.RECORDING])
+                src.sessions.take(over(picture(1)))
+                await settled(lambda: not src.sessions.sessions)
+            assert [kept.picture.index for kept in src.kept] == [1]
+
+    asyncio.run(run())
+
+
+def test_a_move_that_finds_no_ports_leaves_no_leg_open_and_is_made_later(monkeypatch):
+    monkeypatch.setattr(src_connect, "PORTS_PATIENCE", 0.02)
+
+    async def run():
+        one, two = FakeServer(ONE), FakeServer(TWO)
+        async with Src(one, two) as src:
+            src.sessions.take(picture(1))
+            await settled(lambda: src.states() == [SessionState.RECORDING])
+            move, asked = src.forwarder.move, []
+
+            def once(leg, host, since, to):
+                asked.append(leg)
+                if len(asked) == 2:
+                    raise PortsExhausted("no ports are left")
+                return move(leg, host, since, to)
+
+            monkeypatch.setattr(src.forwarder, "move", once)
+            one.sessions[0].end(EndedBy.TRANSPORT)
+            await settled(lambda: two.sessions and src.states() == [SessionState.RECORDING])
+            assert len(asked) == 2
+            assert len(src.forwarder.open_legs) == 2
+            assert len(src.forwarder.sending()) == 2
+
+    asyncio.run(run())
+
+
+def test_each_session_is_looked_at_in_its_turn_and_what_is_doubted_every_time(monkeypatch):
+    async def run():
+        async with Src() as src:
+            src.sessions._watch.cancel()
+            for number in range(1, 9):
+                src.sessions.take(picture(number))
+            await settled(lambda: src.states() == [SessionState.RECORDING] * 8)
+            looked: Counter[str] = Counter()
+            look = SrcSession.look
+
+            def counted(session, reports):
+                looked[session.id] += 1
+                look(session, reports)
+
+            monkeypatch.setattr(SrcSession, "look", counted)
+            for _ in range(CALM):
+                src.sessions.look()
+            assert set(looked.values()) == {1}
+            assert len(looked) == 8
+            for leg in src.forwarder.open_legs:
+                if leg.source.call == 1:
+                    src.forwarder.reports[leg] = a_report(packets=9, unreachable=True)
+            for _ in range(CALM):
+                src.sessions.look()
+            src.sessions.look()
+            src.sessions.look()
+            assert looked["r1"] >= 3
+            assert max(count for name, count in looked.items() if name != "r1") <= 3
 
     asyncio.run(run())
 
