@@ -55,7 +55,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=20.0, help="of media of each call (20)")
     parser.add_argument("--ramp", type=float, default=4.0, help="seconds in which all calls begin (4)")
     parser.add_argument("--engine", action="store_true", help="with the recorder in the same process")
-    parser.add_argument("--pace", type=float, default=0.002, help="least s between two batches (0.002)")
     parser.add_argument("--retire", type=int, default=2, help="ms after which a block is handed over (2)")
     parser.add_argument("--dir", type=Path, help="for what is written (in memory, if there is room)")
     parser.add_argument("--forward", metavar="FILE", type=Path, help=argparse.SUPPRESS)
@@ -75,8 +74,8 @@ def asked() -> threading.Event:
     return event
 
 
-def hear(out: Path) -> None:
-    """The server: note SSRC, sequence number and time of all that comes."""
+def hear(interface: str, out: Path) -> None:
+    """The server, and the tap on the wire: note SSRC, sequence number and time of all that comes."""
     from capture.datagram_slots import DatagramSlots, ask_for_times
 
     opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -86,6 +85,7 @@ def hear(out: Path) -> None:
     slots = DatagramSlots(4096, 0, 64)
     kept = np.zeros((MOST_ROWS, 3), np.int64)
     count = 0
+    tap = Tap(interface)
     stop = asked()
     print(opened.getsockname()[1], flush=True)
     while not stop.is_set():
@@ -98,29 +98,46 @@ def hear(out: Path) -> None:
         kept[count : count + got, 2] = slots.times[:got]
         count += got
         time.sleep(0.005)
-    np.save(out, kept[:count])
+    wire, missed = tap.end()
+    np.savez(out, heard=kept[:count], wire=wire, missed=missed)
     opened.close()
 
 
-class Noted:
-    """A source whose packets are noted: SSRC, sequence number, capture time."""
+class Tap:
+    """A ring of its own on the wire, read in a thread: it must not depend on what is measured."""
 
-    def __init__(self, source: "object") -> None:
-        self._source = source
-        self.rows: list[np.ndarray] = []
+    def __init__(self, interface: str) -> None:
+        from capture.ring import RingOptions, RingSource
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._source, name)
+        ring = RingOptions(
+            expression="udp", promiscuous=True, ring_size=128 << 20, block_size=1 << 20, retire_ms=60, pace=0.1
+        )
+        self._source = RingSource([interface], ring)
+        self._rows: list[np.ndarray] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
 
-    def poll(self, timeout: float) -> "object":
-        batch = self._source.poll(timeout)  # type: ignore[attr-defined]
-        if batch is not None:
-            rtp = np.flatnonzero(batch.wire == 214)
-            at = batch.offset[rtp][:, None]
-            octets = batch.buffer[at + np.array([50, 51, 52, 53, 44, 45])].astype(np.int64)
-            ssrc = octets[:, 0] << 24 | octets[:, 1] << 16 | octets[:, 2] << 8 | octets[:, 3]
-            self.rows.append(np.stack([ssrc, octets[:, 4] << 8 | octets[:, 5], batch.time[rtp]], axis=1))
-        return batch
+    def end(self) -> tuple["np.ndarray", int]:
+        """SSRC, sequence number and time of each packet, and how many frames the tap lost."""
+        self._over.set()
+        self._thread.join()
+        missed = self._source.counters().dropped
+        self._source.close()
+        return np.concatenate(self._rows), missed
+
+    def _read(self) -> None:
+        while True:
+            over = self._over.is_set()
+            batch = self._source.poll(0.2)
+            if batch is not None:
+                rtp = np.flatnonzero(batch.wire == 214)
+                at = batch.offset[rtp][:, None]
+                octets = batch.buffer[at + np.array([50, 51, 52, 53, 44, 45])].astype(np.int64)
+                ssrc = octets[:, 0] << 24 | octets[:, 1] << 16 | octets[:, 2] << 8 | octets[:, 3]
+                self._rows.append(np.stack([ssrc, octets[:, 4] << 8 | octets[:, 5], batch.time[rtp]], axis=1))
+            elif over:
+                return
 
 
 class Legs:
@@ -201,9 +218,8 @@ def forward(interface: str, port: int, out: Path, options: argparse.Namespace) -
         ring_size=32 << 20,
         block_size=64 << 10,
         retire_ms=options.retire,
-        pace=options.pace,
     )
-    source = Noted(RingSource([interface], ring))
+    source = RingSource([interface], ring)
     forwarder = MediaForwarder(ForwardOptions(LOW_PORT, HIGH_PORT, Capacity(legs=1 << 14)))
     forwarder.prepare()
     legs = Legs(forwarder, port)
@@ -233,9 +249,9 @@ def forward(interface: str, port: int, out: Path, options: argparse.Namespace) -
     totals = forwarder.forwarded()
     forwarder.stopping = True
     thread.join()
-    dropped = source.counters().dropped  # type: ignore[operator]
-    source.close()  # type: ignore[operator]
-    np.savez(out, wire=np.concatenate(source.rows), legs=np.array(offsets, np.int64))
+    dropped = source.counters().dropped
+    source.close()
+    np.save(out, np.array(offsets, np.int64))
     told = {"cpu": cpu, "wall": wall, "dropped": dropped, "packets": totals.packets, "unsent": totals.unsent}
     print(json.dumps(told), flush=True)
 
@@ -276,17 +292,15 @@ def child(over: Wire, *words: str) -> "subprocess.Popen[str]":
 def one_round(calls: int, options: argparse.Namespace) -> Round:
     need = int(calls * (options.seconds + options.ramp + 8) * (33_000 if options.engine else 8_000)) + (64 << 20)
     with scratch(options.dir, need) as directory, wire("forward") as over:
-        heard, tapped = directory / "heard.npy", directory / "tapped.npz"
+        heard, placed = directory / "heard.npz", directory / "legs.npy"
         server = child(over, "--hear", str(heard))
         assert server.stdout is not None
         port = server.stdout.readline().strip()
         words = [
             "--forward",
-            str(tapped),
+            str(placed),
             "--calls",
             port,
-            "--pace",
-            str(options.pace),
             "--retire",
             str(options.retire),
         ]
@@ -304,8 +318,10 @@ def one_round(calls: int, options: argparse.Namespace) -> Round:
         finally:
             forwarder.kill()
             server.kill()
-        files = np.load(tapped)
-        return judged(calls, options, json.loads(said.stdout), json.loads(told), files, np.load(heard))
+        files = np.load(heard)
+        if files["missed"]:
+            raise SystemExit(f"The tap that measures missed {files['missed']} frames: nothing can be said.")
+        return judged(calls, options, json.loads(said.stdout), json.loads(told), files, np.load(placed))
 
 
 def judged(
@@ -314,10 +330,10 @@ def judged(
     sent: dict[str, float],
     told: dict[str, float],
     files: Mapping[str, "np.ndarray"],
-    heard: "np.ndarray",
+    legs: "np.ndarray",
 ) -> Round:
     """Find each packet of the wire at the server."""
-    tapped, legs = files["wire"], files["legs"]
+    tapped, heard = files["wire"], files["heard"]
     begin = int(tapped[:, 2].min()) + int((options.ramp + SETTLE) * 1e9)
     end = int(tapped[:, 2].max()) - int(SLACK * 1e9)
     place = {int(wire_ssrc): number for number, (wire_ssrc, _, _) in enumerate(legs)}
@@ -338,7 +354,7 @@ def judged(
 def main() -> None:
     options = arguments()
     if options.hear:
-        hear(options.hear)
+        hear("rx0", options.hear)
         return
     if options.forward:
         forward("rx0", options.calls[0], options.forward, options)

@@ -27,7 +27,7 @@ from capture.early_drops import EarlyDrops
 from capture.interface import ANY, InterfaceTable
 from capture.live import LiveCaptureError, SourceCounters
 from capture.ring_port import RingOptions, RingPort
-from capture.rings import RingPlan, RingRows, Rings
+from capture.rings import RingPlan, RingRows, Rings, RingView
 
 __all__ = ["RingOptions", "RingSource"]
 
@@ -114,8 +114,8 @@ class RingSource:
             if self._rings.damaged:
                 notes.append(f"{self._rings.damaged} blocks of the ring were damaged.")
             return SourceCounters(
-                packets=self._packets,
-                octets=self._octets,
+                packets=self._packets + int(self._rings.tally[0]),
+                octets=self._octets + int(self._rings.tally[1]),
                 dropped=self._dropped,
                 frozen=self._frozen,
                 up=all(port.up for port in self._ports),
@@ -127,6 +127,24 @@ class RingSource:
         with self._lock:
             self._next_count = float("inf")
             self._opened.close()
+
+    def lend(self) -> tuple[RingView, list[int]]:
+        """The rings, for a kernel that walks them by itself in place of `poll`, and descriptors that are readable when
+        it has something to do. Frames of several rings are then in order only among those of each.
+        """
+        return self._rings.view(), [each.fileno() for port in self._ports for each in port.sockets]
+
+    def tend(self) -> bool:
+        """To be called while the rings are lent, at least once a second. True: have the kernel end, and call
+        `take_back`, because an interface was made anew."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._look(now)
+        return any(port.replaced for port in self._ports)
+
+    def take_back(self) -> None:
+        """The kernel has ended, with no block left; listen again to interfaces that were made anew."""
+        self._reopen()
 
     def _plan(self, port: RingPort) -> RingPlan:
         outgoing = SKIP_OUTGOING

@@ -6,6 +6,7 @@ left. It knows nothing of interfaces, time or waiting.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,12 +24,13 @@ from capture._ring_kernels import (
     RESULTS,
     RING_SLOTS,
     ROWS,
+    SMALLEST_FRAME,
     UNSORTED,
     count_off,
     give_back,
     walk_rings,
 )
-from capture.batch import Bytes, Int32, Int64
+from capture.batch import Bytes, Int32, Int64, UInt16, UInt32
 from capture.ring_memory import RingMemory
 from capture.ring_socket import RingShape, RingSocket
 
@@ -86,6 +88,25 @@ class RingRows:
         return [getattr(self, each.name) for each in fields(self)]
 
 
+class RingView(NamedTuple):
+    """What the kernels of `_ring_kernels` take: the rings, and room for the frames of a block of each."""
+
+    octets: Bytes
+    halves: UInt16
+    words: UInt32
+    table: Int64
+    remaining: Int32
+    result: Int64
+    time: Int64
+    offset: Int64
+    captured: Int32
+    wire: Int32
+    link_type: Int32
+    block: Int32
+    tally: Int64
+    """Frames and their octets on the wire, to be kept up to date by who walks the rings."""
+
+
 @dataclass(frozen=True, slots=True)
 class RingPlan:
     """What a ring gives."""
@@ -121,6 +142,8 @@ class Rings:
         """Rows that are left of each block; -1 where it is the kernel's."""
         self._result: Int64 = np.zeros(RESULTS, np.int64)
         self._scratch = RingRows.room_for(most_rows)
+        self.tally: Int64 = np.zeros(2, np.int64)
+        """What was walked by others, see `RingView`."""
         self.damaged = 0
         """Blocks in which something did not fit."""
         self.walk(most_rows)
@@ -171,6 +194,15 @@ class Rings:
     def give_back(self) -> None:
         """Give blocks of which no row is left to the kernel."""
         give_back(self._words, self._table, self._remaining)
+
+    def view(self) -> RingView:
+        """For a kernel that walks the rings in place of `walk`, `count_off` and `give_back`."""
+        room = int((self._table[:, BLOCK_SIZE] // SMALLEST_FRAME).sum())
+        some = RingRows.room_for(room)
+        return RingView(
+            self._memory.octets, self._halves, self._words, self._table, self._remaining, self._result,
+            some.time, some.offset, some.captured, some.wire, some.link_type, some.block, self.tally,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Let go of all rings. Batches that are still held read as zeros."""

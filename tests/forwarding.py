@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
@@ -135,13 +136,15 @@ def bound(opened: ExitStack) -> tuple[socket.socket, Endpoint]:
 
 
 class Bench:
-    """A forwarder whose clock goes by the capture times that it is given."""
+    """A forwarder whose clock goes by the capture times that it is given, or the machine's clock where it is `live`."""
 
-    def __init__(self, capacity: Capacity = SMALL, low_port: int = 35000, high_port: int = 39999) -> None:
+    def __init__(
+        self, capacity: Capacity = SMALL, low_port: int = 35000, high_port: int = 39999, *, live: bool = False
+    ) -> None:
         self.opened = ExitStack()
         self.seconds = 1000.0
         options = ForwardOptions(low_port, high_port, capacity)
-        self.forwarder = MediaForwarder(options, clock=lambda: self.seconds)
+        self.forwarder = MediaForwarder(options, clock=time.monotonic if live else lambda: self.seconds)
         self.now = START
         self.opened.callback(self.forwarder.shut)
         self.servers: list[Server] = []

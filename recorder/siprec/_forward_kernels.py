@@ -1,8 +1,9 @@
 """The kernels that Python calls for every batch: rows of datagrams in, packets to recording servers out.
 
-In: the columns of a `DatagramBatch` and the tables. Out: datagrams sent; flows that are new, in `fresh`; rows to be
+In: the columns of a `DatagramBatch` and the tables. Out: datagrams sent; flows that are new, in `fresh`; packets to be
 decrypted, in `sealed`; packets to be encrypted, in `outgoing`. A packet that is not (yet) its source's own way waits in
-its flow's chain. They never wait, allocate or raise, and never read outside a datagram.
+its flow's chain. Each kernel that Python calls takes the lock of the tables itself, for one packet at a time. They wait
+for nothing else, never allocate or raise, and never read outside a datagram.
 """
 
 import numpy as np
@@ -40,6 +41,7 @@ from recorder.siprec._forward_columns import (
     REFUSED_FLOWS,
     ROOM,
     SEALED,
+    SEALED_AT,
     SEALED_COUNT,
     SEQUENCE,
     SEQUENCE_OFFSET,
@@ -56,9 +58,10 @@ from recorder.siprec._forward_columns import (
     UNSENT,
     Tables,
 )
-from recorder.siprec._history_kernels import head_of, keep, row_of, set_head
+from recorder.siprec._history_kernels import head_of, keep, row_of
 from recorder.siprec._leg_kernels import send_entry
 from recorder.siprec._numbering_kernels import may_take_over, number_packet, take_over
+from recorder.siprec._table_lock import hold, let_go
 
 LOOKS_LIKE_RTP = (53, 137)
 """Ports of DNS and NetBIOS names: one identifier in four makes a message of these look like RTP."""
@@ -240,6 +243,13 @@ def take_packet(tables: Tables, flow: int, buffer: Bytes, at: int, size: int, ti
 @njit(cache=True, nogil=True)
 def adopt(tables: Tables, link: int) -> None:
     """A link is new: take in what its flow has waiting, if its turn has come."""
+    hold(tables.counts)
+    _adopt(tables, link)
+    let_go(tables.counts)
+
+
+@njit(cache=True, nogil=True)
+def _adopt(tables: Tables, link: int) -> None:
     flow = tables.links[link, LINK_FLOW]
     head = head_of(tables, flow)
     if head < 0 or tables.sources[tables.links[link, LINK_SOURCE], ACTIVE] == link:
@@ -256,19 +266,14 @@ def take_packets(tables: Tables, flow: int, buffer: Bytes, at: Int64, size: Int6
     """Give plain packets to the sources of one flow."""
     for k in range(len(at)):
         if header_size(buffer, at[k], size[k]) >= 0:
+            hold(tables.counts)
             take_packet(tables, flow, buffer, at[k], size[k], time[k])
+            let_go(tables.counts)
 
 
 @njit(cache=True, nogil=True)
-def empty_chain(tables: Tables, flow: int) -> None:
-    """Nothing waits in a flow's chain any more."""
-    set_head(tables, flow, -1)
-
-
-@njit(cache=True, nogil=True)
-def _count_cut(tables: Tables, flow: int) -> None:
-    """A packet is not all there, so no leg of its flow gets it."""
-    tables.counts[CUT] += 1
+def _count_lost(tables: Tables, flow: int) -> None:
+    """No leg of a packet's flow gets it."""
     link = tables.flows[flow, LINKS]
     while link >= 0:
         source = tables.sources[tables.links[link, LINK_SOURCE]]
@@ -277,6 +282,36 @@ def _count_cut(tables: Tables, flow: int) -> None:
             tables.legs[leg, UNSENT] += 1
             leg = tables.legs[leg, NEXT_LEG]
         link = tables.links[link, NEXT_LINK]
+
+
+@njit(cache=True, nogil=True)
+def _set_aside(tables: Tables, flow: int, buffer: Bytes, at: int, size: int, time: int) -> None:
+    """Keep an encrypted packet for the thread that decrypts it; with no room for it, it is lost."""
+    counts = tables.counts
+    count, begin = counts[SEALED_COUNT], counts[SEALED_AT]
+    if count == len(tables.sealed) or begin + size > len(tables.sealed_octets):
+        _count_lost(tables, flow)
+        return
+    copy(tables.sealed_octets, begin, buffer, at, size)
+    row = tables.sealed[count]
+    row[0], row[1], row[2], row[3] = flow, begin, size, time
+    counts[SEALED_COUNT], counts[SEALED_AT] = count + 1, begin + size
+
+
+@njit(cache=True, nogil=True)
+def _forward(tables: Tables, flow: int, buffer: Bytes, at: int, size: int, time: int, cut: bool) -> None:
+    """Forward one packet of a flow; `cut`: it is not all there."""
+    tables.flows[flow, LAST_SEEN] = time
+    state = tables.flows[flow, STATE]
+    if state == PASSED:
+        return
+    if cut:
+        tables.counts[CUT] += 1
+        _count_lost(tables, flow)
+    elif state == SEALED:
+        _set_aside(tables, flow, buffer, at, size, time)
+    else:
+        take_packet(tables, flow, buffer, at, size, time)
 
 
 @njit(cache=True, nogil=True)
@@ -298,7 +333,6 @@ def forward_rows(
     time: Int64,
 ) -> None:
     """Forward a batch. `wanted` is room for the row of a flow."""
-    counts = tables.counts
     for row in range(len(kind)):
         if kind[row] != KIND_UDP:
             continue
@@ -314,36 +348,27 @@ def forward_rows(
         wanted[DESTINATION_LOW] = np.int64(destination_low[row])
         wanted[PORTS_SSRC] = ports[0] << 48 | ports[1] << 32 | be32(buffer, at + 8)
         wanted[REALM] = np.int64(realm[row])
+        hold(tables.counts)
         flow = find_flow(tables, wanted, time[row])
-        if flow < 0:
-            continue
-        tables.flows[flow, LAST_SEEN] = time[row]
-        state = tables.flows[flow, STATE]
-        if state == PASSED:
-            continue
-        if missing[row] > 0:
-            _count_cut(tables, flow)
-        elif state != SEALED:
-            take_packet(tables, flow, buffer, at, size, time[row])
-        elif counts[SEALED_COUNT] < len(tables.sealed):
-            tables.sealed[counts[SEALED_COUNT], 0] = row
-            tables.sealed[counts[SEALED_COUNT], 1] = flow
-            counts[SEALED_COUNT] += 1
+        if flow >= 0:
+            _forward(tables, flow, buffer, at, size, time[row], missing[row] > 0)
+        let_go(tables.counts)
 
 
 @njit(cache=True, nogil=True)
 def drop_silent(tables: Tables, before: int, out: Int32) -> int:
-    """Forget flows whose last packet came earlier than `before`; writes their numbers to `out` and gives how many."""
+    """Forget flows whose last packet came earlier than `before`; writes their numbers to `out` and gives how many.
+
+    Nothing finds them any more, but their numbers are not free before `free_flows`.
+    """
     count = 0
+    hold(tables.counts)
     for number in range(len(tables.flows)):
         flow = tables.flows[number]
-        if flow[STATE] == 0 or flow[LAST_SEEN] >= before:
-            continue
-        out[count] = number
-        count += 1
-        flow[STATE] = 0
-        tables.free[0] += 1
-        tables.free[tables.free[0]] = number
+        if flow[STATE] != 0 and flow[LAST_SEEN] < before:
+            out[count] = number
+            count += 1
+            flow[STATE] = 0
     if count:
         mask = len(tables.slots) - 1
         tables.slots[:] = -1
@@ -353,4 +378,15 @@ def drop_silent(tables: Tables, before: int, out: Int32) -> int:
                 while tables.slots[slot] >= 0:
                     slot = (slot + 1) & mask
                 tables.slots[slot] = number
+    let_go(tables.counts)
     return count
+
+
+@njit(cache=True, nogil=True)
+def free_flows(tables: Tables, numbers: Int32) -> None:
+    """Let numbers of flows be given to others."""
+    hold(tables.counts)
+    for number in numbers:
+        tables.free[0] += 1
+        tables.free[tables.free[0]] = number
+    let_go(tables.counts)

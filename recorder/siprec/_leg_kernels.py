@@ -2,11 +2,12 @@
 
 In: a leg and an entry of the history. Out: a datagram from the leg's socket, or a row in `outgoing` for legs that
 encrypt, or a count of what was not sent. The header is written into the room before the payload: nothing is copied.
+`drain` and `seek`, which Python calls, take the lock of the tables themselves; what calls the others holds it.
 """
 
 from numba import njit
 
-from capture.batch import Int64
+from capture.batch import Bytes, Int64
 from recorder.siprec._datagram_send import REFUSED as CONNECTION_REFUSED
 from recorder.siprec._datagram_send import send_datagram
 from recorder.siprec._forward_columns import (
@@ -54,6 +55,7 @@ from recorder.siprec._forward_columns import (
 )
 from recorder.siprec._history_kernels import head_of, row_of
 from recorder.siprec._numbering_kernels import ahead_of
+from recorder.siprec._table_lock import hold, let_go
 
 _STALE = 16_384
 """Sequence numbers behind which an anchor is moved on, before the difference changes its sign."""
@@ -126,7 +128,7 @@ def send_entry(tables: Tables, number: int, entry: int) -> None:
         tables.counts[OUTGOING_COUNT] = count + 1
         return
     at = row[AT] - HEADER
-    write_header(tables, at, second, sequence, stamp, leg[SSRC])
+    put_header(tables.arena, at, second, sequence, stamp, leg[SSRC])
     size = row[SIZE] + HEADER
     sent = send_datagram(leg[DESCRIPTOR], tables.counts[ADDRESS] + at, size)
     if sent == CONNECTION_REFUSED:
@@ -141,15 +143,14 @@ def send_entry(tables: Tables, number: int, entry: int) -> None:
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def write_header(tables: Tables, at: int, second: int, sequence: int, stamp: int, ssrc: int) -> None:
+def put_header(octets: Bytes, at: int, second: int, sequence: int, stamp: int, ssrc: int) -> None:
     """An RTP header without contributing sources, extension or padding (RFC 3550, section 5.1)."""
-    arena = tables.arena
-    arena[at] = 0x80
-    arena[at + 1] = second
-    arena[at + 2], arena[at + 3] = sequence >> 8, sequence & 0xFF
+    octets[at] = 0x80
+    octets[at + 1] = second
+    octets[at + 2], octets[at + 3] = sequence >> 8, sequence & 0xFF
     for k in range(4):
-        arena[at + 4 + k] = stamp >> (24 - 8 * k) & 0xFF
-        arena[at + 8 + k] = ssrc >> (24 - 8 * k) & 0xFF
+        octets[at + 4 + k] = stamp >> (24 - 8 * k) & 0xFF
+        octets[at + 8 + k] = ssrc >> (24 - 8 * k) & 0xFF
 
 
 @njit(cache=True, nogil=True)
@@ -171,30 +172,40 @@ def _next_waiting(tables: Tables, number: int) -> int:
 
 
 @njit(cache=True, nogil=True)
+def _send_waiting(tables: Tables, number: int) -> bool:
+    """Send a packet of what waits for a leg; False where nothing does, so that it now sends what comes."""
+    leg = tables.legs[number]
+    entry = _next_waiting(tables, number)
+    if entry < 0:
+        leg[MODE] = LIVE
+        return False
+    leg[CURSOR] = entry
+    leg[CURSOR_NUMBER] = tables.entries[row_of(tables, entry), ENTRY_NUMBER]
+    if tables.entries[row_of(tables, entry), TIME] >= leg[SINCE]:
+        send_entry(tables, number, entry)
+    return True
+
+
+@njit(cache=True, nogil=True)
 def drain(tables: Tables, numbers: Int64, quota: int) -> int:
     """Send up to `quota` packets of what waits for each of these legs; how many legs have more."""
     left = 0
     for number in numbers:
-        leg = tables.legs[number]
-        if leg[MODE] != DRAINING:
-            continue
+        more = True
         for _ in range(quota):
-            entry = _next_waiting(tables, number)
-            if entry < 0:
-                leg[MODE] = LIVE
+            hold(tables.counts)
+            more = tables.legs[number, MODE] == DRAINING and _send_waiting(tables, number)
+            let_go(tables.counts)
+            if not more:
                 break
-            leg[CURSOR] = entry
-            leg[CURSOR_NUMBER] = tables.entries[row_of(tables, entry), ENTRY_NUMBER]
-            if tables.entries[row_of(tables, entry), TIME] >= leg[SINCE]:
-                send_entry(tables, number, entry)
-        if leg[MODE] == DRAINING:
-            left += 1
+        left += more
     return left
 
 
 @njit(cache=True, nogil=True)
 def seek(tables: Tables, number: int, since: int) -> None:
     """Let a leg begin with the first entry of its source that came at `since` or later."""
+    hold(tables.counts)
     leg = tables.legs[number]
     entry = head_of(tables, -1 - leg[LEG_SOURCE])
     before = -1
@@ -204,3 +215,4 @@ def seek(tables: Tables, number: int, since: int) -> None:
         entry = tables.entries[row_of(tables, entry), NEXT_ENTRY]
     leg[CURSOR], leg[SINCE] = before, since
     leg[CURSOR_NUMBER] = tables.entries[row_of(tables, entry), ENTRY_NUMBER] - 1 if entry >= 0 else last
+    let_go(tables.counts)

@@ -1,22 +1,21 @@
-"""The forwarder: media of calls from the wire to recording servers, a kernel's work for every batch of packets.
+"""The forwarder: media of calls from the wire to recording servers, sent by kernels.
 
 In: batches of a live source of its own; which flow is of which call (`place`, see `forward_claims`); legs that sessions
 open and connect. Out: RTP and RTCP from each leg's own ports, with its own SSRC, numbers and payload types; flows that
 nobody has spoken for (`take_new_flows`).
 
 One thread runs it (`run`). The other methods may be called from any thread: they put commands into a queue that the
-thread takes up within milliseconds, and never wait. Nothing that comes over a wire raises.
+thread takes up within milliseconds, and never wait. Where the source is rings of interfaces, a kernel in a thread of
+its own takes packets from them (`forward_pump`) and this one only changes its tables; from other sources this thread
+takes them batch by batch. Nothing that comes over a wire raises.
 """
 
 import base64
 import hmac
 import os
-import sys
-import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import NamedTuple
@@ -32,12 +31,14 @@ from decoders.sdp import CryptoKey, PayloadFormat
 from decoders.srtp_protect import SrtpSender
 from recorder.siprec import _forward_columns as columns
 from recorder.siprec._forward_columns import Capacity, make_tables
-from recorder.siprec._forward_kernels import adopt, drop_silent, forward_rows, take_packets
-from recorder.siprec._leg_kernels import drain, note_sent, seek
+from recorder.siprec._forward_kernels import adopt, drop_silent, forward_rows, free_flows
+from recorder.siprec._leg_kernels import drain, seek
+from recorder.siprec._table_lock import TableLock, new_mutex
 from recorder.siprec.forward_legs import LegBook, OpenLeg
 from recorder.siprec.forward_ports import HIGH_PORT, LOW_PORT, PortPair
+from recorder.siprec.forward_pump import LendsRings, RingPump, hurry, prepare_rings
 from recorder.siprec.forward_rtcp import RtcpState
-from recorder.siprec.forward_sealed import open_rows, open_waiting, send_protected
+from recorder.siprec.forward_sealed import SealedMedia
 from recorder.siprec.forward_sources import Rows
 from recorder.siprec.legs import LegId, LegReport, LocalMedia, RemoteMedia, Source
 
@@ -49,6 +50,8 @@ IDLE = 30_000_000_000
 """ns of silence after which a flow is forgotten."""
 PATIENCE = 0.02
 """s that the thread waits for packets at a time."""
+_TURN = 0.01
+"""s between two looks at what was asked, where a kernel takes the packets."""
 _CATCHING_UP = 0.002
 _MOST_COMMANDS = 32
 """Taken up at a time: what is on its way must not wait for many."""
@@ -78,10 +81,8 @@ class ForwardOptions:
     low_port: int = LOW_PORT
     high_port: int = HIGH_PORT
     capacity: Capacity = field(default_factory=Capacity)
-    switch_interval: float = 0.0005
-    """s after which a thread that has Python hands it to the forwarder's."""
     niceness: int = -10
-    """Of the forwarder's thread, where the system allows it: packets must not wait for the machine's other work."""
+    """Of the forwarder's threads, where the system allows it: packets must not wait for the machine's other work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +112,10 @@ class MediaForwarder:
         self._options = options or ForwardOptions()
         self._pool = PortPool(self._options.low_port, self._options.high_port)
         self._clock = clock
-        self._tables = make_tables(self._options.capacity)
+        self._tables = make_tables(self._options.capacity, new_mutex())
+        self._lock = TableLock(self._tables.counts)
         self._rows = Rows(self._tables)
+        self._sealed = SealedMedia(self._tables)
         self._book = LegBook(self._tables, self._rows, clock)
         self._wanted = np.zeros(columns.FLOW_COLUMNS, np.int64)
         self._silent = np.zeros(len(self._tables.flows), np.int32)
@@ -228,51 +231,64 @@ class MediaForwarder:
         """Have all kernels compiled or loaded, which may take half a minute once; before anything else is asked."""
         columns_of = {each.name: np.zeros(0, _COLUMN_TYPES.get(each.name, np.int32)) for each in fields(PacketBatch)}
         self._forward(decode_layers(PacketBatch(**columns_of)))
-        rows = np.zeros(0, np.int64)
-        take_packets(self._tables, 0, read_only(np.zeros(1, np.uint8)), rows, rows, rows)
+        prepare_rings(self._tables)
+        self._sealed.prepare()
         adopt(self._tables, 0)
         seek(self._tables, 0, 0)
-        drain(self._tables, rows, 0)
+        drain(self._tables, np.zeros(0, np.int64), 0)
         drop_silent(self._tables, 0, self._silent)
-        note_sent(self._tables.legs[0].copy(), 0, 0, 0, 0, 0)
+        free_flows(self._tables, self._silent[:0])
+        with self._lock:
+            pass
 
     def run(self, source: LiveSource) -> None:
         """Forward until `stopping`, or until the source has ended; then say BYE for all legs."""
-        before = sys.getswitchinterval()
-        sys.setswitchinterval(min(before, self._options.switch_interval))
-        with suppress(OSError):  # where the system lets nobody hurry, it goes on as it is
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._options.niceness)
-        shown = began = 0
+        hurry(self._options.niceness)
         try:
-            while not self.stopping and not source.ended:
-                batch = source.poll(_CATCHING_UP if self._commands or self._book.draining else PATIENCE)
-                if source.stamped_here:
-                    self.step(batch, time.time_ns())
-                    continue
-                # Captures at their own pace: their time goes on between packets as ours does.
-                if batch is not None and len(batch):
-                    shown, began = int(batch.time[-1]), time.monotonic_ns()
-                self.step(batch, shown + time.monotonic_ns() - began if shown else time.time_ns())
+            if isinstance(source, LendsRings):
+                self._run_beside(source)
+            else:
+                self._run_batches(source)
         finally:
-            sys.setswitchinterval(before)
             self.shut()
+
+    def _run_beside(self, source: LendsRings) -> None:
+        """Do what needs Python while a kernel forwards."""
+        with RingPump(self._tables, source, self._options.niceness) as pump:
+            while not self.stopping:
+                pump.tend()
+                self.step(None, time.time_ns())
+                time.sleep(_CATCHING_UP if self._has_more else _TURN)
+
+    def _run_batches(self, source: LiveSource) -> None:
+        shown = began = 0
+        while not self.stopping and not source.ended:
+            batch = source.poll(_CATCHING_UP if self._has_more else PATIENCE)
+            if source.stamped_here:
+                self.step(batch, time.time_ns())
+                continue
+            # Captures at their own pace: their time goes on between packets as ours does.
+            if batch is not None and len(batch):
+                shown, began = int(batch.time[-1]), time.monotonic_ns()
+            self.step(batch, shown + time.monotonic_ns() - began if shown else time.time_ns())
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether something waits for the thread, or soon will."""
+        encrypts = bool(self._book.sealing) or self._rows.sealed > 0
+        return bool(self._commands) or self._book.draining or encrypts
 
     def step(self, batch: PacketBatch | None, now: int) -> None:
         """Carry out what was asked, forward a batch, and do what is due at capture time `now` (ns)."""
         self._now = now
         for _ in range(min(len(self._commands), _MOST_COMMANDS)):
             self._commands.popleft()()
-        datagrams = None
         if batch is not None and len(batch):
-            datagrams = decode_layers(batch)
-            self._forward(datagrams)
-        counts = self._tables.counts
-        if datagrams is not None and counts[columns.SEALED_COUNT]:
-            open_rows(self._tables, self._rows.flows, datagrams)
+            self._forward(decode_layers(batch))
+        self._sealed.open_rows(self._rows.flows)
         self._book.turn(now)
-        if counts[columns.OUTGOING_COUNT]:
-            send_protected(self._tables, self._book.sealing)
-        if counts[columns.FRESH]:
+        self._sealed.send_protected(self._book.sealing)
+        if self._tables.counts[columns.FRESH]:
             self._tell_new()
         clock = self._clock()
         if clock >= self._next_look:
@@ -331,9 +347,9 @@ class MediaForwarder:
 
     def _tell_new(self) -> None:
         """Hand over what the kernel found."""
-        count = int(self._tables.counts[columns.FRESH])
-        self._tables.counts[columns.FRESH] = 0
-        numbers = self._tables.fresh[:count].tolist()
+        with self._lock:
+            numbers = self._tables.fresh[: self._tables.counts[columns.FRESH]].tolist()
+            self._tables.counts[columns.FRESH] = 0
         for number, row in zip(numbers, self._tables.flows[numbers].tolist(), strict=True):
             ports = row[columns.PORTS_SSRC] & _WORD
             self._new.append(
@@ -363,7 +379,7 @@ class MediaForwarder:
             return
         placed = self._rows.flows[flow.number]
         if placed.srtp is not None:
-            open_waiting(self._tables, flow.number, placed)
+            self._sealed.open_waiting(flow.number, placed)
 
     def _unplace(self, flow: NewFlow, state: int) -> None:
         if self._is_current(flow):
@@ -375,3 +391,5 @@ class MediaForwarder:
         for number in self._silent[:count].tolist():
             self._rows.unplace(number, 0)
             self._gone.append(number)
+        if count:
+            free_flows(self._tables, self._silent[:count])

@@ -17,6 +17,7 @@ from decoders.srtp_protect import SrtpSender
 from recorder.siprec import _forward_columns as columns
 from recorder.siprec._forward_columns import Tables
 from recorder.siprec._leg_kernels import drain, seek
+from recorder.siprec._table_lock import TableLock
 from recorder.siprec.forward_ports import MOST_DATAGRAM, PortPair
 from recorder.siprec.forward_rtcp import RtcpState, Sent
 from recorder.siprec.forward_sources import Rows
@@ -55,6 +56,7 @@ class LegBook:
         self._tables = tables
         self._rows = rows
         self._clock = clock
+        self._lock = TableLock(tables.counts)
         self.sealing: dict[int, tuple[socket.socket, SrtpSender]] = {}
         """Of legs that encrypt, by row."""
         self._by_row: dict[int, OpenLeg] = {}
@@ -209,21 +211,23 @@ class LegBook:
         elif first and row[columns.MODE] == columns.WAITING:
             self._catch_up(leg, now)
         elif row[columns.MODE] in (columns.SILENT, columns.WAITING):
-            if row[columns.PACKETS]:
-                row[columns.START] = (row[columns.LAST_SEQUENCE] + 1) & 0xFFFF
-            row[columns.ANCHORED] = 0
-            row[columns.MODE] = columns.LIVE
+            with self._lock:
+                if row[columns.PACKETS]:
+                    row[columns.START] = (row[columns.LAST_SEQUENCE] + 1) & 0xFFFF
+                row[columns.ANCHORED] = 0
+                row[columns.MODE] = columns.LIVE
 
     def _catch_up(self, leg: OpenLeg, now: int) -> None:
         """Begin with what waits, but for what is too old."""
         row = self._tables.legs[leg.row]
         cursor, number, since = (int(row[each]) for each in (columns.CURSOR, columns.CURSOR_NUMBER, columns.SINCE))
         seek(self._tables, leg.row, now - int(self._tables.counts[columns.KEEP]))
-        if row[columns.CURSOR_NUMBER] > number:
-            row[columns.UNSENT] += row[columns.CURSOR_NUMBER] - number
-        else:
-            row[columns.CURSOR], row[columns.CURSOR_NUMBER], row[columns.SINCE] = cursor, number, since
-        row[columns.MODE] = columns.DRAINING
+        with self._lock:
+            if row[columns.CURSOR_NUMBER] > number:
+                row[columns.UNSENT] += row[columns.CURSOR_NUMBER] - number
+            else:
+                row[columns.CURSOR], row[columns.CURSOR_NUMBER], row[columns.SINCE] = cursor, number, since
+            row[columns.MODE] = columns.DRAINING
         self._draining = np.append(self._draining, leg.row)
 
     def _drain(self, clock: float) -> None:
@@ -238,7 +242,8 @@ class LegBook:
             self._draining = self._draining[modes == columns.DRAINING]
 
     def _sent(self, leg: OpenLeg) -> Sent:
-        row = self._tables.legs[leg.row].tolist()
+        with self._lock:  # numbers of one and the same packet
+            row = self._tables.legs[leg.row].tolist()
         return Sent(
             packets=row[columns.PACKETS],
             octets=row[columns.OCTETS],

@@ -1,7 +1,7 @@
 """Rows of the forwarder's tables: which stand for which flow, source and leg.
 
-In: what is placed, opened and closed. Out: rows written so that the kernels find them. Used by the forwarder's thread
-alone. Never sends.
+In: what is placed, opened and closed. Out: rows written so that the kernels find them, under the lock of the tables
+wherever a kernel could see them half-written. Used by the forwarder's thread alone. Never sends.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,9 @@ from decoders.sdp import CryptoKey, PayloadFormat
 from decoders.srtp import SrtpStream
 from recorder.siprec import _forward_columns as columns
 from recorder.siprec._forward_columns import Tables
-from recorder.siprec._forward_kernels import adopt, empty_chain
+from recorder.siprec._forward_kernels import adopt
 from recorder.siprec._leg_kernels import seek
+from recorder.siprec._table_lock import TableLock
 from recorder.siprec.forward_formats import SourceFormats
 from recorder.siprec.legs import LegId, Source
 
@@ -47,6 +48,9 @@ class Rows:
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
+        self._lock = TableLock(tables.counts)
+        self.sealed = 0
+        """Flows that are placed and encrypted."""
         self.sources: dict[Source, SourceRow] = {}
         self.flows: dict[int, FlowRow] = {}
         self._free_sources = _free(len(tables.sources))
@@ -69,36 +73,35 @@ class Rows:
                 return False
             link = placed.links[source] = self._free_links.pop()
             held.links.add(link)
-            row = self.tables.links[link]
-            row[columns.LINK_FLOW], row[columns.LINK_SOURCE], row[columns.WAS_ACTIVE] = flow, held.row, 0
-            row[columns.NEXT_LINK] = self.tables.flows[flow, columns.LINKS]
-        numbers = held.formats.numbers(formats)
-        self.tables.link_formats[link] = columns.UNKNOWN
-        self.tables.link_formats[link, list(numbers)] = list(numbers.values())
-        self.tables.rates[held.row, : len(held.formats.rates)] = held.formats.rates
-        for leg in held.legs:
-            self._set_types(held, leg)
         self._use_keys(placed, tuple(crypto))
-        flow_row = self.tables.flows[flow]
-        flow_row[columns.STATE] = columns.SEALED if placed.srtp is not None else columns.PLACED
-        if fresh:
-            flow_row[columns.LINKS] = link
-            if placed.srtp is None:
-                adopt(self.tables, link)
+        self._write_formats(held, link, formats)
+        row, flow_row = self.tables.links[link], self.tables.flows[flow]
+        with self._lock:
+            if fresh:
+                row[columns.LINK_FLOW], row[columns.LINK_SOURCE], row[columns.WAS_ACTIVE] = flow, held.row, 0
+                row[columns.NEXT_LINK] = flow_row[columns.LINKS]
+                flow_row[columns.LINKS] = link
+            flow_row[columns.STATE] = columns.SEALED if placed.srtp is not None else columns.PLACED
+        if fresh and placed.srtp is None:
+            adopt(self.tables, link)
         return True
 
     def unplace(self, flow: int, state: int) -> None:
         """A flow carries nothing that is ours."""
         placed = self.flows.pop(flow, None)
-        self.tables.flows[flow, columns.LINKS] = -1
-        self.tables.flows[flow, columns.STATE] = state
-        empty_chain(self.tables, flow)
-        for source, link in placed.links.items() if placed is not None else ():
-            held = self.sources[source]
+        gone = [(self.sources[source], link) for source, link in placed.links.items()] if placed is not None else []
+        row = self.tables.flows[flow]
+        self.sealed -= placed is not None and placed.srtp is not None
+        with self._lock:
+            row[columns.LINKS] = row[columns.FLOW_HEAD] = row[columns.FLOW_TAIL] = -1
+            row[columns.STATE] = state
+            for held, link in gone:
+                if self.tables.sources[held.row, columns.ACTIVE] == link:
+                    self.tables.sources[held.row, columns.ACTIVE] = -1
+        for held, link in gone:
             held.links.discard(link)
-            if self.tables.sources[held.row, columns.ACTIVE] == link:
-                self.tables.sources[held.row, columns.ACTIVE] = -1
             self._free_links.append(link)
+        for source in placed.links if placed is not None else ():
             self._release(source)
 
     def open_leg(self, leg: LegId, ssrc: int, descriptor: int, since: int) -> int | None:
@@ -115,11 +118,12 @@ class Rows:
         # Lower than half of the range, so that a receiver that joins SRTP late guesses its counter right (RFC 3711).
         row[columns.START] = _random.randrange(1 << 15)
         row[columns.LEG_STAMP_OFFSET] = _random.randrange(1 << 32)
-        row[columns.NEXT_LEG] = self.tables.sources[held.row, columns.LEGS]
         self.tables.types[number] = columns.NOT_ACCEPTED
         seek(self.tables, number, since)
-        row[columns.MODE] = columns.WAITING
-        self.tables.sources[held.row, columns.LEGS] = number
+        with self._lock:
+            row[columns.MODE] = columns.WAITING
+            row[columns.NEXT_LEG] = self.tables.sources[held.row, columns.LEGS]
+            self.tables.sources[held.row, columns.LEGS] = number
         return number
 
     def accept(self, leg: LegId, accepted: Mapping[PayloadFormat, int]) -> None:
@@ -134,18 +138,33 @@ class Rows:
         number = held.legs.pop(leg)
         held.accepted.pop(leg, None)
         following = -1
-        for other in held.legs.values():
-            self.tables.legs[other, columns.NEXT_LEG] = following
-            following = other
-        self.tables.sources[held.row, columns.LEGS] = following
-        self.tables.legs[number, columns.MODE] = columns.SILENT
+        with self._lock:
+            for other in held.legs.values():
+                self.tables.legs[other, columns.NEXT_LEG] = following
+                following = other
+            self.tables.sources[held.row, columns.LEGS] = following
+            self.tables.legs[number, columns.MODE] = columns.SILENT
         self._free_legs.append(number)
         self._release(leg.source)
 
     def _set_types(self, held: SourceRow, leg: LegId) -> None:
         accepted = held.accepted.get(leg)
         if accepted is not None:
-            self.tables.types[held.legs[leg]] = held.formats.types(accepted)
+            types = np.array(held.formats.types(accepted), np.uint8)
+            with self._lock:
+                self.tables.types[held.legs[leg]] = types
+
+    def _write_formats(self, held: SourceRow, link: int, formats: Mapping[int, PayloadFormat]) -> None:
+        """Which formats a link's payload types stand for, and under which types they go out."""
+        numbers = np.full(self.tables.link_formats.shape[1], columns.UNKNOWN, np.uint8)
+        for kind, number in held.formats.numbers(formats).items():
+            numbers[kind] = number
+        rates = np.array(held.formats.rates, np.int32)
+        with self._lock:
+            self.tables.link_formats[link] = numbers
+            self.tables.rates[held.row, : len(rates)] = rates
+        for leg in held.legs:
+            self._set_types(held, leg)
 
     def _use_keys(self, placed: FlowRow, crypto: tuple[CryptoKey, ...]) -> None:
         if crypto == placed.crypto:
@@ -153,6 +172,7 @@ class Rows:
         placed.crypto = crypto
         if placed.srtp is None:
             placed.srtp = SrtpStream(crypto)
+            self.sealed += 1
         else:
             placed.srtp.add_keys(crypto)
 
@@ -171,7 +191,8 @@ class Rows:
         held = self.sources.get(source)
         if held is not None and not held.links and not held.legs:
             del self.sources[source]
-            self.tables.sources[held.row, columns.HEAD] = self.tables.sources[held.row, columns.TAIL] = -1
+            with self._lock:
+                self.tables.sources[held.row, columns.HEAD] = self.tables.sources[held.row, columns.TAIL] = -1
             self._free_sources.append(held.row)
 
 
