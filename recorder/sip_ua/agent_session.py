@@ -61,6 +61,10 @@ class Driver(Protocol):
         ...
 
 
+def _ignore(ended: Ended) -> None:
+    """It has been told already."""
+
+
 async def _refuse(message: SipMessage) -> Reply:
     return Reply(488)
 
@@ -72,7 +76,7 @@ class AgentSession:
         self.core = core
         self.answer = answer
         self.on_request: Callable[[SipMessage], Awaitable[Reply]] = _refuse
-        self.on_end: Callable[[Ended], None] = lambda ended: None
+        self.on_end: Callable[[Ended], None] = _ignore
         self._driver = driver
         self._ack: asyncio.Future[SipMessage | None] = asyncio.get_running_loop().create_future()
         core.on_request = self._on_request
@@ -190,7 +194,13 @@ class AgentSession:
     def _on_end(self, ended: Ended, now: float) -> None:
         if not self._ack.done():
             self._ack.set_result(None)
-        self._driver.guard(self.on_end)(ended)
+        on_end = self._driver.guard(self.on_end)
+        # References that lead in circles are let go of: there are many sessions, and the collector comes late.
+        self.on_end, self.on_request = _ignore, _refuse
+        driver, core = self._driver, self.core
+        core.on_request = lambda received, respond: respond(Reply(481), driver.now())
+        core.on_end, core.on_ack, core.on_invited = (lambda *_: None), (lambda *_: None), (lambda: None)
+        on_end(ended)
 
 
 class AgentIncoming:

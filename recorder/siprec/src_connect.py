@@ -32,6 +32,10 @@ Noted = Callable[[Session, str, str], Callable[[], None]]
 """Told of a dialog, the URI of its server and the name of its agent; gives what is to be called when it has ended."""
 
 
+def _nothing() -> None:
+    """There is nothing to do."""
+
+
 def unnoted(session: Session, server: str, agent: str) -> Callable[[], None]:
     """Nothing is written down."""
     return lambda: None
@@ -123,6 +127,10 @@ class Connector:
 
     def _noted(self, server: str, session: Session) -> Callable[[], None]:
         return self.around.noted(session, server, self.instance.agent)
+
+    def let_go(self) -> None:
+        """The session is over: no cycle of references is left."""
+        self.changed = _nothing
 
     def why_not(self, server: Server, *further: RecordedCall) -> str:
         """Why a server must not have these calls (RFC 7866, section 12); empty where it may."""

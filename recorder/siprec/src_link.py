@@ -269,6 +269,7 @@ class Link:
         self.ended = self.ended or ended
         self._forget_dialog()
         self.changed()
+        self.changed = _nothing  # nothing more comes, and no cycle of references is left
 
     async def _on_request(self, message: SipMessage) -> Reply:
         """A re-INVITE, UPDATE, INFO, NOTIFY or MESSAGE of the server."""
@@ -319,6 +320,10 @@ class Link:
             parts.append(metadata_body(complete(elements)))
             self.said = elements
         return Reply(200, body=write_body(parts))
+
+
+def _nothing() -> None:
+    """There is nothing to do."""
 
 
 def wants_snapshot(message: SipMessage) -> bool:

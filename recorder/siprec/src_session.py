@@ -54,9 +54,6 @@ class SrcSession:
         self.connector = Connector(instance, around, self.media, self.calls, self._changed)
         self._around = around
         self._done = done
-        self._stay = Stay(around.clock, around.servers, self.media, self.connector, self._tell)
-        self._around = around
-        self._done = done
         self._stay = Stay(
             around.clock,
             around.servers,
@@ -337,6 +334,8 @@ class SrcSession:
             sent, unsent = self.media.sent
             self._tell(EventKind.STOP, self.note, {"packets": sent, "unsent": unsent})
         self.link = None
+        self.connector.let_go()
+        self._stay.let_go()
         self._done(self)
 
     def _call_over(self, call: RecordedCall) -> None:

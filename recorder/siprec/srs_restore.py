@@ -14,7 +14,7 @@ from recorder.siprec.received import read, session_of
 from recorder.siprec.srs_message import metadata_in
 from recorder.siprec.srs_metadata import MetadataState
 from recorder.siprec.srs_picture import Over, RsPicture
-from recorder.siprec.srs_view import Communication
+from recorder.siprec.srs_view import Communication, View
 
 
 class Remembered(NamedTuple):
@@ -34,7 +34,8 @@ def remember(directory: Path, number: int) -> Remembered | None:
     messages = list(read(directory))
     if not messages:
         return None
-    state, views = MetadataState(), []
+    state = MetadataState()
+    views: list[View] = []
     for message in messages:
         for data, charset in metadata_in(split_body(message.body, message.content_type, message.disposition, [])):
             state.take(data, charset)
