@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
+from recorder.sip_ua.api import EndedBy
 from recorder.siprec.src_link import Link
 from recorder.siprec.src_media import SrcMedia
 
@@ -20,8 +21,9 @@ DRAIN = 5.0
 LOOK = 0.1
 
 
-async def finish(link: Link, clock: Callable[[], int], *, recent: bool) -> None:
-    """The last update, then BYE with the same metadata. `recent`: the answer came so late that media may still wait."""
+async def finish(link: Link, clock: Callable[[], int], *, recent: bool) -> bool:
+    """The last update, then BYE with the same metadata; whether the server was there to hear that. `recent`: the answer
+    came so late that media may still wait."""
     if recent:
         await _drain(link.media)
     now = clock()
@@ -34,11 +36,14 @@ async def finish(link: Link, clock: Callable[[], int], *, recent: bool) -> None:
         except TimeoutError:
             link.notes.append("does not answer the last update")
             final = link.last_words(before)
+    heard = link.ended is None or link.ended.by is not EndedBy.TRANSPORT
     link.media.close()
     try:
         await asyncio.wait_for(link.end(final), GOODBYE)
     except TimeoutError:
+        heard = False
         link.notes.append("does not answer BYE")
+    return heard
 
 
 async def goodbye(link: Link) -> None:

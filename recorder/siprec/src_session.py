@@ -257,7 +257,8 @@ class SrcSession:
             while not link.over:
                 self._wake.clear()
                 if self._finishing:
-                    await finish(link, self._around.clock, recent=self._stay.seconds < RECENT)
+                    if not await finish(link, self._around.clock, recent=self._stay.seconds < RECENT):
+                        self._unheard()
                     return True
                 wait = link.wait()
                 if wait == 0:
@@ -294,6 +295,15 @@ class SrcSession:
         for call in missed:
             self._tell(EventKind.SPOOLED, f"{why}: the call is kept here", call=call)
         return True
+
+    def _unheard(self) -> None:
+        """The server was gone when the calls ended: nobody knows how much of them it has."""
+        late = [call for call in self.calls if call.late]
+        for call in late:
+            call.missed = True  # its packets are still there: all of it is sent once more
+        if len(late) < len(self.calls):
+            self.note = "the server was gone at the end: it may lack what it had not written yet"
+            self._tell(EventKind.FAILURE, self.note)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, or until there is something to do."""
