@@ -238,8 +238,9 @@ def rate(options: argparse.Namespace, place: Path, report: Report) -> None:
         time.sleep(3.0)
         before, used, began = client.holds(), client.cpu(), time.monotonic()
         threads = client.cpu_of_threads()
+        talk = () if options.talk is None else ("--talk", str(options.talk))
         sender = made.sender(
-            "--calls", str(at_once), "--seconds", str(options.minutes * 60), "--hold", str(options.hold)
+            "--calls", str(at_once), "--seconds", str(options.minutes * 60), "--hold", str(options.hold), *talk
         )
         peak = before
         busiest = 0
@@ -270,6 +271,9 @@ def rate(options: argparse.Namespace, place: Path, report: Report) -> None:
     report.say(
         f"      packets sent per session: {percentiles(sent, '')}; unsent {sum(e.get('unsent', 0) for e in stopped)}"
     )
+    whole = round(2 * 50 * (options.hold if options.talk is None else options.talk))
+    short = [count for count in sent if count < whole]
+    report.expect(not short, f"{len(short)} sessions sent less than the {whole} packets of their calls: {short[:10]}")
     if options.profile:
         shutil.copy(place / "src" / "profile", options.profile_to)
 
@@ -279,7 +283,8 @@ def soak(options: argparse.Namespace, place: Path, report: Report) -> None:
     chance = random.Random(options.seed)
     with lab(place) as made, ExitStack() as stack:
         servers = {name: made.server(name) for name in SERVERS}
-        client = made.client(f"{uri('A')}, {uri('B')}")
+        settings = f"[src]\nspool_at_once = {options.at_once}\n"
+        client = made.client(f"{uri('A')}, {uri('B')}", settings=settings)
         stack.enter_context(programs(stack, *servers.values(), client))
         sender = made.sender(
             "--calls", str(options.calls), "--seconds", str(options.minutes * 60), "--hold", str(options.hold)
@@ -373,10 +378,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="of each call, failover (30)")
     parser.add_argument("--minutes", type=float, default=2.0, help="rate and soak (2)")
     parser.add_argument("--hold", type=float, default=10.0, help="s of each call, rate and soak (10)")
+    parser.add_argument("--talk", type=float, help="s of media of each call, rate (all of it)")
     parser.add_argument("--rate", type=float, default=50.0, help="new calls a second (50)")
     parser.add_argument("--srs", choices=["sipp", "spanrec"], default="sipp", help="server for rate (sipp)")
     parser.add_argument("--seed", type=int, default=7, help="of what happens when, soak (7)")
     parser.add_argument("--grace", type=float, default=60.0, help="s for late deliveries at the end, soak (60)")
+    parser.add_argument("--at-once", type=int, default=8, help="late deliveries at a time, soak (8)")
     parser.add_argument("--profile-to", type=Path, help="profile the sessions' thread into this file (rate)")
     parser.add_argument("--table", type=Path, help="JSON of all calls (failover)")
     parser.add_argument("--keep", type=Path, help="a new directory; everything stays there")

@@ -151,11 +151,11 @@ class Lab:
     """Namespace of the servers."""
     place: Path
 
-    def client(self, srs: str, *, profile: bool = False) -> Program:
-        """`spanrec src`, its calls from the wire; not started."""
+    def client(self, srs: str, *, settings: str = "", profile: bool = False) -> Program:
+        """`spanrec src`, its calls from the wire, by these `settings`; not started."""
         return Program(
             self.wire.namespace, self.place / "src", "src", "-i", self.wire.receiver, "--srs", srs,
-            "-o", str(self.place / "src" / "out"), "--listen", "", profile=profile,
+            "-o", str(self.place / "src" / "out"), "--listen", "", settings=settings, profile=profile,
         )  # fmt: skip
 
     def server(self, name: str) -> Program:

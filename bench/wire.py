@@ -90,8 +90,10 @@ class Transmitter:
 class Score:
     """What is sent when: streams by the millisecond of their packets' phase, and messages in order."""
 
-    def __init__(self, starts: Int64, seconds: float, codec: str) -> None:
-        self.per_stream = round(seconds * 50)
+    def __init__(self, starts: Int64, seconds: float, codec: str, talk: float | None = None) -> None:
+        """`talk`: media end after so many seconds of each call, which itself takes `seconds`."""
+        whole = round(seconds * 50)
+        self.per_stream = whole if talk is None else min(round(talk * 50), whole)
         self.media: Streams = streams(starts, self.per_stream, codec)
         template = self.media.template[:, 16:]
         self.headers = np.ascontiguousarray(template)
@@ -103,7 +105,7 @@ class Score:
         order = np.argsort(phase, kind="stable")
         self.order = order.astype(np.int64)
         self.first = np.searchsorted(phase[order], np.arange(0, PACKET_NS + 1, MS))
-        sip = signalling(starts, self.per_stream * PACKET_NS, self.per_stream, codec)
+        sip = signalling(starts, whole * PACKET_NS, whole, codec)
         self.end_ns = int(sip.time[-1]) + 50 * MS
         self.messages, self.message_at, self.message_time = packed(sip)
         octets = self.media.octets.astype(np.int32)
@@ -196,6 +198,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--calls", type=int, default=2000, help="at once: 100 packets a second each (2000)")
     parser.add_argument("--seconds", type=float, default=120.0, help="of media of each call; with --hold, of all (120)")
     parser.add_argument("--hold", type=float, help="calls end after so many seconds of media, and others begin")
+    parser.add_argument("--talk", type=float, help="seconds of media of each call, which goes on without (all)")
     parser.add_argument("--ramp", type=float, default=3.0, help="seconds in which all calls begin, without --hold (3)")
     parser.add_argument("--codec", choices=["pcmu", "pcma"], default="pcmu")
     parser.add_argument("--slot", type=int, choices=[1, 2, 4, 5, 10], default=2, help="ms that are sent at a time (2)")
@@ -213,7 +216,7 @@ def main() -> None:
         os.sched_setaffinity(0, {options.cpu})
     starts, seconds = starts_of(options.calls, options.seconds, options.hold, options.ramp)
     codec = options.codec.upper()
-    score = Score(starts, seconds, codec)
+    score = Score(starts, seconds, codec, options.talk)
     if options.known:
         plans = [asdict(plan(number, score.per_stream, codec)) for number in range(len(starts))]
         options.known.write_text(json.dumps(plans, indent=1) + "\n")
