@@ -43,7 +43,7 @@ class LateDelivery:
     """Delivers a call; several may be in progress (`spool.Delivery`)."""
 
     agents: Mapping[str, Agent]
-    local_host: Callable[[Server], Awaitable[str]]
+    local_host: Callable[[Server, str], Awaitable[str]]
     complete: Callable[[Instance], Instance]
     """An instance as it was kept, with the credentials that the settings have for its servers."""
     ports: Ports

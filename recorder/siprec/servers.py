@@ -45,6 +45,8 @@ class Health:
     asked: float = 0.0
     alive_at: float | None = None
     """When it last showed that it is there."""
+    agent: str = ""
+    """Name of the user agent whose sessions asked for it last: pings go the same way."""
 
 
 class Servers:
@@ -83,11 +85,20 @@ class Servers:
         known = self._known.get((server.uri, server.via))
         return known is not None and not known.up and known.silent
 
-    def order(self, servers: Sequence[Server], choice: Choice, *, last_resort: bool = False) -> list[Server]:
+    def agent_of(self, server: Server) -> str:
+        """Name of the user agent that asks a server how it is."""
+        known = self._known.get((server.uri, server.via))
+        return known.agent if known is not None else ""
+
+    def order(
+        self, servers: Sequence[Server], choice: Choice, *, last_resort: bool = False, agent: str = ""
+    ) -> list[Server]:
         """Servers to be tried, in order: those that are up, those whose time to be tried again has come, and where
-        `last_resort`, the others too."""
+        `last_resort`, the others too. `agent`: who is going to try them."""
         now = self._clock()
         listed = list(servers) if choice is Choice.ORDER else self._by_lot(servers)
+        for each in listed:
+            self.health(each).agent = agent
         up = [each for each in listed if self.health(each).up]
         due = [each for each in listed if not self.health(each).up and self.health(each).closed_until <= now]
         rest = [each for each in listed if each not in up and each not in due]

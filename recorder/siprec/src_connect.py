@@ -51,8 +51,8 @@ class Surroundings:
     servers: Servers
     clock: Callable[[], int]
     """Capture time now, ns UTC."""
-    local_host: Callable[[Server], Awaitable[str]]
-    """Our address on the way to a server. Raises OSError where there is none."""
+    local_host: Callable[[Server, str], Awaitable[str]]
+    """Our address on the way of an agent to a server. Raises OSError where there is none."""
     tell: Callable[[SessionEvent], None]
     keep: Callable[[RecordedCall, Instance], None]
     """Told of a call that was not delivered, or not all of it, when it is over."""
@@ -87,7 +87,9 @@ class Connector:
         """A dialog with the first server that takes the session; None where there is none for now, or no port is."""
         around, instance = self.around, self.instance
         self._no_ports = ""
-        order = around.servers.order(instance.servers, instance.choice, last_resort=not instance.spool)
+        order = around.servers.order(
+            instance.servers, instance.choice, last_resort=not instance.spool, agent=instance.agent
+        )
         order.sort(key=lambda server: server.uri == self.left)
         for server in order:
             why = self.why_not(server)
@@ -159,7 +161,7 @@ class Connector:
     async def _prepare(self, server: Server) -> None:
         """Have legs ready for a server."""
         around = self.around
-        host = self.instance.media_host or await around.local_host(server)
+        host = self.instance.media_host or await around.local_host(server, self.instance.agent)
 
         def secure(encrypted: bool) -> bool:
             return sends_srtp(server, encrypted=encrypted)

@@ -39,8 +39,8 @@ class Wanted:
     """User part of an address of record, or ALL."""
 
     def fits(self, picture: CallPicture) -> bool:
-        """Whether a call is meant, and can be recorded in this session."""
-        if not recordable(picture, self.session.instance.media) or not self.session.takes(picture):
+        """Whether a call is meant, and may be heard by who asked."""
+        if not recordable(picture, self.session.instance.media):
             return False
         server = self.session.instance.servers[0]
         if why_unsafe(server, encrypted=any(stream.encrypted for stream in picture.streams)):
@@ -64,8 +64,7 @@ def invited(sessions: "SrcSessions", incoming: Incoming, options: "SrcOptions") 
     try:
         session.media.begin(host, secure=partial(_secure, session.instance.servers[0]))
         for known in sessions.calls.values():
-            if wanted.fits(known.picture):
-                sessions.join(session, known, sessions.clock())
+            sessions.join_wanted(wanted, known)
         elements = elements_of(session.media.told(call) for call in session.calls)
         body = write_body([sdp_body(session.media.offer.offer()), metadata_body(complete(elements))])
         dialog = incoming.accept(body, contact_params=(FEATURE,))

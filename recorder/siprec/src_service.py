@@ -144,10 +144,9 @@ class SrcService:
         stacks: dict[str, SipStack] = {}
         for name, listen in {"": settings.listen, **settings.sockets}.items():
             stacks[name] = await open_stack(StackOptions(listen, settings.tls, config), self._admit)
-        usual = stacks[""]
 
-        async def local_host(server: Server) -> str:
-            return await usual.local_host(server.via or server.uri)
+        async def local_host(server: Server, agent: str) -> str:
+            return await stacks[agent].local_host(server.via or server.uri)
 
         leftovers = Leftovers(self.kept_sessions, self.told.failed) if self.kept_sessions is not None else None
         left = leftovers.found() if leftovers is not None else []
@@ -180,7 +179,7 @@ class SrcService:
         return [*self.settings.usual.servers, *self.settings.servers.servers.values()]
 
     def _delivery(
-        self, stacks: Mapping[str, SipStack], local_host: Callable[[Server], Awaitable[str]], noted: Noted
+        self, stacks: Mapping[str, SipStack], local_host: Callable[[Server, str], Awaitable[str]], noted: Noted
     ) -> "tuple[Delivery, asyncio.Task[None]] | None":
         if self.spool is None:
             return None

@@ -74,6 +74,8 @@ class KnownCall:
     """By a rule."""
     noted: str = ""
     """Why it is not recorded, as it was told."""
+    left_out: set[str] = field(default_factory=set)
+    """Sessions that have no room for it, as it was told."""
 
 
 class SrcSessions:
@@ -85,15 +87,15 @@ class SrcSessions:
         forwarder: Forwarder,
         decide: Callable[[CallPicture], SrcDecision],
         *,
-        local_host: Callable[[Server], Awaitable[str]],
+        local_host: Callable[[Server, str], Awaitable[str]],
         options: SrcOptions | None = None,
         keep: Callable[[Kept], None] = lambda kept: None,
         clock: Callable[[], int] = time.time_ns,
         octets: Callable[[int], bytes] = os.urandom,
         noted: Noted = unnoted,
     ) -> None:
-        """`clock` gives capture time in ns; `local_host` our address on the way to a server; `noted` is told of
-        dialogs."""
+        """`clock` gives capture time in ns; `local_host` our address on the way of an agent to a server; `noted` is
+        told of dialogs."""
         self.calls: dict[int, KnownCall] = {}
         self.sessions: dict[str, SrcSession] = {}
         self.servers = Servers(time.monotonic, self._server_changed)
@@ -171,6 +173,9 @@ class SrcSessions:
                 del self.calls[picture.index]
                 for session in list(known.sessions):
                     session.take(picture, paused=known.paused)
+                self._join_left_out()
+            else:
+                self._missed(picture)
             return
         if known is None:
             known = self.calls[picture.index] = KnownCall(picture)
@@ -181,12 +186,7 @@ class SrcSessions:
             session.take(picture, paused=known.paused)
         if decision.record and not known.begun:
             self._begin(known, decision)
-        for wanted in self._wanted:
-            if wanted.fits(picture) and wanted.session not in known.sessions:
-                try:
-                    self.join(wanted.session, known, self.clock())
-                except PortsExhausted as error:
-                    self._tell_call(EventKind.FAILURE, picture, f"not recorded in {wanted.session.id}: {error}")
+        self._join_all_wanted(known)
 
     def record(self, known: KnownCall, instances: Sequence[Instance], since: int) -> list[SrcSession]:
         """Begin recording a call, a session (or a place in one) for each instance."""
@@ -240,6 +240,38 @@ class SrcSessions:
             self._tell_call(EventKind.FAILURE, known.picture, f"not recorded in {session.id}: {error}")
             return
         known.sessions.append(session)
+
+    def join_wanted(self, wanted: Wanted, known: KnownCall) -> None:
+        """Have a call recorded for a server that asked for it too, where it is meant. Raises PortsExhausted."""
+        session, picture = wanted.session, known.picture
+        if session in known.sessions or not wanted.fits(picture):
+            return
+        if session.takes(picture):
+            self.join(session, known, self.clock())
+        elif not session.media.room(picture) and session.id not in known.left_out:
+            known.left_out.add(session.id)
+            self._tell_call(
+                EventKind.FAILURE, picture, f"not recorded in {session.id}, which has no room until a call of it ends"
+            )
+
+    def _join_all_wanted(self, known: KnownCall) -> None:
+        for wanted in self._wanted:
+            try:
+                self.join_wanted(wanted, known)
+            except PortsExhausted as error:
+                self._tell_call(EventKind.FAILURE, known.picture, f"not recorded in {wanted.session.id}: {error}")
+
+    def _join_left_out(self) -> None:
+        """A call is over: one that has been left out may have its place."""
+        if self._wanted:
+            for known in list(self.calls.values()):
+                if known.left_out:
+                    self._join_all_wanted(known)
+
+    def _missed(self, picture: CallPicture) -> None:
+        """A call was over when it was first told of: no session could begin."""
+        if picture.answered is not None and self.decide(picture).record:
+            self._tell_call(EventKind.FAILURE, picture, "it was over before a session could begin")
 
     def _done(self, session: SrcSession) -> None:
         """A session is over."""
@@ -299,7 +331,7 @@ class SrcSessions:
             self._ended.popitem(last=False)
 
     async def _ping(self, server: Server) -> None:
-        agent = next(iter(self._agents.values()))
+        agent = self._agents.get(self.servers.agent_of(server)) or next(iter(self._agents.values()))
         answered = False
         try:
             answered = await agent.ping(server.via or server.uri, server.credentials, self._options.ping) is not None

@@ -39,7 +39,7 @@ def test_a_delivery_that_is_cancelled_leaves_no_thread_playing(tmp_path):
     entry = Entry(tmp_path, SpooledCall(call, Instance((Server(URI),)), START, START), 1)
     began = []
 
-    async def local_host(server):
+    async def local_host(server, agent):
         began.append(time.monotonic())
         return "127.0.0.1"
 

@@ -75,7 +75,7 @@ class Stage:
         self.instance = Instance(**{"servers": tuple(Server(each.uri) for each in self.servers), **instance})
         self.done = []
 
-    async def local_host(self, server):
+    async def local_host(self, server, agent):
         return "127.0.0.1"
 
     def session(self, *pictures):

@@ -40,6 +40,8 @@ from tests.siprec_fakes import (
 )
 
 ONE, TWO = "sip:one.example", "sip:two.example"
+LOCAL = {"": "127.0.0.1", "inside": "127.0.0.2"}
+"""Our address, by user agent."""
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +63,7 @@ class Src:
         self.events = []
         self.now = START + 3 * SECOND
         self.sessions = SrcSessions(
-            {"": self.agent},
+            {"": self.agent, "inside": FakeAgent(*self.servers)},
             self.forwarder,
             lambda call: self.decision,
             local_host=self.local_host,
@@ -72,8 +74,8 @@ class Src:
         )
         self.sessions.listen(self.events.append)
 
-    async def local_host(self, server):
-        return "127.0.0.1"
+    async def local_host(self, server, agent):
+        return LOCAL[agent]
 
     async def __aenter__(self):
         return self
@@ -517,6 +519,49 @@ def test_a_server_that_asks_for_more_calls_than_a_session_has_room_for_gets_as_m
             src.agent.on_invite(incoming)
             assert sdp_in(incoming.sent).count(b"a=sendonly") == len(src.forwarder.open_legs) == 16
             assert [len(session.calls) for session in src.sessions.sessions.values()] == [8]
+
+    asyncio.run(run())
+
+
+def test_calls_that_a_server_asks_for_and_that_find_no_room_are_told_of_and_come_when_others_have_ended():
+    async def run():
+        async with asked() as src:
+            for number in range(1, 11):
+                src.sessions.take(picture(number))
+            incoming = FakeIncoming("sip:alice@src")
+            src.agent.on_invite(incoming)
+            told = [event.call_id for event in src.events if event.kind is EventKind.FAILURE]
+            assert told == ["call-9@192.0.2.10", "call-10@192.0.2.10"]
+            incoming.session.ack.set_result(answer(16))
+            await settled(lambda: len(src.forwarder.sending()) == 16)
+            src.sessions.take(over(picture(1)))
+            (session,) = src.sessions.sessions.values()
+            await settled(lambda: len(src.forwarder.sending()) == 16 and session.call(9) is not None)
+            assert session.call(10) is None
+            assert len([event for event in src.events if event.kind is EventKind.FAILURE]) == 2
+
+    asyncio.run(run())
+
+
+def test_a_call_that_is_over_when_it_is_first_told_of_is_named_as_not_recorded():
+    async def run():
+        async with Src(FakeServer(ONE)) as src:
+            src.sessions.take(over(picture(1)))
+            src.sessions.take(over(picture(2, answered=None)))
+            assert [(event.kind, event.call_id) for event in src.events] == [(EventKind.FAILURE, "call-1@192.0.2.10")]
+
+    asyncio.run(run())
+
+
+def test_pings_and_media_leave_by_the_sockets_that_the_sessions_of_a_server_leave_by():
+    async def run():
+        async with Src(FakeServer(ONE), agent="inside") as src:
+            inside = src.sessions.around.agents["inside"]
+            src.sessions.take(picture())
+            await settled(lambda: src.states() == [SessionState.RECORDING])
+            assert {str(leg.rtp).partition(":")[0] for leg in src.forwarder.open_legs.values()} == {LOCAL["inside"]}
+            await settled(lambda: inside.pings[ONE] > 0)
+            assert src.agent.pings[ONE] == 0
 
     asyncio.run(run())
 

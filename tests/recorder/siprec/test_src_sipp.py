@@ -72,7 +72,7 @@ class Bench:
     def begin(self, call: Any) -> None:
         """Have a call recorded."""
 
-        async def local_host(server: Server) -> str:
+        async def local_host(server: Server, agent: str) -> str:
             return "127.0.0.1"
 
         self.sessions = SrcSessions(
