@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -173,6 +174,10 @@ class MediaPorts:
                 if code != errno.EADDRINUSE:
                     raise
         raise PortsExhausted(f"other programs hold the media ports {self._options.low}-{self._options.high}")
+
+    def avoid(self, ports: Iterable[int], seconds: float) -> None:
+        """Open none of these RTP ports for some seconds: what others send there is for somebody else."""
+        self._pool.avoid(ports, seconds)
 
     def release(self, port: MediaPort) -> None:
         """Have a pair closed by a later `poll`, after what was sent to it has been read. A second call does nothing."""

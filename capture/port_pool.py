@@ -8,7 +8,7 @@ do not reach another. It opens no socket, and may be used by several threads.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import SystemRandom
 
 from capture.errors import SpanrecError
@@ -48,6 +48,8 @@ class PortPool:
         self._free = deque(even)
         self._resting: deque[tuple[float, int]] = deque()
         self._taken: set[int] = set()
+        self._avoided: tuple[float, list[int]] = (0.0, [])
+        """Until when which ports are not given."""
 
     def __len__(self) -> int:
         """Pairs that could be had now."""
@@ -59,6 +61,9 @@ class PortPool:
         """An even port. Raises PortsExhausted."""
         with self._lock:
             self._wake()
+            if not self._free:
+                self._free.extend(self._avoided[1])
+                self._avoided = (0.0, [])
             if not self._free:
                 raise PortsExhausted(
                     f"all {self.pairs} pairs of the media ports {self._text} are in use: give a larger range"
@@ -74,7 +79,21 @@ class PortPool:
                 self._taken.discard(port)
                 self._resting.append((self._clock() + self._rest, port))
 
+    def avoid(self, ports: Iterable[int], seconds: float) -> None:
+        """Give none of these even ports for some seconds, as long as there are others; those that are out, or none of
+        the range, are passed over. What was avoided before is so as long."""
+        with self._lock:
+            self._wake()
+            avoided = set(ports)
+            out = [port for port in self._free if port in avoided]
+            self._free = deque(port for port in self._free if port not in avoided)
+            self._avoided = (self._clock() + seconds, [*self._avoided[1], *out])
+
     def _wake(self) -> None:
         now = self._clock()
+        until, avoided = self._avoided
+        if avoided and until <= now:
+            self._free.extend(avoided)
+            self._avoided = (0.0, [])
         while self._resting and self._resting[0][0] <= now:
             self._free.append(self._resting.popleft()[1])

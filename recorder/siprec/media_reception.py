@@ -7,7 +7,7 @@ the packets of each port's one sender; and to that sender receiver reports, from
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from capture.batch import PacketBatch
@@ -64,6 +64,10 @@ class MediaReception:
         with self._lock:
             self._monitor.begin(port.place // 2)
         return port
+
+    def avoid(self, ports: Iterable[int], seconds: float) -> None:
+        """Open none of these RTP ports for some seconds."""
+        self._ports.avoid(ports, seconds)
 
     def agree(self, port: MediaPort, terms: PortTerms) -> None:
         """Descriptions were exchanged, for the first time or again: report to the sender from now on."""

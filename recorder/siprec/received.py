@@ -1,9 +1,9 @@
 """What an SRC said of a call, verbatim, beside its recording: a MIME file that grows while the call goes on.
 
 In: bodies of SIP messages of a recording session, with when and how they came. Out: `siprec.mime` in the call's working
-directory: a multipart/mixed document with a part for each message that had a body, and from such a file, the parts
-again, up to the first that is not whole. What the parts say of themselves stands in header fields of their own; nothing
-of a body is changed. Bounded by `LARGEST`; what a body says never becomes a header or a name.
+directory: a multipart/mixed document with a part for each message that had a body and for each BYE, and from such a
+file, the parts again, up to the first that is not whole. What the parts say of themselves stands in header fields of
+their own; nothing of a body is changed. Bounded by `LARGEST`; what a body says never becomes a header or a name.
 """
 
 import os
@@ -21,6 +21,7 @@ FILE = "siprec.mime"
 LARGEST = 4 << 20
 """Octets of a file."""
 _SESSION = "X-Communication-Session"
+MAX_PORTS = 64
 MAX_VALUE = 512
 """Characters of a header field that tells what a message said."""
 
@@ -44,6 +45,8 @@ class Received:
     content_type: str
     body: bytes
     disposition: str = ""
+    ports: tuple[int, ...] = ()
+    """Where the session's media was received, its RTP ports."""
 
 
 class ReceivedFile:
@@ -136,6 +139,7 @@ def _parts(data: bytes) -> Iterator[tuple[Received, int]]:
             content_type=fields.get("content-type", ""),
             body=data[begin : at - 2],
             disposition=fields.get("content-disposition", ""),
+            ports=_ports(fields.get("x-media-ports", "")),
         )
         yield message, at
         if data[at : at + len(delimiter)] != delimiter:
@@ -164,8 +168,14 @@ def _part(message: Received, boundary: str) -> bytes:
         f"X-Source: {message.source}",
         f"X-Recording-Session: {_value(message.call_id)}",
         f"X-Message: {_value(message.what)}",
+        *([f"X-Media-Ports: {' '.join(map(str, message.ports))}"] if message.ports else []),
     ]
     return "\r\n".join(fields).encode("utf-8", "replace") + b"\r\n\r\n" + message.body + b"\r\n"
+
+
+def _ports(text: str) -> tuple[int, ...]:
+    words = text.split()[:MAX_PORTS]
+    return tuple(int(word) for word in words if word.isascii() and word.isdigit() and len(word) <= 5)
 
 
 def _value(text: str) -> str:

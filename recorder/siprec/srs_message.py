@@ -125,9 +125,9 @@ def has_description(message: SipMessage) -> bool:
     return any(part.content_type == "application/sdp" for part in message.parts()) or message.sdp() is not None
 
 
-def received(message: SipMessage, at: int, source: str) -> Received | None:
-    """What is kept of a message, None where it has no body."""
-    if not message.body:
+def received(message: SipMessage, at: int, source: str, ports: Sequence[int] = ()) -> Received | None:
+    """What is kept of a message, None where it has no body; of a BYE also then, that it came."""
+    if not message.body and message.method != "BYE":
         return None
     return Received(
         at=at,
@@ -137,6 +137,7 @@ def received(message: SipMessage, at: int, source: str) -> Received | None:
         content_type=message.get("content-type") or "",
         body=message.body,
         disposition=message.get("content-disposition") or "",
+        ports=tuple(ports),
     )
 
 

@@ -1,7 +1,7 @@
 """What an earlier run had heard of a call that an SRC was sending, from the messages that it kept.
 
-In: a working directory. Out: the last picture of the recording session as far as the messages tell it, without lines:
-the ports of that run are gone.
+In: working directories. Out: the ports of all; of one, the last picture of the recording session as far as the messages
+tell it, without lines: the sockets of that run are gone.
 """
 
 from dataclasses import replace
@@ -26,7 +26,15 @@ class Remembered(NamedTuple):
     session: Communication | None
     """Which of the picture's it is."""
     over: Over
-    """How its recording session ended."""
+    """How its recording sessions ended: by a BYE of each, or nobody knows."""
+
+
+def ports_in_use(working: Path) -> set[int]:
+    """RTP ports to which the calls in progress of an earlier run were sent, and may still be: until their SRCs have
+    noticed, what comes there is of those calls. `working` has a directory for each."""
+    if not working.is_dir():
+        return set()
+    return {port for directory in working.iterdir() for message in read(directory) for port in message.ports}
 
 
 def remember(directory: Path, number: int) -> Remembered | None:
@@ -55,4 +63,5 @@ def remember(directory: Path, number: int) -> Remembered | None:
         view=view,
     )
     begun = replace(picture, at=first.at, view=views[0] if views else view)
-    return Remembered(begun, picture, session, Over.BYE if last.what == "BYE" else Over.LOST)
+    in_progress = {message.call_id: message.what != "BYE" for message in messages}
+    return Remembered(begun, picture, session, Over.LOST if any(in_progress.values()) else Over.BYE)

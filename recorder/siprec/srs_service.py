@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from capture.errors import SpanrecError
 from capture.media_ports import MediaPortOptions, MediaPorts
@@ -24,11 +25,14 @@ from recorder.siprec.media_reception import MediaReception
 from recorder.siprec.sip_stack import SipStack, StackOptions, open_stack
 from recorder.siprec.srs_calls import SessionCalls
 from recorder.siprec.srs_files import SrsFiles, read_files
+from recorder.siprec.srs_restore import ports_in_use
 from recorder.siprec.srs_sessions import RecordingServer, ServerSettings
 from recorder.siprec.srs_settings import SrsSettings
 
 OPENING = 20.0
 """s that opening the sockets may take."""
+NOTICED = 120.0
+"""s after a start until the clients of an earlier run's sessions have noticed that it is gone."""
 GOODBYE = 10.0
 """s that ending all sessions may take."""
 
@@ -90,6 +94,11 @@ class SrsService:
         self.admission = Admission(self.settings.rules, self.full)
         self._loop = SessionLoop(self.told.failed)
         self._open: _Open | None = None
+
+    def go_on(self, working: Path) -> None:
+        """Calls of an earlier run that was interrupted may be in progress below `working`: leave their ports alone
+        until their SRCs have noticed, lest one call be heard in another's recording. To be called before `start`."""
+        self.source.avoid(ports_in_use(working), NOTICED)
 
     def start(self) -> RecordingServer:
         """Open the sockets. Gives the operator's commands. Raises SpanrecError where a socket cannot be opened."""

@@ -211,7 +211,7 @@ class ServerSession:
         self.view = self.state.view()
         self._mute()
         source = self.session.peer.address if self.session is not None else self._source
-        kept = received(message, now, str(source))
+        kept = received(message, now, str(source), [line.port.rtp.port for line in self.lines])
         if kept is not None and len(self._pending) < MOST_PENDING:
             self._pending.append(kept)
 

@@ -46,3 +46,21 @@ def test_the_order_of_ports_cannot_be_foretold() -> None:
 def test_a_range_without_a_pair_is_refused(low: int, high: int) -> None:
     with pytest.raises(ValueError, match="hold no pair"):
         PortPool(low, high)
+
+
+def test_ports_that_others_still_send_to_are_avoided_for_a_time() -> None:
+    now = 0.0
+    pool = PortPool(40000, 40007, clock=lambda: now)
+    pool.avoid([40000, 40004, 50000], 60.0)
+    assert len(pool) == 2
+    assert {pool.take(), pool.take()} == {40002, 40006}
+    now = 60.0
+    assert {pool.take(), pool.take()} == {40000, 40004}
+
+
+def test_ports_that_are_avoided_are_better_than_none() -> None:
+    pool = PortPool(40000, 40003, clock=lambda: 0.0)
+    pool.avoid([40000, 40002], 60.0)
+    assert {pool.take(), pool.take()} == {40000, 40002}
+    with pytest.raises(PortsExhausted):
+        pool.take()

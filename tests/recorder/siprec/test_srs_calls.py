@@ -848,7 +848,7 @@ def test_a_call_goes_on_after_a_restart_when_its_src_invites_anew(tmp_path):
     samples = recording.samples()
     assert len(samples) == pytest.approx(14 * 8000, abs=1600)
     assert samples[-8000, 0] != 0
-    assert [each.what for each in read(recording.directory)] == ["INVITE", "INVITE"]
+    assert [each.what for each in read(recording.directory)] == ["INVITE", "INVITE", "BYE"]
 
 
 def test_a_call_whose_src_does_not_come_again_after_a_restart_is_what_was_heard_of_it(tmp_path):

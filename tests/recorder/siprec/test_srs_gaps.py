@@ -1,9 +1,13 @@
 """What nobody recorded between two sessions of a call is said, whether the old session was known to be over or not."""
 
+import asyncio
+
 import pytest
 
 from recorder.model import Call
+from recorder.siprec.received import read
 from recorder.siprec.srs_gaps import CODE, say_missing, times
+from recorder.siprec.srs_restore import ports_in_use
 from tests.srs_lab import SECOND, START, SrsLab, run
 
 
@@ -83,3 +87,66 @@ def test_what_is_missing_stands_beside_what_was_said_before():
         f"The recorder did not run {times([period])}: what was said then is missing. "
         f"No recording session carried the call {times([period])}: what was said then is missing."
     )
+
+
+def test_a_call_that_a_bye_without_a_body_ended_before_a_kill_is_whole_after_it(tmp_path):
+    first = SrsLab(tmp_path / "out")
+
+    async def before(lab):
+        session = lab.record()
+        both_speak(lab, session, 6)
+        lab.after(6)
+        lab.bye(session)
+        lab.kill()
+
+    asyncio.run(before(first))
+
+    async def after(lab):
+        lab.after(20)
+        assert lab.active == []
+
+    (recording,) = run(SrsLab(tmp_path / "out", now=first.now + 4 * SECOND), after)
+    assert (recording.document.state, recording.document.warnings) == ("completed", ())
+    assert [each.what for each in read(recording.directory)] == ["INVITE", "BYE"]
+
+
+def test_a_call_that_one_of_two_sessions_left_before_a_kill_waits_for_the_other(tmp_path):
+    first = SrsLab(tmp_path / "out")
+
+    async def before(lab):
+        one = lab.record()
+        two = lab.record(call_id="rs-2@src")
+        both_speak(lab, one, 6)
+        both_speak(lab, two, 8, ssrc=90)
+        lab.after(6)
+        lab.bye(one)
+        lab.after(2)
+        lab.kill()
+
+    asyncio.run(before(first))
+
+    async def after(lab):
+        lab.after(15)
+        session = lab.record(call_id="rs-3@src")
+        both_speak(lab, session, 4, ssrc=120)
+        lab.after(4)
+        lab.bye(session)
+
+    (recording,) = run(SrsLab(tmp_path / "out", now=first.now + 4 * SECOND), after)
+    assert recording.document.state == "completed"
+    assert interrupted(recording)
+
+
+def test_the_ports_of_calls_that_a_kill_interrupted_are_known_to_the_next_run(tmp_path):
+    lab, used = SrsLab(tmp_path / "out"), set()
+
+    async def script(lab):
+        session = lab.record()
+        used.update(media.port for media in session.answer.media)
+        lab.after(1)
+        lab.kill()
+
+    asyncio.run(script(lab))
+    assert len(used) == 2
+    assert ports_in_use(lab.working) == used
+    assert ports_in_use(tmp_path / "elsewhere") == set()
