@@ -51,11 +51,12 @@ class Messages:
         self.target = target
         self._sender = sender
 
-    def invite(self, number: int, call: int | None = None) -> bytes:
-        """The INVITE of a dialog that carries a call; that of its own number where none is given."""
+    def invite(self, number: int, call: int | None = None, since: float | None = None) -> bytes:
+        """The INVITE of a dialog that carries a call; that of its own number where none is given. `since`: when the
+        call began, s since the epoch; now, if not told."""
         parts = (
             ("application/sdp", "session;handling=required", self.description(number)),
-            ("application/rs-metadata+xml", "recording-session", metadata(number if call is None else call)),
+            ("application/rs-metadata+xml", "recording-session", metadata(number if call is None else call, since)),
         )
         body = "".join(
             f"--{BOUNDARY}\r\nContent-Type: {kind}\r\nContent-Disposition: {use}\r\n\r\n{text}\r\n"
@@ -120,11 +121,11 @@ def identifier(number: int, salt: int) -> str:
     return b64encode(uuid.UUID(int=whole, version=4).bytes).decode()
 
 
-def metadata(number: int) -> str:
-    """A complete recording element of a call of two."""
+def metadata(number: int, since: float | None = None) -> str:
+    """A complete recording element of a call of two, which began at `since`, s since the epoch, or now."""
     call = plan(number)
     session, one, two, first, second = (identifier(number, 100 + k) for k in range(5))
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
     people = "".join(
         f'<participant participant_id="{who}"><nameID aor="{uri}"/></participant>'
         for who, uri in ((one, call.caller_uri), (two, call.callee_uri))

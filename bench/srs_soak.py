@@ -36,8 +36,8 @@ from recorder.siprec.control_client import ControlClient
 from recorder.status import StatusError
 from recorder.status_address import parse_address
 
-SHORTEST, LONGEST = 5.0, 40.0
-"""s of media of a call."""
+SHORTEST = 5.0
+"""s of media of a call at least."""
 FAULTY = 0.4
 """Part of the calls that a fault comes to."""
 LATE_CALLS = 3.0
@@ -114,7 +114,7 @@ class Server:
         return self.process.wait(120)
 
     def holds(self) -> tuple[int, int, float]:
-        """Open sockets, other descriptors, and MB of memory."""
+        """Open UDP sockets, other descriptors, and MB of memory."""
         assert self.process is not None
         names = []
         for path in Path(f"/proc/{self.process.pid}/fd").iterdir():
@@ -122,7 +122,9 @@ class Server:
                 names.append(os.readlink(path))
             except OSError:
                 continue  # closed meanwhile
-        sockets = sum(name.startswith("socket:") for name in names)
+        lines = Path(f"/proc/{self.process.pid}/net/udp").read_text().splitlines()[1:]
+        datagrams = {f"socket:[{line.split()[9]}]" for line in lines}
+        sockets = sum(name in datagrams for name in names)
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         resident = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
         return sockets, len(names) - sockets, resident / 1024
@@ -141,11 +143,13 @@ class Run:
     sender: RtpSender
     client: SoakClient
     chance: random.Random
+    longest: float
+    """s of media of a call."""
     kills: list[Kill] = field(default_factory=list)
     killed: float | None = None
     """When it was killed, where it is not back yet."""
     held: list[tuple[float, int, int, float]] = field(default_factory=list)
-    """(s since the start, sockets, files, MB)"""
+    """(s since the start, UDP sockets, other descriptors, MB)"""
     late: list[int] = field(default_factory=list)
     """Calls that began after the server was told to stop."""
 
@@ -156,9 +160,10 @@ class Run:
         if self.sender.pace.slots % 500 == 0:
             self.sender.drain()
         if self.killed is not None and self.sender.pace.slots % 25 == 0 and self.server.ready:
-            self.kills.append(Kill(self.killed, time.time()))
+            kill = Kill(self.killed, time.time())
+            self.kills.append(kill)
             self.killed = None
-            self.client.server_is_back()
+            self.client.server_is_back(kill.at)
 
     def kill(self) -> None:
         """SIGKILL, and start it again at once."""
@@ -170,18 +175,18 @@ class Run:
         """Have a call recorded, of any length, with any fault."""
         others = [each for each in Fault if each is not Fault.NONE]
         fault = self.chance.choice(others) if self.chance.random() < FAULTY else Fault.NONE
-        return self.client.begin(fault, round(self.chance.uniform(SHORTEST, LONGEST) * 50))
+        return self.client.begin(fault, round(self.chance.uniform(SHORTEST, self.longest) * 50))
 
 
 def soak(run: Run, options: argparse.Namespace) -> None:
     """Let calls come, and kill the server now and then; then let all come to an end."""
     begun = time.monotonic()
-    loaded = max(options.minutes * 60 - ENDING, 5.0)
+    loaded = max(options.minutes * 60 - ENDING, options.minutes * 20)
     kills = sorted(run.chance.uniform(0.1, 0.95) * loaded for _ in range(options.kills))
     due = looked = 0.0
     while (now := time.monotonic() - begun) < loaded:
         if now >= due and run.client.takes < run.sender.streams // 2 - options.calls:
-            due += (SHORTEST + LONGEST) / 2 / options.calls
+            due += (SHORTEST + options.longest) / 2 / options.calls
             run.draw()
         if kills and now >= kills[0] and run.killed is None:
             kills.pop(0)
@@ -269,8 +274,12 @@ def report(run: Run, verdicts: list[Verdict], wrong: list[str]) -> None:
     times = ", ".join(f"back after {kill.back - kill.at:.1f} s" for kill in run.kills)
     if run.late:
         print(f"{len(run.late)} calls began after SIGTERM.")
+    outcomes = Counter(call.takes[-1].outcome for call in client.calls if not call.takes[-1].answered)
+    if outcomes:
+        print("Not taken: " + ", ".join(f"{count} x {outcome}" for outcome, count in outcomes.items()) + ".")
     print(f"{len(run.kills)} kills of the server{f': {times}' if times else ''}.")
-    print("s: sockets, files, MB: " + "; ".join(f"{at:.0f}: {a}, {b}, {mb:.0f}" for at, a, b, mb in run.held))
+    held = "; ".join(f"{at:.0f}: {sockets}, {files}, {mb:.0f}" for at, sockets, files, mb in run.held)
+    print(f"s: UDP sockets, other descriptors, MB: {held}")
     pace = run.sender.pace
     print(f"Sender late {pace.latest * 1000:.0f} ms at most, {pace.slipped:.1f} s in all.")
     for verdict in [each for each in verdicts if each.result is Result.WRONG][:40]:
@@ -291,6 +300,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=4.0, help="in all (4)")
     parser.add_argument("--seed", type=int, default=1, help="of all that is left to chance (1)")
     parser.add_argument("--calls", type=int, default=100, help="at once, about (100)")
+    parser.add_argument("--longest", type=float, default=40.0, help="s of media of a call (40)")
     parser.add_argument("--kills", type=int, default=1, help="of the server (1)")
     parser.add_argument("--drain", action="store_true", help="end by SIGTERM, with calls in progress and more to come")
     parser.add_argument("--loss", type=float, default=0.03, help="part of the SIP messages that are lost (0.03)")
@@ -303,17 +313,17 @@ def main() -> int:
     options = arguments()
     print(f"On {machine()}. {options.calls} calls at once, seed {options.seed}.\n", flush=True)
     chance = random.Random(options.seed)
-    calls = options.minutes * 60 / ((SHORTEST + LONGEST) / 2) * options.calls
+    calls = options.minutes * 60 / ((SHORTEST + options.longest) / 2) * options.calls
     takes = round(calls * 1.3 + (options.kills + 2) * options.calls)
-    with scratch(options.dir, int(calls * LONGEST * 33_000)) as place:
+    with scratch(options.dir, int(calls * options.longest * 33_000)) as place:
         server = Server(place)
         port, low = free_port(), 42_000
         high = low + 8 * options.calls - 1
         (place / "spanrec.toml").write_text(SETTINGS.format(host=HOST, port=port, low=low, high=high))
         server.start()
-        sender = RtpSender(2 * takes, round(LONGEST * 50))
+        sender = RtpSender(2 * takes, round(options.longest * 50))
         client = SoakClient((HOST, port), sender, chance, options.loss)
-        run = Run(server, sender, client, chance)
+        run = Run(server, sender, client, chance, options.longest)
         try:
             server.wait()
             base = server.holds()

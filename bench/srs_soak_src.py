@@ -88,6 +88,8 @@ class SoakCall:
     number: int
     fault: Fault
     packets: int
+    since: float = field(default_factory=time.time)
+    """When it began, as all its sessions tell it; s since the epoch."""
     takes: list[Take] = field(default_factory=list)
 
 
@@ -142,9 +144,11 @@ class SoakClient:
         self._invite(call, packets)
         return call
 
-    def server_is_back(self) -> None:
-        """The server was killed and runs again: ask of each session whether it is known, in turn."""
-        talking = [each for each in self._running.values() if each.state is State.TALKING and not each.quiet]
+    def server_is_back(self, killed: float) -> None:
+        """The server was killed, s since the epoch, and runs again: ask of each session of before whether it is known,
+        in turn."""
+        running = [each for each in self._running.values() if each.state is State.TALKING and not each.quiet]
+        talking = [each for each in running if each.begun < killed]
         now = time.monotonic()
         for place, take in enumerate(talking):
             take.state = State.ASKING
@@ -175,7 +179,7 @@ class SoakClient:
         take = Take(len(self._takes), call, packets=packets)
         self._takes[take.number] = self._running[take.number] = take
         call.takes.append(take)
-        self._ask(take, "INVITE", self._messages.invite(take.number, call.number), State.INVITED)
+        self._ask(take, "INVITE", self._messages.invite(take.number, call.number, call.since), State.INVITED)
 
     def _look(self, take: Take, now: float) -> None:
         """A take whose media are on their way: is it time for its fault, or its end?"""
