@@ -6,6 +6,7 @@ sends a source to a server. An entry is a packet in the history: a ring of octet
 flow that is not forwarded (yet) hold whole packets, those of a source payloads with room for a header before them.
 """
 
+import mmap
 from typing import NamedTuple
 
 import numpy as np
@@ -82,11 +83,13 @@ newest packet taken; whether the next one begins a numbering, and how many of th
     LAST_STAMP,
     LAST_RATE,
     REFUSED,
+    HELD,
     LEG_COLUMNS,
-) = range(25)
+) = range(26)
 """Of `legs`. START is the sequence number of the first packet to come, ANCHORED whether it has come, ANCHOR the
 source's number from which on OFFSET makes the leg's, before it OLD_OFFSET (-1: too late to be sent). SINCE is
-the capture time before which nothing is sent of what waits."""
+the capture time before which nothing is sent of what waits. HELD is the time of the first packet of a format that no
+answer was about yet, from which on all waits for one; 0 where there is none."""
 SILENT, WAITING, DRAINING, LIVE = 0, 1, 2, 3
 """Modes of a leg: sends nothing; waits for its answer; sends what has waited; sends what comes."""
 
@@ -136,6 +139,8 @@ FORMATS = 32
 """Formats of one source; the last stands for what is not known."""
 UNKNOWN = FORMATS - 1
 NOT_ACCEPTED = 255
+UNANSWERED = 254
+"""In place of a payload type: the server does not take a format; it has not been asked yet."""
 DIGESTS = 16
 """Payloads that a source remembers."""
 OUTGOING_COLUMNS = 5
@@ -231,6 +236,14 @@ def make_tables(capacity: Capacity, mutex: Bytes) -> Tables:
         free=free,
         mutex=mutex,
     )
+
+
+def touch(tables: Tables) -> None:
+    """Have the system give all of the memory now: while packets wait it would take milliseconds for it at a time."""
+    for each in tables:
+        if each.flags.writeable:
+            pages = each.reshape(-1)[:: mmap.PAGESIZE // each.itemsize]
+            pages |= 0
 
 
 def _rows(count: int, columns: int) -> NDArray[np.int64]:

@@ -1,8 +1,10 @@
 """Kernels that send: a packet of a source's stream to one leg, with the leg's own SSRC, numbers and payload type.
 
 In: a leg and an entry of the history. Out: a datagram from the leg's socket, or a row in `outgoing` for legs that
-encrypt, or a count of what was not sent. The header is written into the room before the payload: nothing is copied.
-`drain` and `seek`, which Python calls, take the lock of the tables themselves; what calls the others holds it.
+encrypt, or a count of what was not sent. With the first packet of a format that no answer was about yet, a leg waits
+for one, so that nothing of it is lost and all stays in order. The header is written into the room before the payload:
+nothing is copied. `drain` and `seek`, which Python calls, take the lock of the tables themselves; what calls the others
+holds it.
 """
 
 from numba import njit
@@ -23,6 +25,7 @@ from recorder.siprec._forward_columns import (
     FIRST,
     FORMAT,
     HEADER,
+    HELD,
     LAST,
     LAST_RATE,
     LAST_SEQUENCE,
@@ -50,7 +53,9 @@ from recorder.siprec._forward_columns import (
     START,
     TIME,
     TYPE,
+    UNANSWERED,
     UNSENT,
+    WAITING,
     Tables,
 )
 from recorder.siprec._history_kernels import head_of, row_of
@@ -109,6 +114,10 @@ def send_entry(tables: Tables, number: int, entry: int) -> None:
     leg = tables.legs[number]
     row = tables.entries[row_of(tables, entry)]
     kind = tables.types[number, row[FORMAT]]
+    if kind == UNANSWERED:
+        leg[MODE], leg[HELD] = WAITING, row[TIME]
+        leg[CURSOR], leg[CURSOR_NUMBER] = -1, row[ENTRY_NUMBER] - 1
+        return
     if kind == NOT_ACCEPTED:
         _pass_over(leg, row[SEQUENCE])
         return
@@ -173,7 +182,7 @@ def _next_waiting(tables: Tables, number: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _send_waiting(tables: Tables, number: int) -> bool:
-    """Send a packet of what waits for a leg; False where nothing does, so that it now sends what comes."""
+    """Send a packet of what waits for a leg; False where it is to send no more of it now."""
     leg = tables.legs[number]
     entry = _next_waiting(tables, number)
     if entry < 0:
@@ -183,7 +192,7 @@ def _send_waiting(tables: Tables, number: int) -> bool:
     leg[CURSOR_NUMBER] = tables.entries[row_of(tables, entry), ENTRY_NUMBER]
     if tables.entries[row_of(tables, entry), TIME] >= leg[SINCE]:
         send_entry(tables, number, entry)
-    return True
+    return bool(leg[MODE] == DRAINING)
 
 
 @njit(cache=True, nogil=True)

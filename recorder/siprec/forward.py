@@ -16,9 +16,8 @@ import os
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
@@ -30,16 +29,17 @@ from capture.port_pool import PortPool, PortsExhausted
 from decoders.sdp import CryptoKey, PayloadFormat
 from decoders.srtp_protect import SrtpSender
 from recorder.siprec import _forward_columns as columns
-from recorder.siprec._forward_columns import Capacity, make_tables
+from recorder.siprec._forward_columns import Capacity, make_tables, touch
 from recorder.siprec._forward_kernels import adopt, drop_silent, forward_rows, free_flows
 from recorder.siprec._leg_kernels import drain, seek
 from recorder.siprec._table_lock import TableLock, new_mutex
 from recorder.siprec.forward_legs import LegBook, OpenLeg
-from recorder.siprec.forward_ports import HIGH_PORT, LOW_PORT, PortPair
+from recorder.siprec.forward_ports import PortPair
 from recorder.siprec.forward_pump import LendsRings, RingPump, hurry, prepare_rings
 from recorder.siprec.forward_rtcp import RtcpState
 from recorder.siprec.forward_sealed import SealedMedia
 from recorder.siprec.forward_sources import Rows
+from recorder.siprec.forward_values import Forwarded, ForwardOptions, NewFlow
 from recorder.siprec.legs import LegId, LegReport, LocalMedia, RemoteMedia, Source
 
 __all__ = ["Capacity", "ForwardOptions", "Forwarded", "MediaForwarder", "NewFlow", "PortsExhausted"]
@@ -59,49 +59,6 @@ _LISTEN = 0.1
 _SWEEP = 5.0
 _WORD = (1 << 64) - 1
 _COLUMN_TYPES = {"buffer": np.uint8, "time": np.int64, "offset": np.int64, "number": np.int64}
-
-
-class NewFlow(NamedTuple):
-    """RTP that nobody has spoken for yet."""
-
-    number: int
-    """Of its row, until it is said to be gone."""
-    source: Endpoint
-    destination: Endpoint
-    ssrc: int
-    realm: int
-    first: int
-    """Capture time of its first packet, ns."""
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardOptions:
-    """How media is sent."""
-
-    low_port: int = LOW_PORT
-    high_port: int = HIGH_PORT
-    capacity: Capacity = field(default_factory=Capacity)
-    niceness: int = -10
-    """Of the forwarder's threads, where the system allows it: packets must not wait for the machine's other work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Forwarded:
-    """What the forwarder as a whole has done."""
-
-    packets: int
-    """Sent, RTCP not counted."""
-    octets: int
-    """Of payload."""
-    unsent: int
-    cut: int
-    """Packets of the wire that were not all there."""
-    refused: int
-    """Packets of flows for which there was no room."""
-    flows: int
-    """Now, known or not."""
-    legs: int
-    """Now."""
 
 
 class MediaForwarder:
@@ -125,6 +82,7 @@ class MediaForwarder:
         self._new: deque[NewFlow] = deque(maxlen=self._options.capacity.flows)
         self._gone: deque[int] = deque()
         self._next_look = self._next_sweep = 0.0
+        self._refused_legs = 0
         self._secret = os.urandom(16)
         self._now = time.time_ns()
         self._over = False
@@ -135,7 +93,8 @@ class MediaForwarder:
 
     def open(self, leg: LegId, local_host: str, since: int) -> LocalMedia:
         """See `Forwarder`."""
-        opened = self._make(leg, local_host)
+        # One row is kept for a leg that moves: for a moment it has two.
+        opened = self._make(leg, local_host, spare=1)
         self._commands.append(partial(self._book.open, opened, since))
         return opened.local
 
@@ -222,7 +181,14 @@ class MediaForwarder:
         counts = self._tables.counts.tolist()
         flows = len(self._tables.flows) - int(self._tables.free[0])
         return Forwarded(
-            packets, octets, unsent, counts[columns.CUT], counts[columns.REFUSED_FLOWS], flows, len(self._legs)
+            packets=packets,
+            octets=octets,
+            unsent=unsent,
+            cut=counts[columns.CUT],
+            refused=counts[columns.REFUSED_FLOWS],
+            flows=flows,
+            legs=len(self._legs),
+            no_room=self._refused_legs + self._rows.refused,
         )
 
     # What the forwarder's thread does
@@ -231,6 +197,7 @@ class MediaForwarder:
         """Have all kernels compiled or loaded, which may take half a minute once; before anything else is asked."""
         columns_of = {each.name: np.zeros(0, _COLUMN_TYPES.get(each.name, np.int32)) for each in fields(PacketBatch)}
         self._forward(decode_layers(PacketBatch(**columns_of)))
+        touch(self._tables)
         prepare_rings(self._tables)
         self._sealed.prepare()
         adopt(self._tables, 0)
@@ -308,9 +275,13 @@ class MediaForwarder:
         self._legs.clear()
         self._book.shut(self._now)
 
-    def _make(self, leg: LegId, local_host: str) -> OpenLeg:
+    def _make(self, leg: LegId, local_host: str, *, spare: int = 0) -> OpenLeg:
         if self._over:
             raise PortsExhausted("media is forwarded no more: the service is about to end")
+        room = len(self._tables.legs) - spare
+        if len(self._legs) >= room:
+            self._refused_legs += 1
+            raise PortsExhausted(f"{room} streams are sent to recording servers already; there is no room for more")
         ports = PortPair.take(self._pool, local_host)
         ssrc = int.from_bytes(os.urandom(4), "big")
         local = LocalMedia(ports.rtp, ports.rtcp, ssrc, self._cname(leg.session))

@@ -5,10 +5,11 @@ is never sent under the number of another. Keeps nothing.
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 
 from decoders.sdp import STATIC_FORMATS, PayloadFormat
-from recorder.siprec._forward_columns import NOT_ACCEPTED, UNKNOWN
+from recorder.siprec._forward_columns import NOT_ACCEPTED, UNANSWERED, UNKNOWN
 
 _STRICT = frozenset({"amr", "amr-wb", "amr-wb+", "ilbc", "g7221", "mp4a-latm", "mpeg4-generic", "h264", "vp9"})
 """Encodings whose octets mean something else by other parameters."""
@@ -61,6 +62,8 @@ class SourceFormats:
         self._numbers: dict[tuple[str, int, int, frozenset[str]], int] = {}
         self._inner: list[Mapping[int, PayloadFormat]] = []
         """Of each: what numbers within a redundant packet (RFC 2198) mean."""
+        self.announced: set[int] = set()
+        """Numbers of those that are not merely usual."""
 
     def numbers(self, formats: Mapping[int, PayloadFormat]) -> dict[int, int]:
         """Payload type -> number of its format, for a flow; types that are missing are not known."""
@@ -71,11 +74,17 @@ class SourceFormats:
                 number = self._number(form, formats)
                 if number is not None:
                     found[kind] = number
+                    if kind in formats:
+                        self.announced.add(number)
         return found
 
-    def types(self, accepted: Mapping[PayloadFormat, int]) -> list[int]:
-        """Payload type of each number towards a server, and of UNKNOWN."""
+    def types(self, accepted: Mapping[PayloadFormat, int], asked: AbstractSet[int]) -> list[int]:
+        """Payload type of each number towards a server, and of UNKNOWN. The server was asked about numbers in `asked`;
+        others that were announced since, and that it does not take, it may yet be asked about.
+        """
         out = [NOT_ACCEPTED] * (UNKNOWN + 1)
+        for number in self.announced - asked:
+            out[number] = UNANSWERED
         for number, (form, inner) in enumerate(zip(self.formats, self._inner, strict=True)):
             kind = outgoing_type(form, accepted)
             if kind is not None and (form.encoding.lower() != "red" or _unchanged(inner, accepted)):

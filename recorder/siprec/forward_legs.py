@@ -26,6 +26,8 @@ from recorder.siprec.legs import LegId, LegReport, LocalMedia, RemoteMedia
 PER_SECOND = 800.0
 """Packets of what has waited that a leg sends in a second: sixteen times as fast as speech is spoken."""
 MOST_AT_ONCE = 16
+MOST_HELD = 4_000_000_000
+"""ns for which a leg waits for the answer about a format that is new, and with it all that comes after."""
 SHOWN_UNREACHABLE = 10_000_000_000
 """ns for which a refusal counts."""
 _MOST_HEARD = 64
@@ -114,7 +116,7 @@ class LegBook:
         """Send no media, and forget what waits."""
         leg.paused = True
         if leg.row >= 0:
-            self._tables.legs[leg.row, columns.MODE] = columns.SILENT
+            self._silence(leg)
 
     def resume(self, leg: OpenLeg, now: int) -> None:
         """Send again, from now on."""
@@ -151,7 +153,13 @@ class LegBook:
             heapify(self._due)
 
     def hear(self, now: int) -> None:
-        """Take in what servers have sent."""
+        """Take in what servers have sent, and wait no longer for answers that do not come."""
+        held = self._tables.legs[:, columns.HELD]
+        for number in np.flatnonzero((held > 0) & (held < now - MOST_HELD)).tolist():
+            leg = self._by_row.get(number)
+            if leg is not None:
+                self._rows.give_up_asking(leg.id)
+                self._catch_up(leg, now)
         for descriptor, _ in self._epoll.poll(0.0):
             leg = self._by_descriptor.get(descriptor)
             if leg is not None and leg.heard is not None:
@@ -204,11 +212,11 @@ class LegBook:
         """What a leg does by what was asked and answered; `first`: its answer has just come."""
         row = self._tables.legs[leg.row]
         if leg.paused or (leg.remote is not None and not leg.remote.sending):
-            row[columns.MODE] = columns.SILENT
+            self._silence(leg)
         elif leg.remote is None:
             seek(self._tables, leg.row, now)
             row[columns.MODE] = columns.WAITING
-        elif first and row[columns.MODE] == columns.WAITING:
+        elif (first or row[columns.HELD]) and row[columns.MODE] == columns.WAITING:
             self._catch_up(leg, now)
         elif row[columns.MODE] in (columns.SILENT, columns.WAITING):
             with self._lock:
@@ -216,6 +224,11 @@ class LegBook:
                     row[columns.START] = (row[columns.LAST_SEQUENCE] + 1) & 0xFFFF
                 row[columns.ANCHORED] = 0
                 row[columns.MODE] = columns.LIVE
+
+    def _silence(self, leg: OpenLeg) -> None:
+        row = self._tables.legs[leg.row]
+        with self._lock:
+            row[columns.MODE], row[columns.HELD] = columns.SILENT, 0
 
     def _catch_up(self, leg: OpenLeg, now: int) -> None:
         """Begin with what waits, but for what is too old."""
@@ -227,6 +240,7 @@ class LegBook:
                 row[columns.UNSENT] += row[columns.CURSOR_NUMBER] - number
             else:
                 row[columns.CURSOR], row[columns.CURSOR_NUMBER], row[columns.SINCE] = cursor, number, since
+            row[columns.HELD] = 0
             row[columns.MODE] = columns.DRAINING
         self._draining = np.append(self._draining, leg.row)
 

@@ -32,6 +32,8 @@ class SourceRow:
     links: set[int] = field(default_factory=set)
     legs: dict[LegId, int] = field(default_factory=dict)
     accepted: dict[LegId, Mapping[PayloadFormat, int]] = field(default_factory=dict)
+    asked: dict[LegId, frozenset[int]] = field(default_factory=dict)
+    """Numbers of the formats that had been announced when a leg's server last answered."""
 
 
 @dataclass(slots=True)
@@ -51,6 +53,8 @@ class Rows:
         self._lock = TableLock(tables.counts)
         self.sealed = 0
         """Flows that are placed and encrypted."""
+        self.refused = 0
+        """Flows and legs for which there was no room."""
         self.sources: dict[Source, SourceRow] = {}
         self.flows: dict[int, FlowRow] = {}
         self._free_sources = _free(len(tables.sources))
@@ -63,6 +67,7 @@ class Rows:
         """A flow carries a source; again where its formats or keys have changed. False where there is no room."""
         held = self._hold(source)
         if held is None:
+            self.refused += 1
             return False
         placed = self.flows.setdefault(flow, FlowRow())
         link = placed.links.get(source)
@@ -70,6 +75,7 @@ class Rows:
         if link is None:
             if not self._free_links:
                 self._release(source)
+                self.refused += 1
                 return False
             link = placed.links[source] = self._free_links.pop()
             held.links.add(link)
@@ -109,6 +115,7 @@ class Rows:
         held = self._hold(leg.source)
         if held is None or not self._free_legs:
             self._release(leg.source)
+            self.refused += 1
             return None
         number = held.legs[leg] = self._free_legs.pop()
         row = self.tables.legs[number]
@@ -130,6 +137,12 @@ class Rows:
         """The formats that a leg's server takes."""
         held = self.sources[leg.source]
         held.accepted[leg] = accepted
+        self.give_up_asking(leg)
+
+    def give_up_asking(self, leg: LegId) -> None:
+        """Formats that a leg's server was not asked about are not to wait for it any longer."""
+        held = self.sources[leg.source]
+        held.asked[leg] = frozenset(held.formats.announced)
         self._set_types(held, leg)
 
     def close_leg(self, leg: LegId) -> None:
@@ -137,6 +150,7 @@ class Rows:
         held = self.sources[leg.source]
         number = held.legs.pop(leg)
         held.accepted.pop(leg, None)
+        held.asked.pop(leg, None)
         following = -1
         with self._lock:
             for other in held.legs.values():
@@ -150,7 +164,7 @@ class Rows:
     def _set_types(self, held: SourceRow, leg: LegId) -> None:
         accepted = held.accepted.get(leg)
         if accepted is not None:
-            types = np.array(held.formats.types(accepted), np.uint8)
+            types = np.array(held.formats.types(accepted, held.asked[leg]), np.uint8)
             with self._lock:
                 self.tables.types[held.legs[leg]] = types
 

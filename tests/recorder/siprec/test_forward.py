@@ -371,6 +371,83 @@ def test_formats_that_come_to_be_known_later_are_sent():
         assert [each.kind for each in server.got()] == [8] * 10
 
 
+def change_of_codec(bench: Bench) -> tuple[Server, LegId, list[Rtp]]:
+    """A leg whose server takes PCMU, and then twenty packets of PCMA among those of PCMU, announced as they come."""
+    server = bench.server()
+    spoken = [packet._replace(kind=8 if 30 <= place < 50 else 0) for place, packet in enumerate(talk(80))]
+    bench.feed(spoken[:10])
+    (flow,) = bench.forwarder.take_new_flows()
+    bench.forwarder.place(flow, VOICE, {0: PCMU})
+    leg, _ = bench.leg(server, VOICE, accepted={PCMU: 0})
+    bench.feed(spoken[10:30])
+    bench.pass_time(20)
+    bench.forwarder.place(flow, VOICE, {0: PCMU, 8: PCMA})
+    return server, leg, spoken
+
+
+def test_a_codec_that_is_new_waits_for_the_answer_and_nothing_of_it_is_lost():
+    with Bench() as bench:
+        server, leg, spoken = change_of_codec(bench)
+        bench.feed(spoken[30:60])
+        assert len(server.got()) == 30
+        bench.forwarder.connect(leg, server.remote({PCMU: 0, PCMA: 98}))
+        bench.feed(spoken[60:])
+        bench.pass_time(200)
+        got = server.got()
+        assert [each.payload for each in got] == [each.payload for each in spoken[30:]]
+        assert [each.kind for each in got] == [98] * 20 + [0] * 30
+        assert numbers(got) == list(range(50))
+        assert bench.forwarder.report([leg])[leg].unsent == 0
+
+
+def test_a_codec_that_nobody_answers_for_is_left_out_after_some_seconds():
+    with Bench() as bench:
+        server, leg, spoken = change_of_codec(bench)
+        bench.feed(spoken[30:])
+        assert len(server.got()) == 30
+        bench.pass_time(4000)
+        got = server.got()
+        assert [each.payload for each in got] == [each.payload for each in spoken[50:]]
+        assert numbers(got) == list(range(30))
+        assert bench.forwarder.report([leg])[leg].unsent == 20
+
+
+def test_a_pause_ends_the_wait_for_an_answer_about_a_codec():
+    with Bench() as bench:
+        server, leg, spoken = change_of_codec(bench)
+        bench.feed(spoken[30:55])
+        bench.forwarder.pause(leg)
+        bench.feed(spoken[55:60])
+        bench.forwarder.resume(leg)
+        bench.feed(spoken[60:])
+        bench.pass_time(4000)
+        assert [each.payload for each in server.got()] == [each.payload for each in [*spoken[:30], *spoken[60:]]]
+
+
+def test_a_leg_for_which_there_is_no_room_is_refused_with_a_sentence():
+    with Bench(Capacity(flows=16, sources=16, legs=4, history=1 << 16, rows=16)) as bench:
+        legs = [LegId(VOICE, session) for session in range(4)]
+        for leg in legs[:3]:
+            bench.forwarder.open(leg, "127.0.0.1", 0)
+        with pytest.raises(PortsExhausted, match="3 streams"):
+            bench.forwarder.open(legs[3], "127.0.0.1", 0)
+        assert bench.forwarder.forwarded().no_room == 1
+        bench.forwarder.move(legs[0], "127.0.0.1", 0, LegId(VOICE, 9))  # there is room for a moment
+        bench.forwarder.close(legs[1])
+        bench.forwarder.open(legs[3], "127.0.0.1", 0)
+        bench.step()
+        assert bench.forwarder.forwarded().no_room == 1
+
+
+def test_streams_for_which_there_is_no_room_are_counted():
+    with Bench(Capacity(flows=16, sources=1, legs=4, history=1 << 16, rows=16)) as bench:
+        bench.feed([*talk(2), *talk(2, at=40, ssrc=0x2222)])
+        for place, flow in enumerate(bench.forwarder.take_new_flows()):
+            bench.forwarder.place(flow, Source(place, Side.CALLER, 0), {0: PCMU})
+        bench.step()
+        assert bench.forwarder.forwarded().no_room == 1
+
+
 def test_padding_extensions_and_contributing_sources_stay_behind():
     with Bench() as bench:
         plain = talk(4)
