@@ -43,9 +43,10 @@ lint: $(READY) ## Check style, types and the direction of imports
 test: $(READY) system lint ## Check and test everything
 	$(BIN)/pytest -n $(WORKERS) $(PYTEST_ARGS)
 
-fuzz: $(READY) ## Fuzz every parser, FUZZ_SECONDS each
+fuzz: $(READY) ## Fuzz every parser and a running recording server, FUZZ_SECONDS each
 	@$(BIN)/pip install --quiet --editable '.[fuzz]' || echo "atheris is not to be had here: mutation is random instead" >&2
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+	$(BIN)/python -m tests.fuzz.srs_socket --seconds $(FUZZ_SECONDS)
 
 bench: $(READY) ## Measure against other programs
 	$(BIN)/python -m bench.compare

@@ -1,7 +1,9 @@
 """The recording server's ends: sockets, limits and files, without an engine behind them."""
 
+import json
 import socket
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from recorder.siprec.admission import Admission, AdmissionRules
 from recorder.siprec.sip_settings import Ports
 from recorder.siprec.srs_service import SrsService, rate_first
 from recorder.siprec.srs_settings import SrsSettings
+from tests.live import FileSource, quiet_log, service
 from tests.srs_lab import message, peer
 
 
@@ -87,3 +90,14 @@ def test_an_invite_that_was_challenged_counts_once():
     refused = admit(message("INVITE"), known)
     assert isinstance(refused, Reply)
     assert (refused.status, refused.headers) == (503, [("Retry-After", "5")])
+
+
+def test_a_certificate_that_cannot_be_renewed_is_an_alarm_of_the_service(tmp_path):
+    log, written = quiet_log()
+    running = service(tmp_path / "out", log=log, workers=1)
+    running.note_certificate("key.pem: may not be read.")
+    capture = Path(__file__).resolve().parents[3] / "pcaps" / "refused.pcap"
+    running.run([FileSource(capture)], lambda: None, lambda _: None)
+    told = [json.loads(line) for line in written.getvalue().splitlines()]
+    (alarm,) = [line for line in told if line["event"] == "alarm"]
+    assert (alarm["code"], alarm["text"]) == ("certificate", "key.pem: may not be read.")
