@@ -2,7 +2,7 @@
 
 `spanrec src` plays a capture at its own pace to each of them over loopback. Out: a table of what was answered, and how
 much of what was said stands in what was recorded. Telephones know nothing of SIPREC and must refuse it (RFC 3261,
-section 8.2.2.3), which is looked at; then a Kamailio in front of them takes Require and metadata away, as operators do who record
+section 8.2.2.3), which is looked at; then a Kamailio in front of them takes Require away, as operators do who record
 with a telephone. Ends with 1 where something falls short. What is not on this machine is left out, and said.
 """
 
@@ -123,7 +123,7 @@ def session(peer: Peer, work: Path, *, direct: bool) -> tuple[str, ...]:
     if "failure" in kinds and not (peer.phone and direct):
         faults.append("failure told of")
     outcome = "recorded" if recorded else f"refused: {refused}"
-    how = "direct" if direct else "through Kamailio, without Require and metadata"
+    how = "direct" if direct else "through Kamailio, without Require"
     return (
         peer.name,
         peer.version(),
