@@ -22,9 +22,11 @@ class Answered(pj.Call):  # type: ignore[misc]
         self.recorders: dict[int, Any] = {}
 
     def onCallMediaState(self, _: Any) -> None:  # noqa: N802 - pjsua2 calls it so
-        for media in self.getInfo().media:
-            active = media.type == pj.PJMEDIA_TYPE_AUDIO and media.status == pj.PJSUA_CALL_MEDIA_ACTIVE
-            if active and media.index not in self.recorders:
+        told = self.getInfo()  # its list of media goes with it
+        for media in told.media:
+            # A line that only sends to us is to PJSIP one that the other side holds.
+            hears = media.status in (pj.PJSUA_CALL_MEDIA_ACTIVE, pj.PJSUA_CALL_MEDIA_REMOTE_HOLD)
+            if hears and media.type == pj.PJMEDIA_TYPE_AUDIO and media.index not in self.recorders:
                 recorder = self.recorders[media.index] = pj.AudioMediaRecorder()
                 recorder.createRecorder(f"{OUT}/line{media.index}.wav")
                 self.getAudioMedia(media.index).startTransmit(recorder)
