@@ -120,4 +120,4 @@ def test_a_session_over_the_wire_is_a_recording(live, tmp_path):
     assert [(s.participant, s.packets, s.lost) for s in document.streams] == [("caller", 100, 0), ("callee", 100, 0)]
     # A machine that is busy with other things sends later than it says.
     assert 16000 <= document.audio.samples < 24000
-    assert [each.what for each in read(directory)] == ["INVITE"]
+    assert [each.what for each in read(directory)] == ["INVITE", "BYE"]
