@@ -62,11 +62,10 @@ class PortPool:
         with self._lock:
             self._wake()
             if not self._free:
-                self._free.extend(self._avoided[1])
-                self._avoided = (0.0, [])
-            if not self._free:
+                left = len(self._avoided[1])
+                why = f" but {left} to which others may still send for a while" if left else ""
                 raise PortsExhausted(
-                    f"all {self.pairs} pairs of the media ports {self._text} are in use: give a larger range"
+                    f"all {self.pairs} pairs of the media ports {self._text} are in use{why}: give a larger range"
                 )
             port = self._free.popleft()
             self._taken.add(port)
@@ -80,8 +79,8 @@ class PortPool:
                 self._resting.append((self._clock() + self._rest, port))
 
     def avoid(self, ports: Iterable[int], seconds: float) -> None:
-        """Give none of these even ports for some seconds, as long as there are others; those that are out, or none of
-        the range, are passed over. What was avoided before is so as long."""
+        """Give none of these even ports for some seconds; those that are out, or none of the range, are passed over.
+        What was avoided before is so as long."""
         with self._lock:
             self._wake()
             avoided = set(ports)

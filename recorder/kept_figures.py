@@ -7,7 +7,7 @@ call for all streams, so that it can be done often.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -41,10 +41,10 @@ class KeptFigures:
     state: Int64
     figures: NDArray[np.float64]
 
-    def revise(self, report: StreamReport, parts: Iterable[Part]) -> StreamReport:
+    def revise(self, report: StreamReport, parts: Sequence[Part]) -> StreamReport:
         """The report with the numbers of this table, where its rows are still the same streams' and tell more."""
         rows = [part.row for part in parts if self._first_time(part.row) == part.first_time]
-        if not rows or len(rows) != len(tuple(parts)):
+        if not rows or len(rows) < len(parts):
             return report
         numbers = numbers_of(rows, self, report.codec.partition("/")[0], report.media)
         return replace(report, **numbers._asdict()) if numbers.packets > report.packets else report

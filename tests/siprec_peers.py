@@ -47,7 +47,7 @@ async def recording_server(
     file.write_text(scenario(steps, server))
     peer = await sipp(directory, "-sf", file, "-t", transport, "-timeout", str(PATIENCE), *options)
     try:
-        await _listening(peer, transport)
+        await until_it_listens(peer, transport)
         yield RecordingServer(peer.port, transport, directory / "sipp-errors.log")
         peer.process.send_signal(signal.SIGUSR1)  # it ends when its calls have
         await peer.finished()
@@ -57,7 +57,8 @@ async def recording_server(
             await peer.process.communicate()
 
 
-async def _listening(peer: Sipp, transport: str) -> None:
+async def until_it_listens(peer: Sipp, transport: str) -> None:
+    """Until it does: a busy machine starts it late."""
     kind = socket.SOCK_STREAM if transport == "t1" else socket.SOCK_DGRAM
     for _ in range(500):
         with socket.socket(socket.AF_INET, kind) as probe:

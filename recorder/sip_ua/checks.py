@@ -25,7 +25,11 @@ def malformed(request: SipMessage) -> Reply | None:
         return Reply(505)
     cseq = request.cseq
     # Recording clients are seen that count on in a BYE with the INVITE's CSeq: it ends what it ends.
-    if cseq is None or (cseq[1] != request.method and request.method != "BYE") or cseq[0] >= 1 << 31:
+    if (
+        cseq is None
+        or (cseq[1] != request.method and (request.method, cseq[1]) != ("BYE", "INVITE"))
+        or cseq[0] >= 1 << 31
+    ):
         return Reply(400, "Bad CSeq")
     if not request.call_id:
         return Reply(400, "Missing Call-ID")

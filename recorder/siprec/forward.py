@@ -272,6 +272,8 @@ class MediaForwarder:
         self._over = True
         while self._commands:
             self._commands.popleft()()
+        for leg, opened in self._legs.items():
+            self._keep_report(leg, self._book.report_of(opened, self._now))  # who led it asks later
         self._legs.clear()
         self._book.shut(self._now)
 

@@ -16,7 +16,7 @@ from recorder.siprec.control import SessionEvent
 from recorder.siprec.legs import Forwarder
 from recorder.siprec.servers import Servers, goes_on
 from recorder.siprec.src_decision import Insecure, Instance, Server
-from recorder.siprec.src_link import Link
+from recorder.siprec.src_link import Link, nothing
 from recorder.siprec.src_media import RecordedCall, SrcMedia
 from recorder.siprec.src_security import leaks_keys, sends_srtp, why_unsafe
 
@@ -30,10 +30,6 @@ _UNWELL = frozenset({408, 480, 486})
 
 Noted = Callable[[Session, str, str], Callable[[], None]]
 """Told of a dialog, the URI of its server and the name of its agent; gives what is to be called when it has ended."""
-
-
-def _nothing() -> None:
-    """There is nothing to do."""
 
 
 def unnoted(session: Session, server: str, agent: str) -> Callable[[], None]:
@@ -132,7 +128,7 @@ class Connector:
 
     def let_go(self) -> None:
         """The session is over: no cycle of references is left."""
-        self.changed = _nothing
+        self.changed = nothing
 
     def why_not(self, server: Server, *further: RecordedCall) -> str:
         """Why a server must not have these calls (RFC 7866, section 12); empty where it may."""

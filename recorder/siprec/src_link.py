@@ -269,7 +269,7 @@ class Link:
         self.ended = self.ended or ended
         self._forget_dialog()
         self.changed()
-        self.changed = _nothing  # nothing more comes, and no cycle of references is left
+        self.changed = nothing  # nothing more comes, and no cycle of references is left
 
     async def _on_request(self, message: SipMessage) -> Reply:
         """A re-INVITE, UPDATE, INFO, NOTIFY or MESSAGE of the server."""
@@ -322,7 +322,7 @@ class Link:
         return Reply(200, body=write_body(parts))
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """There is nothing to do."""
 
 

@@ -58,9 +58,12 @@ def test_ports_that_others_still_send_to_are_avoided_for_a_time() -> None:
     assert {pool.take(), pool.take()} == {40000, 40004}
 
 
-def test_ports_that_are_avoided_are_better_than_none() -> None:
-    pool = PortPool(40000, 40003, clock=lambda: 0.0)
-    pool.avoid([40000, 40002], 60.0)
-    assert {pool.take(), pool.take()} == {40000, 40002}
-    with pytest.raises(PortsExhausted):
+def test_ports_that_are_avoided_are_not_given_where_there_are_no_others() -> None:
+    now = 0.0
+    pool = PortPool(40000, 40003, clock=lambda: now)
+    pool.avoid([40000], 60.0)
+    assert pool.take() == 40002
+    with pytest.raises(PortsExhausted, match=r"all 2 pairs .* but 1 to which others may still send"):
         pool.take()
+    now = 60.0
+    assert pool.take() == 40000

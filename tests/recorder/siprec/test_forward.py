@@ -638,6 +638,18 @@ def test_reports_go_out_at_random_intervals_with_the_true_clock():
         assert found[-1].sender_reports[0].octets == found[-1].sender_reports[0].packets * 160
 
 
+def test_what_legs_sent_can_be_asked_for_when_the_forwarder_has_ended():
+    with Bench() as bench:
+        server = bench.server()
+        bench.feed(talk(20))
+        bench.place_all(VOICE)
+        leg, _ = bench.leg(server, VOICE)
+        bench.pass_time(200)
+        sent = len(server.got())
+        bench.forwarder.shut()
+        assert bench.forwarder.close(leg).packets == sent > 0
+
+
 def test_a_leg_without_media_keeps_its_way_open():
     with Bench() as bench:
         server = bench.server()

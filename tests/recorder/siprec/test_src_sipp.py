@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import shutil
-import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from recorder.siprec.src_decision import Instance, Server, SrcDecision
 from recorder.siprec.src_sessions import SrcSessions
 from tests.sip_wire import Sipp, Wire, listening, sipp
 from tests.siprec_fakes import SECOND, START, FakeForwarder, held, over, picture
+from tests.siprec_peers import until_it_listens
 from tests.siprec_scenarios import SNAPSHOT, TRYING, SippServer, receive, scenario, succeed, wait
 
 pytestmark = [
@@ -52,22 +52,10 @@ class Bench:
         file.write_text(scenario(steps))
         peer = await sipp(self.directory, "-sf", file, "-t", self.transport, "-m", str(calls))
         self.peers.append(peer)
-        await self.listens(peer)
+        await until_it_listens(peer, self.transport)
         uri = f"sip:127.0.0.1:{peer.port}" + (";transport=tcp" if self.transport == "t1" else "")
         self.instance = replace(self.instance, servers=(*self.instance.servers, Server(uri)))
         return peer
-
-    async def listens(self, peer: Sipp) -> None:
-        """Until it does: a busy machine starts it late."""
-        kind = socket.SOCK_STREAM if self.transport == "t1" else socket.SOCK_DGRAM
-        for _ in range(500):
-            with socket.socket(socket.AF_INET, kind) as probe:
-                try:
-                    probe.bind(("127.0.0.1", peer.port))
-                except OSError:
-                    return
-            assert peer.process.returncode is None
-            await asyncio.sleep(0.01)
 
     def begin(self, call: Any) -> None:
         """Have a call recorded."""

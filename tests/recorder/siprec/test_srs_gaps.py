@@ -25,39 +25,33 @@ def interrupted(recording):
     return [warning.text for warning in recording.document.warnings if warning.code == CODE]
 
 
-def test_a_client_that_is_started_again_goes_on_in_a_new_session_and_the_time_between_is_named(lab):
+def handed_over(lab, after, first_to_go):
+    """A call goes on in a second session that begins `after` s; what is said of a gap. `first_to_go`: how the first
+    session ends later on."""
+
     async def script(lab):
         lab.after(0.2)
         old = lab.record()
         both_speak(lab, old, 4.0)
-        lab.after(7.0)
+        lab.after(after)
         new = lab.record(call_id="rs-2@src")
         both_speak(lab, new, 4.0, ssrc=90)
         lab.after(4.5)
-        lab.lose(old)
+        first_to_go(old)
         lab.bye(new)
         lab.after(8)
 
     (recording,) = run(lab, script)
-    (text,) = interrupted(recording)
+    return interrupted(recording)
+
+
+def test_a_client_that_is_started_again_goes_on_in_a_new_session_and_the_time_between_is_named(lab):
+    (text,) = handed_over(lab, 7.0, lab.lose)
     assert times([(START + 4_180_000_000, START + 7_200_000_000)]) in text
 
 
 def test_a_second_server_that_takes_over_at_once_leaves_nothing_to_be_said(lab):
-    async def script(lab):
-        lab.after(0.2)
-        old = lab.record()
-        both_speak(lab, old, 4.0)
-        lab.after(4.2)
-        new = lab.record(call_id="rs-2@src")
-        both_speak(lab, new, 4.0, ssrc=90)
-        lab.after(4.5)
-        lab.bye(old)
-        lab.bye(new)
-        lab.after(8)
-
-    (recording,) = run(lab, script)
-    assert interrupted(recording) == []
+    assert handed_over(lab, 4.2, lab.bye) == []
 
 
 def test_sessions_that_carry_a_call_side_by_side_leave_no_gap_where_one_falls_silent(lab):
