@@ -57,6 +57,9 @@ class Connection(asyncio.Protocol):
         self.last = asyncio.get_running_loop().time()
         """When something last went either way."""
         self.over = False
+        self.gone = asyncio.Event()
+        """The system has nothing of it any more, or never had."""
+        self.gone.set()
         self._user = user
         self._name = name
         self._peer: Peer | None = None
@@ -97,12 +100,17 @@ class Connection(asyncio.Protocol):
         self._user.lost(self, why)
 
     def retire(self) -> None:
-        """Send what waits, then close; nobody is told."""
+        """Send what waits, then close; nobody is told. With TLS the peer has to agree: see `gone`, `abort`."""
         self.over = True
         if self._deadline is not None:
             self._deadline.cancel()
         if self._transport is not None:
             self._transport.close()
+
+    def abort(self) -> None:
+        """Close it now."""
+        if self._transport is not None:
+            self._transport.abort()
 
     # What asyncio tells
 
@@ -113,6 +121,7 @@ class Connection(asyncio.Protocol):
             transport.abort()
             return
         self._transport = transport
+        self.gone.clear()
         _watch(transport)
         local = _endpoint(transport.get_extra_info("sockname"))
         remote = _endpoint(transport.get_extra_info("peername"))
@@ -155,6 +164,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone."""
+        self.gone.set()
         self.end(_phrase(error) if error is not None else "closed by the peer")
 
     def _settle(self) -> None:

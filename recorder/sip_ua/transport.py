@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,6 +29,8 @@ from recorder.sip_ua.wire import Failed, Flow, Target
 _UNSPECIFIED = ("0.0.0.0", "::")
 _MOST_ROUTES = 1024
 _SWEEP = 30.0
+_FAREWELL = 1.0
+"""s that peers have to agree that a connection is closed (TLS)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,8 @@ class SipTransports:
         for server in self._servers:
             server.close()
         await asyncio.gather(*(door.close() for door in self._doors))
-        for connection in list(self._connections.values()):
+        retired = list(self._connections.values())
+        for connection in retired:
             connection.retire()
         for opened in self._sockets.values():
             opened.close()
@@ -148,7 +152,11 @@ class SipTransports:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(server.wait_closed() for server in self._servers), return_exceptions=True)
-        await asyncio.sleep(0)  # closed connections say so
+        await _gone(retired)
+        for connection in retired:
+            connection.abort()
+        await _gone(retired)
+        await asyncio.sleep(0)  # those that were ended just now say so
         self._connections.clear()
         self._by_target.clear()
 
@@ -301,6 +309,12 @@ class SipTransports:
                 self._routes.popitem(last=False)
             self._routes[key] = _find_route(to)
         return self._routes[key]
+
+
+async def _gone(connections: Sequence[Connection]) -> None:
+    """Until all are gone, for a while at most."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.gather(*(each.gone.wait() for each in connections)), _FAREWELL)
 
 
 def _find_route(to: Endpoint) -> str | None:

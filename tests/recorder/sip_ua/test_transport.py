@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import ssl
+import threading
 from contextlib import suppress
 from dataclasses import replace
 
@@ -354,6 +355,35 @@ def test_a_handshake_in_progress_does_not_outlive_its_door(tmp_path):
         writer.close()
 
     asyncio.run(talk())
+
+
+def test_a_peer_that_never_agrees_to_close_does_not_outlive_the_transports(tmp_path):
+    made, over = authority(tmp_path), threading.Event()
+    server = files(made, "server", dns("srs.example"))
+
+    def deaf(listener: socket.socket) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(server.certificate, server.key)
+        with context.wrap_socket(listener.accept()[0], server_side=True):
+            over.wait(20)
+
+    async def talk(port: int) -> None:
+        here = Ear(await open_transports(TransportOptions(tls=server)))
+        here.transports.send(message(), Target(Transport.TLS, loopback(port), "srs.example"), None, lambda why: None)
+        (connection,) = here.transports._connections.values()
+        while connection.flow is None:
+            await asyncio.sleep(0.01)
+        await asyncio.wait_for(close(here), 10)
+        assert connection.gone.is_set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=deaf, args=(listener,))
+        thread.start()
+        try:
+            asyncio.run(talk(listener.getsockname()[1]))
+        finally:
+            over.set()
+            thread.join()
 
 
 def test_a_body_that_is_larger_than_agreed_ends_the_connection_and_no_other_does():
