@@ -163,10 +163,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("out", type=Path)
     parser.add_argument("--calls", type=int, default=500, help="calls, all begun within the first 3 s")
     parser.add_argument("--seconds", type=float, help="media of each call (60; 0.4 with --short, 4 with --concurrent)")
+    parser.add_argument("--over", type=float, metavar="S", help="seconds in which all calls of --short begin")
     parser.add_argument("--codec", choices=["pcmu", "pcma"], default="pcmu")
     parser.add_argument("--known", type=Path, metavar="JSON", help="also write what each call holds")
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--short", type=int, metavar="N", help="N short calls instead, 200 a second")
+    group.add_argument("--short", type=int, metavar="N", help="N short calls instead, 200 a second (--over)")
     group.add_argument("--concurrent", type=int, metavar="N", help="N calls at once instead, begun within 2 s")
     group.add_argument("--sip-only", type=int, metavar="N", help="about N SIP messages instead, no media")
     parser.add_argument("--call-share", type=float, default=0.3, help="of the messages of --sip-only (0.3)")
@@ -186,7 +187,8 @@ def main() -> None:
         sip = sip_only(options.sip_only, options.call_share, 20_000)
         calls, per_call = int((sip.step == 0).sum()), 0
     else:
-        gap = 5_000_000 if options.short else (2 if options.concurrent else 3) * 10**9 // calls
+        over = options.over or (calls / 200 if options.short else 2 if options.concurrent else 3)
+        gap = round(over * 1e9) // calls
         starts = call_starts(calls, gap)
         sip = signalling(starts, per_call * PACKET_NS, per_call, codec)
         media = streams(starts, per_call, codec)

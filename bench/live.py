@@ -3,7 +3,8 @@
 Calls are sent over a veth pair in real time by `bench.wire`; `spanrec capture` records them from the other end. Said
 are the frames that were sent, read and dropped, the recorder's CPU and memory, how late audio reached the disk, and for
 how many calls every packet of both sides was heard and stands in the recording. Needs root and iproute2. `--step` looks
-for the breaking point: more calls with every round until something is lost.
+for the breaking point: more calls with every round until something is lost. `--tcpdump` sends the traffic of the first
+round once more, to a tcpdump that writes it to the same place, with a ring as large.
 """
 
 import argparse
@@ -24,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.live_check import Verdict, verdicts
 from bench.measure import ROOT, machine, scratch, table
+from bench.ring import with_tcpdump
 from bench.veth import Wire, wire
 
 MOST_SAID = 40
@@ -62,6 +64,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--step", type=int, default=0, help="so many calls more in each further round, until it breaks")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--tcpdump", action="store_true", help="have tcpdump write the same traffic after it")
     parser.add_argument("--ring-size", type=int, default=256, help="MB (256)")
     parser.add_argument("--dir", type=Path, help="for the recordings (in memory, if there is room)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="copy the log and recordings that are not whole there")
@@ -116,13 +119,7 @@ def one_round(calls: int, options: argparse.Namespace) -> Round:
         recorder = Recorder(over, out, options)
         idle = cpu_of(recorder.process.pid)
         began = time.monotonic()
-        command = over.inside(sys.executable, "-m", "bench.wire", over.sender, "--realtime")
-        command += ["--cpu", str((os.cpu_count() or 1) - 1)]
-        command += ["--calls", str(calls), "--seconds", str(options.seconds), "--ramp", str(options.ramp)]
-        command += ["--lateness", str(directory / LATENESS)]
-        said = subprocess.run(
-            command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=options.seconds + 120
-        )
+        sent = send(over, calls, options, "--lateness", str(directory / LATENESS))
         wall = time.monotonic() - began
         busy = cpu_of(recorder.process.pid) - idle
         time.sleep(GRACE)
@@ -133,12 +130,34 @@ def one_round(calls: int, options: argparse.Namespace) -> Round:
         found = list(verdicts(out, options.seconds))
         explain(found, directory, options.keep)
         return Round(
-            calls, json.loads(said.stdout), int(metric(told, "spanrec_packets_total")),
+            calls, sent, int(metric(told, "spanrec_packets_total")),
             int(metric(told, "spanrec_kernel_drops_total")), busy, wall, peak,
             metric(told, "spanrec_disk_delay_max_seconds"), len(found), sum(each.whole for each in found),
             int(metric(told, "spanrec_calls_shed_total")), sum(each.cut for each in found),
             sum(each.moves for each in found),
         )  # fmt: skip
+
+
+def send(over: Wire, calls: int, options: argparse.Namespace, *more: str) -> dict[str, float]:
+    """Send all calls in real time; what the sender says."""
+    command = over.inside(sys.executable, "-m", "bench.wire", over.sender, "--realtime")
+    command += ["--cpu", str((os.cpu_count() or 1) - 1)]
+    command += ["--calls", str(calls), "--seconds", str(options.seconds), "--ramp", str(options.ramp), *more]
+    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=options.seconds + 120)
+    found: dict[str, float] = json.loads(said.stdout)
+    return found
+
+
+def beside_tcpdump(options: argparse.Namespace) -> str:
+    """What tcpdump makes of the first round's traffic."""
+    with wire("live") as over, long_queue():
+        share(over)
+        read = with_tcpdump(over, options, lambda over, options: send(over, options.calls, options), options.ring_size)
+    return (
+        f"tcpdump -w: {read.sent['packets']:.0f} sent, {read.packets} read, {read.dropped} dropped, "
+        f"{read.cpu:.1f} CPU s, {read.cpu / read.wall * 1000 / options.calls * 100:.1f} % of a core per 1,000 calls, "
+        f"slots late {read.sent['late_ms']:.1f} / {read.sent['latest_ms']:.1f} ms"
+    )
 
 
 def explain(found: list[Verdict], directory: Path, keep: Path | None) -> None:
@@ -218,6 +237,9 @@ def main() -> None:
         "of a core per 1,000 calls", "longest delay to disk, s", "peak MB", "slots late, ms (99 %, most)",
     )  # fmt: skip
     print(table(heads, rows))
+
+    if options.tcpdump:
+        print(beside_tcpdump(options))
 
 
 if __name__ == "__main__":

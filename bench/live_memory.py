@@ -20,6 +20,8 @@ from bench.measure import ROOT, machine, scratch, table
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure the memory of the live service over many calls.")
     parser.add_argument("--calls", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of media of each call (1)")
+    parser.add_argument("--over", type=float, default=3600.0, help="capture time in which the calls begin, s (3600)")
     parser.add_argument("--dir", type=Path, help="for capture and recordings (in memory, if there is room)")
     return parser.parse_args()
 
@@ -33,10 +35,11 @@ def resident_mb() -> float:
 
 def main() -> None:
     options = arguments()
-    print(f"On {machine()}. {options.calls:,} calls.\n", flush=True)
-    with scratch(options.dir, options.calls * 40_000) as directory:
+    print(f"On {machine()}. {options.calls:,} calls of {options.seconds:g} s in {options.over:g} s.\n", flush=True)
+    with scratch(options.dir, int(options.calls * (20_000 + options.seconds * 57_000))) as directory:
         capture = directory / "short.pcap"
         command = [sys.executable, "bench/generate.py", str(capture), "--short", str(options.calls)]
+        command += ["--seconds", str(options.seconds), "--over", str(options.over)]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         rows = record(capture, directory / "out", options.calls)
     print(table(("calls over", "published", "resident MB", "descriptors", "CPU s"), rows))

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,17 +110,22 @@ def with_ring(over: Wire, options: argparse.Namespace) -> Read:
     return Read("ring source", sent, found["packets"], found["dropped"], found["cpu"], wall)
 
 
-def with_tcpdump(over: Wire, options: argparse.Namespace) -> Read:
-    """tcpdump's row."""
+def with_tcpdump(
+    over: Wire,
+    options: argparse.Namespace,
+    sending: Callable[[Wire, argparse.Namespace], dict[str, float]] = send,
+    ring_mb: int = RING_MB,
+) -> Read:
+    """tcpdump's row: it writes all that `sending` sends."""
     with scratch(options.dir, int(options.calls * (options.seconds + 4) * 23_100)) as directory:
         out = directory / "tcpdump.pcap"
-        command = over.inside("tcpdump", "-i", over.receiver, "-n", "-s", "0", "-B", str(RING_MB << 10), "-Z", "root")
+        command = over.inside("tcpdump", "-i", over.receiver, "-n", "-s", "0", "-B", str(ring_mb << 10), "-Z", "root")
         reader = subprocess.Popen([*command, "-w", str(out)], stderr=subprocess.PIPE, text=True)
         assert reader.stderr is not None
         try:
             reader.stderr.readline()
             began = time.monotonic()
-            sent = send(over, options)
+            sent = sending(over, options)
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             wall = time.monotonic() - began
             reader.send_signal(signal.SIGINT)
