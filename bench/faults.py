@@ -106,11 +106,11 @@ def kill(options: argparse.Namespace) -> int:
             kills.wrong.append(f"SIGTERM: exit status {status}")
         tally = account(align(load, recordings), options.hold, recordings, kills.ups)
         tally.wrong += kills.wrong
-        print(kill_table(options.rounds, tally, kills), flush=True)
+        print(kill_table(options.rounds, tally, kills, load.latest_ms), flush=True)
         return verdict(tally.wrong, directory, options)
 
 
-def kill_table(rounds: int, tally: Tally, kills: Kills) -> str:
+def kill_table(rounds: int, tally: Tally, kills: Kills, latest_ms: float) -> str:
     """The figures of a run."""
     files = sum(len(left) for left in kills.left)
     seconds = sum(each.octets for left in kills.left for each in left.values()) / 32_000
@@ -123,6 +123,7 @@ def kill_table(rounds: int, tally: Tally, kills: Kills) -> str:
         ("s of media lost inside of declared interruptions", f"{tally.lost:.0f}"),
         ("s before a kill that were not on the disk, at most", f"{tally.longest:.1f}"),
         ("ms that audio after a restart stands aside, at most", f"{tally.astray:.0f}"),
+        ("ms that the sender was late, at most", f"{latest_ms:.0f}"),
         ("pieces in which packets were moved, for the sender was late", tally.moved),
         ("audio files in progress looked at after kills", files),
         ("s of audio in them, all of it in the recordings", f"{seconds:.0f}"),

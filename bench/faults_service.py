@@ -152,7 +152,7 @@ class Load:
         self._starts, self.hold = starts_of(calls, seconds, hold, 0.0)
         command = over.inside(
             sys.executable, "-m", "bench.wire", over.sender, "--calls", str(calls), "--seconds", str(seconds),
-            "--hold", str(hold), "--wait",
+            "--hold", str(hold), "--wait", "--realtime",
         )  # fmt: skip
         self._process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
@@ -162,6 +162,8 @@ class Load:
             raise FaultError("the sender did not start")
         self.began = 0
         self.stopped: int | None = None
+        self.latest_ms = 0.0
+        """How late packets were sent at most, known once it has stopped."""
 
     def begin(self) -> None:
         """The first call begins."""
@@ -173,8 +175,7 @@ class Load:
     def stop(self) -> None:
         """No more packets from now on."""
         self._process.terminate()
-        self._process.wait()
-        self.stopped = time.time_ns()
+        self.finish()
 
     def close(self) -> None:
         """Leave no process and no pipe behind."""
@@ -185,9 +186,12 @@ class Load:
                 pipe.close()
 
     def finish(self) -> None:
-        """Wait until all is sent."""
-        self._process.communicate(timeout=PATIENCE)
+        """Wait until all is sent, or it has stopped."""
+        assert self._process.stdout is not None
+        said = self._process.stdout.readline()  # its process takes a while to end
         self.stopped = time.time_ns()
+        self.latest_ms = json.loads(said)["latest_ms"]
+        self._process.wait(PATIENCE)
 
     def calls(self) -> list[Sent]:
         """Calls that have begun until it was stopped."""

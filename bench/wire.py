@@ -2,8 +2,9 @@
 
 In: numbers of calls. Out: frames on the wire, each within its slot of a millisecond or two: SIP from INVITE to BYE, and
 RTP both ways, as `bench.generate.plan` and `expected_samples` tell for every call; all checksums are right. One line
-of JSON says what was sent and how late. A kernel writes the frames of a slot and one call sends them (sendmmsg(2)), so
-that 200,000 packets a second take less than half a core, with what the receiver's side of a veth pair costs the sender.
+of JSON says what was sent and how late, also where SIGTERM ends it early. A kernel writes the frames of a slot and one
+call sends them (sendmmsg(2)), so that 200,000 packets a second take less than half a core, with what the receiver's
+side of a veth pair costs the sender.
 """
 
 import argparse
@@ -12,10 +13,12 @@ import errno
 import json
 import os
 import resource
+import signal
 import socket
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -148,23 +151,29 @@ def packed(sip: Signalling) -> tuple[NDArray[np.uint8], Int64, Int64]:
     return np.frombuffer(b"".join(octets for _, octets in found), np.uint8), at, np.array([when for when, _ in found])
 
 
-def slots(score: Score, slot_ns: int, begin: float) -> Iterator[tuple[int, int, float]]:
-    """(begin, end, seconds late) of each slot, as soon as it has begun."""
+def slots(
+    score: Score, slot_ns: int, begin: float, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[int, int, float]]:
+    """(begin, end, seconds late) of each slot, as soon as it has begun, until all is sent or it is `stopped`."""
     for start in range(0, score.end_ns, slot_ns):
+        if stopped():
+            return
         rest = begin + start / 1e9 - time.monotonic()
         if rest > 0:
             time.sleep(rest)
         yield start, start + slot_ns, max(-rest, time.monotonic() - begin - start / 1e9)
 
 
-def send(score: Score, to: Transmitter, calls: int, slot_ns: int) -> tuple[Sent, NDArray[np.float32]]:
-    """Send everything, each slot on its time; also how late each was, s."""
+def send(
+    score: Score, to: Transmitter, calls: int, slot_ns: int, stopped: Callable[[], bool]
+) -> tuple[Sent, NDArray[np.float32]]:
+    """Send everything until it is `stopped`, each slot on its time; also how late each was, s."""
     score.write(to, -2 * PACKET_NS, -PACKET_NS)  # compiles the kernel; no frame is due then
     packets = messages = unsent = 0
     late = []
     used = resource.getrusage(resource.RUSAGE_SELF)
     begin = time.monotonic() + 0.05
-    for start, end, behind in slots(score, slot_ns, begin):
+    for start, end, behind in slots(score, slot_ns, begin, stopped):
         written, signals = score.write(to, start, end)
         unsent += to.flush(written)
         packets += written
@@ -172,7 +181,7 @@ def send(score: Score, to: Transmitter, calls: int, slot_ns: int) -> tuple[Sent,
         late.append(behind)
     now = resource.getrusage(resource.RUSAGE_SELF)
     cpu = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
-    behind_ms = np.array(late) * 1000
+    behind_ms = np.array(late or [0.0]) * 1000
     sent = Sent(
         calls, packets, packets - messages, round(time.monotonic() - begin, 3), round(cpu, 3), unsent,
         round(float(np.percentile(behind_ms, 99)), 3), round(float(behind_ms.max()), 3),
@@ -223,10 +232,12 @@ def main() -> None:
     if options.realtime:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     to = score.transmitter(options.interface, options.slot * MS)
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     if options.wait:
         print("ready", flush=True)
         sys.stdin.readline()
-    sent, late = send(score, to, len(starts), options.slot * MS)
+    sent, late = send(score, to, len(starts), options.slot * MS, stopped.is_set)
     if options.lateness:
         np.save(options.lateness, late)
     print(json.dumps(asdict(sent)), flush=True)
