@@ -78,7 +78,8 @@ def restore(
         media = engine.media.calls.get(call.index) if engine.media is not None else None
         if media is not None:
             _attach(engine, media, left)
-        record.interruptions = _joined((*left.state.interruptions, *_missing(call, left, until[left.directory], now)))
+        missing = _missing(call, left, until[left.directory], stopped, now)
+        record.interruptions = _joined((*left.state.interruptions, *missing))
         if record.interruptions:
             _warn(call, record.interruptions)
         if call.answered is not None and until[left.directory] > stopped - STANDSTILL:
@@ -114,12 +115,13 @@ def _recorded_until(left: Interrupted) -> int:
     return max(ends)
 
 
-def _missing(call: Call, left: Interrupted, until: int, now: int) -> tuple[tuple[int, int], ...]:
-    """From and until when a call was not recorded, if it was then in progress.
+def _missing(call: Call, left: Interrupted, until: int, stopped: int, now: int) -> tuple[tuple[int, int], ...]:
+    """From and until when a call was not recorded, if it was then in progress. `stopped`: up to when others have audio.
 
-    A call that a BYE ended has been answered, also where the answer was among what was missed.
+    A call that a BYE ended has been answered, also where the answer was among what was missed. What all calls send is
+    written together: one that ended before what others have on the disk has all of its own there.
     """
-    if call.ended is not None and call.ended - until <= UNHEARD:
+    if call.ended is not None and (call.ended - until <= UNHEARD or call.ended <= stopped - BEGINNING):
         return ()
     end = now if call.ended is None else min(call.ended, now)
     begin = max(until - BEGINNING, left.state.call_started)

@@ -8,7 +8,7 @@ from recorder.model import Call
 from recorder.siprec.received import read
 from recorder.siprec.srs_gaps import CODE, say_missing, times
 from recorder.siprec.srs_restore import ports_in_use
-from tests.srs_lab import SECOND, START, SrsLab, run
+from tests.srs_lab import SECOND, START, SrsLab, metadata, run
 
 
 @pytest.fixture
@@ -102,6 +102,30 @@ def test_a_call_that_a_bye_without_a_body_ended_before_a_kill_is_whole_after_it(
     (recording,) = run(SrsLab(tmp_path / "out", now=first.now + 4 * SECOND), after)
     assert (recording.document.state, recording.document.warnings) == ("completed", ())
     assert [each.what for each in read(recording.directory)] == ["INVITE", "BYE"]
+
+
+def test_a_call_whose_bye_came_late_before_a_kill_lacks_nothing_where_later_audio_of_others_is_kept(tmp_path):
+    first = SrsLab(tmp_path / "out")
+
+    async def before(lab):
+        one = lab.record()
+        other = lab.record(said=metadata(session="b3RoZXJvdGhlcm90aGVyb3Q="), call_id="rs-2@src")
+        both_speak(lab, one, 4)
+        both_speak(lab, other, 9, ssrc=90)
+        lab.after(4.6)  # the BYE was lost, and is sent again
+        lab.bye(one)
+        lab.after(4.4)
+        lab.kill()
+
+    asyncio.run(before(first))
+
+    async def after(lab):
+        lab.after(70)
+
+    recordings = run(SrsLab(tmp_path / "out", now=first.now + 4 * SECOND), after)
+    told = {each.document.state: each.codes for each in recordings}
+    assert told["completed"] == []
+    assert {"interrupted", "end-not-seen"} <= set(told["incomplete"])
 
 
 def test_a_call_that_one_of_two_sessions_left_before_a_kill_waits_for_the_other(tmp_path):
