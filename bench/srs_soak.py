@@ -3,7 +3,7 @@
 `spanrec srs` gets recording sessions of known audio from `bench.srs_soak_src`, with a small range of ports, so that
 they come round often. By a seeded chance SIP messages are lost, ACKs and BYEs are never sent, clients die or are
 started again, media go on after the BYE, the server is killed and started again. Afterwards every call is accounted
-for (`bench.srs_soak_check`), and what the server still holds is looked at: sessions, sockets, files, memory. Exit
+for (`bench.srs_soak_check`), and what the server holds is looked at: sessions, sockets, files, memory. Exit
 status 1 where anything is wrong.
 """
 
@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -45,6 +46,15 @@ LATE_CALLS = 3.0
 ENDING = 90.0
 """s before the end in which no call begins any more: what goes on ends, what is dead is found."""
 PATIENCE = 60.0
+PAIRS = 3
+"""Pairs of ports for each stream that there may be at once: after a kill those of before are left alone for a while."""
+SETTLED = 60.0
+"""s of a process after which it should hold no more memory than it did then, but for `GROWTH`."""
+GROWTH = 40.0
+"""MB."""
+MOST_FIGURES = 40
+SPARE = 8
+"""Descriptors that it may hold more at the end than at the start, beside sockets."""
 SETTINGS = """[srs]
 listen = ["udp:{host}:{port}"]
 ports = "{low}-{high}"
@@ -135,6 +145,21 @@ class Server:
         return sum(each.state is not SessionState.ENDED for each in client.sessions())
 
 
+class Held(NamedTuple):
+    """What the server held at a time."""
+
+    at: float
+    """s since the start."""
+    life: int
+    """How often it had been killed before."""
+    sockets: int
+    """UDP."""
+    files: int
+    """Other descriptors."""
+    memory: float
+    """MB."""
+
+
 @dataclass(slots=True)
 class Run:
     """A soak in progress."""
@@ -145,11 +170,11 @@ class Run:
     chance: random.Random
     longest: float
     """s of media of a call."""
+    begun: float = field(default_factory=time.monotonic)
     kills: list[Kill] = field(default_factory=list)
     killed: float | None = None
     """When it was killed, where it is not back yet."""
-    held: list[tuple[float, int, int, float]] = field(default_factory=list)
-    """(s since the start, UDP sockets, other descriptors, MB)"""
+    held: list[Held] = field(default_factory=list)
     late: list[int] = field(default_factory=list)
     """Calls that began after the server was told to stop."""
 
@@ -180,7 +205,7 @@ class Run:
 
 def soak(run: Run, options: argparse.Namespace) -> None:
     """Let calls come, and kill the server now and then; then let all come to an end."""
-    begun = time.monotonic()
+    begun = run.begun = time.monotonic()
     loaded = max(options.minutes * 60 - ENDING, options.minutes * 20)
     kills = sorted(run.chance.uniform(0.1, 0.95) * loaded for _ in range(options.kills))
     due = looked = 0.0
@@ -193,7 +218,7 @@ def soak(run: Run, options: argparse.Namespace) -> None:
             run.kill()
         if now >= looked and run.killed is None:
             looked += 10.0
-            run.held.append((now, *run.server.holds()))
+            run.held.append(Held(now, len(run.kills), *run.server.holds()))
         run.turn()
     until = time.monotonic() + ENDING
     if options.drain:
@@ -233,11 +258,24 @@ def look(run: Run, base: tuple[int, int, float]) -> list[str]:
     wrong = []
     left = run.server.sessions()
     sockets, files, resident = run.server.holds()
-    run.held.append((run.held[-1][0] + 10, sockets, files, resident))
+    run.held.append(Held(time.monotonic() - run.begun, len(run.kills), sockets, files, resident))
     if left:
         wrong.append(f"{left} sessions are still there")
     if sockets > base[0]:
         wrong.append(f"{sockets - base[0]} sockets are still open")
+    if files > base[1] + SPARE:
+        wrong.append(f"{files - base[1]} descriptors more than at the start are still open")
+    return wrong
+
+
+def grown(held: Sequence[Held]) -> list[str]:
+    """Whether memory grew, in any of the server's lives, once all that it needs was in use."""
+    wrong = []
+    for life in sorted({each.life for each in held}):
+        figures = [each for each in held if each.life == life]
+        before = [each.memory for each in figures if each.at - figures[0].at <= SETTLED]
+        if max(each.memory for each in figures) > max(before) + GROWTH:
+            wrong.append(f"memory grew from {max(before):.0f} to {max(each.memory for each in figures):.0f} MB")
     return wrong
 
 
@@ -278,7 +316,9 @@ def report(run: Run, verdicts: list[Verdict], wrong: list[str]) -> None:
     if outcomes:
         print("Not taken: " + ", ".join(f"{count} x {outcome}" for outcome, count in outcomes.items()) + ".")
     print(f"{len(run.kills)} kills of the server{f': {times}' if times else ''}.")
-    held = "; ".join(f"{at:.0f}: {sockets}, {files}, {mb:.0f}" for at, sockets, files, mb in run.held)
+    every = max(len(run.held) // MOST_FIGURES, 1)
+    shown = [*run.held[:-1:every], *run.held[-1:]]
+    held = "; ".join(f"{each.at:.0f}: {each.sockets}, {each.files}, {each.memory:.0f}" for each in shown)
     print(f"s: UDP sockets, other descriptors, MB: {held}")
     pace = run.sender.pace
     print(f"Sender late {pace.latest * 1000:.0f} ms at most, {pace.slipped:.1f} s in all.")
@@ -318,7 +358,7 @@ def main() -> int:
     with scratch(options.dir, int(calls * options.longest * 33_000)) as place:
         server = Server(place)
         port, low = free_port(), 42_000
-        high = low + 8 * options.calls - 1
+        high = low + 2 * 2 * PAIRS * options.calls - 1
         (place / "spanrec.toml").write_text(SETTINGS.format(host=HOST, port=port, low=low, high=high))
         server.start()
         sender = RtpSender(2 * takes, round(options.longest * 50))
@@ -341,7 +381,7 @@ def main() -> int:
             sender.close()
             if server.process is not None and server.process.poll() is None:
                 server.kill()
-        wrong += store_is_sound(server.out)
+        wrong += grown(run.held) + store_is_sound(server.out)
         verdicts = account(run, os.cpu_count() or 1)
         taken = [each.number for each in verdicts if each.number in run.late and each.result is not Result.REFUSED]
         wrong += [f"calls that began after SIGTERM were not refused: {taken}"] if taken else []

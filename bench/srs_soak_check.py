@@ -2,7 +2,8 @@
 
 In: the calls as the client knows them, the recordings of the store, when the server was killed. Out: for each call a
 `Verdict`: recorded and whole; recorded, and its recording says what is missing; refused, and told so; or wrong.
-Packets may be missing only where the server was killed, from `UNFLUSHED` s before until it was back.
+Packets may be missing only where the server was killed, from `UNFLUSHED` s before until the client has noticed. A
+recording holds nothing of another call, and what was received of each of its sessions.
 """
 
 import json
@@ -14,23 +15,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
-from bench.calls import FRAME, expected_samples
 from bench.live_check import CUT
-from bench.srs_soak_src import Fault, SoakCall, Take
+from bench.srs_soak_audio import Sent, compare
+from bench.srs_soak_src import RESTARTED, Fault, SoakCall, Take
+from recorder.siprec.received import read
 
 CALLER = "sip:+4930"
 """What the URI of every caller of `bench.calls` begins with, before its number."""
 UNFLUSHED = 5.0
 BACK = 1.0
 """s after the server was back in which a session that it does not know any more goes on."""
-LOUD = 500
-"""Amplitude from which on a packet must be found."""
+UNNOTED = 1.0
+"""s before a kill in which a session that was taken may not have been noted yet."""
 AFTER_BYE = 0.1
 """s before a BYE whose packets may have been read after it."""
-
-Samples = NDArray[np.int16]
+SIDES = ("caller", "callee")
+STRANGE = "audio"
+"""What is said of audio that does not belong there begins so."""
+MOST_TOLD = 8
 
 
 class Result(StrEnum):
@@ -40,6 +43,7 @@ class Result(StrEnum):
     DECLARED = "recorded, says what is missing"
     REFUSED = "refused"
     UNANSWERED = "no answer"
+    KILLED = "begun at a kill"
     WRONG = "wrong"
 
 
@@ -80,12 +84,14 @@ def judge(call: SoakCall, places: Sequence[Path], kills: Sequence[Kill]) -> Verd
         if places and not kills:
             return Verdict(call.number, call.fault, Result.WRONG, f"{outcome}, and {len(places)} recordings")
         return Verdict(call.number, call.fault, result)
+    if not places and all(_just_begun(take, kills) for take in taken):
+        return Verdict(call.number, call.fault, Result.KILLED)
     if len(places) != 1:
         return Verdict(call.number, call.fault, Result.WRONG, f"{len(places)} recordings of {_told(call)}")
     document = json.loads((places[0] / "call.json").read_text())
-    wrong, missing = [], False
-    for text, excused in _missing(call, taken, document, places[0], kills):
-        missing = True
+    wrong, missing = list(_sessions(call, taken, places[0], kills)), False
+    for text, excused in _audio(call, taken, document, places[0], kills):
+        missing = missing or not text.startswith(STRANGE)
         if not excused:
             wrong.append(text)
     codes = {each["code"] for each in document["warnings"]}
@@ -106,59 +112,69 @@ def _expected(call: SoakCall, taken: Sequence[Take], *, missing: bool) -> set[st
     return codes
 
 
-def _missing(
+def _audio(
     call: SoakCall, taken: Sequence[Take], document: dict[str, Any], place: Path, kills: Sequence[Kill]
 ) -> Iterator[tuple[str, bool]]:
-    """What is not in a recording, and whether a kill excuses it."""
+    """What is wrong with the audio of a recording, and whether a kill excuses it."""
     if document["audio"] is None:
         if any(take.packets for take in taken):
             yield "no audio", all(_touched(take, kills) for take in taken)
         return
     heard = np.asarray(soundfile.read(place / "audio.wav", dtype="int16", always_2d=True)[0], np.int16)
-    for take in taken:
-        for channel, side in enumerate(("caller", "callee")):
-            early = call.fault is Fault.MEDIA_AFTER_BYE and take is call.takes[0]
-            sent = take.sent - (round(AFTER_BYE * 50) if early else 0)
-            absent = _absent(heard[:, channel], take.number, side, sent)
-            times = [take.begun + packet / 50 for packet in absent]
-            outside = [at for at in times if not any(kill.at - UNFLUSHED < at < kill.back + BACK for kill in kills)]
-            if len(absent) > CUT * sent:
+    for channel, side in enumerate(SIDES):
+        found = compare(heard[:, channel], [Sent(t.number, side, _kept(call, t), t.packets) for t in taken])
+        for begin, end in found.foreign[:MOST_TOLD]:
+            yield (
+                f"{STRANGE} of another call or side stands in the {side}'s channel from {begin:.2f} to {end:.2f} s",
+                False,
+            )
+        for take, absent in zip(taken, found.absent, strict=True):
+            if len(absent) > CUT * _kept(call, take):
+                outside = sum(not _excused(take, packet, kills) for packet in absent)
                 first, last = (packet / 50 for packet in (absent[0], absent[-1]))
                 text = f"{len(absent)} packets of the {side} from {first:.2f} to {last:.2f} s of take {take.number}"
-                yield f"{text} are missing, {len(outside)} of them without a kill", not outside
+                yield f"{text} are missing, {outside} of them without a kill", not outside
 
 
-def _absent(heard: Samples, number: int, side: str, packets: int) -> list[int]:
-    """Packets of a take that do not stand in its channel."""
-    if packets <= 0:
-        return []
-    sent = np.asarray(expected_samples(number, side, packets / 50), np.int16).reshape(-1, FRAME)
-    loud = (np.abs(sent).max(axis=1) > LOUD).tolist()
-    absent, place, cursor = [], 0, 0
-    while place < packets:
-        at = _find(heard, sent[place], cursor) if loud[place] else None
-        if at is None:
-            # What is silence is found with what stands before it, or needs not be found.
-            absent += [place] if loud[place] else []
-            place += 1
-            continue
-        there = heard[at : at + (packets - place) * FRAME]
-        count = len(there) // FRAME
-        equal = (there[: count * FRAME].reshape(-1, FRAME) == sent[place : place + count]).all(axis=1)
-        run = count if equal.all() else int(np.argmin(equal))
-        place, cursor = place + run, at + run * FRAME
-    return absent
+def _kept(call: SoakCall, take: Take) -> int:
+    """Packets of a take that must be in its recording."""
+    early = call.fault is Fault.MEDIA_AFTER_BYE and take is call.takes[0]
+    return max(take.sent - (round(AFTER_BYE * 50) if early else 0), 0)
 
 
-def _find(heard: Samples, packet: Samples, cursor: int) -> int | None:
-    """Where a packet stands next."""
-    starts = cursor + np.flatnonzero(heard[cursor : max(len(heard) - FRAME + 1, 0)] == packet[0])
-    return next((at for at in starts.tolist() if (heard[at : at + FRAME] == packet).all()), None)
+def _excused(take: Take, packet: int, kills: Sequence[Kill]) -> bool:
+    """Whether a packet was lost to a kill: not on the disk yet, or sent while its session was known to nobody."""
+    at = take.begun + packet / 50
+    # Where the sender was held up, its packets left later than that.
+    slack = max(take.ended - take.begun - take.sent / 50, 0.0)
+    for kill in kills:
+        until = kill.back + BACK
+        if take.outcome == RESTARTED and take.begun < kill.back:
+            until = max(until, take.ended)
+        if kill.at - UNFLUSHED - slack < at < until:
+            return True
+    return False
+
+
+def _sessions(call: SoakCall, taken: Sequence[Take], place: Path, kills: Sequence[Kill]) -> Iterator[str]:
+    """Whether what was received of each recording session, and of no other, is kept with the recording."""
+    numbers = {each.call_id.partition("-")[0] for each in read(place)}
+    for take in taken:
+        if str(take.number) not in numbers and not _just_begun(take, kills):
+            yield f"take {take.number} is not told of"
+    others = numbers - {str(take.number) for take in call.takes}
+    if others:
+        yield f"sessions of other calls are told of: {', '.join(sorted(others))}"
+
+
+def _just_begun(take: Take, kills: Sequence[Kill]) -> bool:
+    """Whether the server was killed before it can have noted a take."""
+    return any(kill.at - UNNOTED < take.begun < kill.at for kill in kills)
 
 
 def _touched(take: Take, kills: Sequence[Kill]) -> bool:
     """Whether a kill may have cost a take something."""
-    until = take.ended or take.begun + take.packets / 50
+    until = take.closed or take.begun + take.packets / 50
     return any(take.begun - BACK < kill.back + BACK and until > kill.at - UNFLUSHED for kill in kills)
 
 

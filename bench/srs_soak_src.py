@@ -25,6 +25,8 @@ CUT = 0.6
 """Part of a take's packets after which a fault happens."""
 MOST_GAP = 3.0
 """s that a client needs to start again."""
+RESTARTED = "server restarted"
+"""How a take ended whose session the server did not know any more."""
 AGAIN = 0.01
 """s between two sessions that go on at a server that is back."""
 
@@ -70,6 +72,8 @@ class Take:
     """When its media ended or the fault came."""
     sent: int = 0
     """Packets of each stream that were sent until then."""
+    closed: float = 0.0
+    """When the client was done with it, s since the epoch."""
     quiet: bool = False
     """The client knows nothing of it any more."""
     mute: bool = False
@@ -216,7 +220,7 @@ class SoakClient:
             self._sender.stop(stream)
 
     def _over(self, take: Take, outcome: str) -> None:
-        take.state, take.outcome = State.OVER, outcome
+        take.state, take.outcome, take.closed = State.OVER, outcome, time.time()
         self._running.pop(take.number, None)
         for method in ("INVITE", "BYE"):
             self._exchanges.pop((take.number, method), None)
@@ -303,7 +307,7 @@ class SoakClient:
         if code == 481:
             left = take.packets - int(self._sender.sent[take.streams[0]])
             self._stop(take)
-            self._over(take, "server restarted")
+            self._over(take, RESTARTED)
             if left > 0:
                 self._invite(take.call, left)
         else:

@@ -11,12 +11,14 @@ import soundfile
 
 from bench.calls import FRAME, expected_samples
 from bench.rtp_sender import RtpSender
-from bench.srs_soak_check import Kill, Result, judge
-from bench.srs_soak_src import Fault, SoakCall, State, Take
+from bench.srs_soak import Held, grown
+from bench.srs_soak_check import SIDES, Kill, Result, judge
+from bench.srs_soak_src import RESTARTED, Fault, SoakCall, State, Take
 from bench.srs_src import RecordingClient
 from decoders.sip import parse_message
 from pcaps.make.sources import decode
 from recorder.rs_metadata import parse_rs_metadata
+from recorder.siprec.received import Received, ReceivedFile
 
 
 def test_streams_are_the_speech_of_their_calls_packet_by_packet() -> None:
@@ -64,16 +66,30 @@ def test_an_invite_offers_two_labelled_streams_and_says_who_speaks() -> None:
     assert [(each.send, each.recv) for each in told.participant_streams] == [([one], [two]), ([two], [one])]
 
 
-def soak_recording(place: Path, number: int, packets: int, without: range, codes: tuple[str, ...] = ()) -> Path:
-    """A recording of a call of the soak, some packets of which are silence."""
+def soak_recording(
+    place: Path,
+    number: int,
+    packets: int,
+    without: range = range(0),
+    codes: tuple[str, ...] = (),
+    foreign: int | None = None,
+    takes: tuple[int, ...] = (),
+) -> Path:
+    """A recording of a call of the soak, some packets of which are silence, or those of another call; `takes`: whose
+    messages are kept."""
     place.mkdir()
-    sides = [expected_samples(number, side, packets / 50).copy() for side in ("caller", "callee")]
-    for samples in sides:
-        samples[without.start * FRAME : without.stop * FRAME] = 0
+    sides = [expected_samples(number, side, packets / 50).copy() for side in SIDES]
+    others = [expected_samples(foreign or 0, side, packets / 50) for side in SIDES]
+    for samples, other in zip(sides, others, strict=True):
+        hole = slice(without.start * FRAME, without.stop * FRAME)
+        samples[hole] = 0 if foreign is None else other[hole]
     heard = np.stack([np.pad(samples, (300, 0)) for samples in sides], axis=1)
     soundfile.write(place / "audio.wav", heard, 8000, subtype="PCM_16")
     document = {"audio": {"file": "audio.wav"}, "warnings": [{"code": code, "text": ""} for code in codes]}
     (place / "call.json").write_text(json.dumps(document))
+    kept = ReceivedFile(place, "b" * 32)
+    for take in takes or (number,):
+        kept.add(Received(1, f"{take}-0@bench", "127.0.0.1:5060", "INVITE", "text/plain", b""))
     return place
 
 
@@ -87,7 +103,7 @@ def soak_call(number: int, packets: int) -> SoakCall:
 
 def test_the_soak_tells_a_whole_call_from_one_that_lost_packets_and_from_one_that_says_so(tmp_path: Path) -> None:
     call = soak_call(3, 300)
-    whole = soak_recording(tmp_path / "whole", 3, 300, range(0))
+    whole = soak_recording(tmp_path / "whole", 3, 300)
     holed = soak_recording(tmp_path / "holed", 3, 300, range(200, 250))
     named = soak_recording(tmp_path / "named", 3, 300, range(200, 250), ("interrupted",))
     kill = Kill(1004.9, 1005.5)
@@ -100,12 +116,74 @@ def test_the_soak_tells_a_whole_call_from_one_that_lost_packets_and_from_one_tha
     assert judge(call, [named], [kill]).result is Result.DECLARED
 
 
+def test_the_soak_finds_audio_of_another_call_in_a_recording(tmp_path: Path) -> None:
+    call = soak_call(3, 300)
+    mixed = judge(call, [soak_recording(tmp_path / "mixed", 3, 300, range(200, 250), ("interrupted",), foreign=9)], [])
+    assert mixed.result is Result.WRONG
+    assert "audio of another call or side stands in the caller's channel from 4.04 to 4.73 s" in mixed.text
+    assert "audio of another call or side stands in the callee's channel" in mixed.text
+    # Also where nothing of the call itself is missing: what came after its end.
+    call.takes[0].sent = call.takes[0].packets = 200
+    after = judge(call, [soak_recording(tmp_path / "after", 3, 300, range(200, 300), foreign=9)], [])
+    assert "audio of another call" in after.text
+    assert "missing" not in after.text
+
+
+def test_the_soak_finds_the_callee_on_the_callers_channel(tmp_path: Path) -> None:
+    call, place = soak_call(3, 300), soak_recording(tmp_path / "a", 3, 300)
+    heard, rate = soundfile.read(place / "audio.wav", dtype="int16")
+    soundfile.write(place / "audio.wav", heard[:, ::-1], rate, subtype="PCM_16")
+    assert "audio of another call or side stands in the caller's channel" in judge(call, [place], []).text
+
+
+def test_the_soak_takes_a_packet_that_was_cut_for_what_it_is(tmp_path: Path) -> None:
+    call, place = soak_call(3, 300), soak_recording(tmp_path / "a", 3, 300)
+    heard, rate = soundfile.read(place / "audio.wav", dtype="int16")
+    at = 300 + 100 * FRAME
+    moved = np.concatenate([heard[: at - 55], heard[at:]])
+    soundfile.write(place / "audio.wav", moved, rate, subtype="PCM_16")
+    assert judge(call, [place], []).result is Result.WHOLE
+
+
+def test_the_soak_wants_every_session_told_of_and_none_of_other_calls(tmp_path: Path) -> None:
+    call = soak_call(3, 300)
+    call.takes.append(Take(5, call, State.OVER, True, "ended", begun=2000.0))
+    alone = soak_recording(tmp_path / "alone", 3, 300, codes=("interrupted",))
+    assert "take 5 is not told of" in judge(call, [alone], []).text
+    assert "not told of" not in judge(call, [alone], [Kill(2000.5, 2002.0)]).text, "killed before it was noted"
+    other = soak_recording(tmp_path / "other", 3, 300, codes=("interrupted",), takes=(3, 5, 8))
+    assert "sessions of other calls are told of: 8" in judge(call, [other], []).text
+
+
+def test_what_a_session_sent_that_a_killed_server_forgot_may_be_missing_until_its_client_has_noticed(
+    tmp_path: Path,
+) -> None:
+    call = soak_call(3, 300)
+    (take,) = call.takes
+    take.ended = take.begun + 6.0
+    named = soak_recording(tmp_path / "named", 3, 300, range(150, 300), ("interrupted",))
+    kill = Kill(1003.0, 1004.0)
+    assert "50 of them without a kill" in judge(call, [named], [kill]).text
+    take.outcome = RESTARTED
+    assert judge(call, [named], [kill]).result is Result.DECLARED
+
+
+def test_the_soak_tells_memory_that_grows_from_memory_that_is_taken_once() -> None:
+    def life(number: int, figures: list[float]) -> list[Held]:
+        return [Held(300.0 * number + 20 * place, number, 0, 0, mb) for place, mb in enumerate(figures)]
+
+    assert grown([*life(0, [100, 150, 200, 210, 205]), *life(1, [90, 220, 220])]) == []
+    assert grown([*life(0, [100, 150, 200, 205]), *life(1, [90, 95, 100, 110, 125, 160])]) == [
+        "memory grew from 110 to 160 MB"
+    ]
+
+
 def test_the_soak_asks_that_a_client_that_started_again_has_its_gap_named(tmp_path: Path) -> None:
     call = soak_call(3, 300)
     call.fault = Fault.RESTART
     call.takes.append(Take(4, call, State.OVER, True, "ended", packets=0))
-    assert "does not say interrupted" in judge(call, [soak_recording(tmp_path / "a", 3, 300, range(0))], []).text
-    said = soak_recording(tmp_path / "b", 3, 300, range(0), ("interrupted",))
+    assert "does not say interrupted" in judge(call, [soak_recording(tmp_path / "a", 3, 300, takes=(3, 4))], []).text
+    said = soak_recording(tmp_path / "b", 3, 300, codes=("interrupted",), takes=(3, 4))
     assert judge(call, [said], []).result is Result.DECLARED
 
 
