@@ -15,6 +15,7 @@ from typing import Any
 from recorder import checkpoint, journal
 from recorder.document import CallDocument, parse
 from recorder.live_catalogue import LiveCatalogue
+from recorder.siprec import received
 from recorder.store import RecordingStore
 
 _ENDING = ".whole"
@@ -61,7 +62,7 @@ def unmark(work: Path) -> None:
 
 def clear_away(work: Path) -> None:
     """Remove what a working directory holds beside its recording."""
-    for name in (journal.FILE, checkpoint.FILE, f"{checkpoint.FILE}.new", "audio.joined"):
+    for name in (journal.FILE, received.JOURNAL, checkpoint.FILE, f"{checkpoint.FILE}.new", "audio.joined"):
         with suppress(FileNotFoundError):
             (work / name).unlink()
     for name in (_ASIDE, f"{_ASIDE}.new"):

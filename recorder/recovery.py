@@ -23,7 +23,7 @@ from recorder.kept_figures import KeptFigures
 from recorder.live_calls import Interrupted, LiveCalls
 from recorder.messages import Message
 from recorder.model import Call, Sighting
-from recorder.siprec.received import FILE as RECEIVED
+from recorder.siprec import received
 from recorder.streams import CallMedia, Listening
 from recorder.trace import warn
 from recorder.tracks import FRAME, Track
@@ -149,7 +149,7 @@ def _look(directory: Path, kept: KeptFigures) -> Interrupted | None:
         status = (directory / "audio.wav").stat()
         identifier = UUID(hex=directory.name)
     except (ValueError, OSError):
-        known = any(journal.read(directory)) or (directory / RECEIVED).exists()
+        known = any(journal.read(directory)) or received.is_in(directory)
         begun = state is not None and (state.call_id is None or known)
         if state is None or not begun:
             # Killed before its first message was kept: the next one begins the call again.

@@ -1,9 +1,10 @@
 """What an SRC said of a call, verbatim, beside its recording: a MIME file that grows while the call goes on.
 
 In: bodies of SIP messages of a recording session, with when and how they came. Out: `siprec.mime` in the call's working
-directory: a multipart/mixed document with a part for each message that had a body and for each BYE, and from such a
-file, the parts again, up to the first that is not whole. What the parts say of themselves stands in header fields of
-their own; nothing of a body is changed. Bounded by `LARGEST`; what a body says never becomes a header or a name.
+directory (`siprec.journal` where it is not to stay): a multipart/mixed document with a part for each message that had a
+body and for each BYE, and from such a file, the parts again, up to the first that is not whole. What the parts say of
+themselves stands in header fields of their own; nothing of a body is changed. Bounded by `LARGEST`; what a body says
+never becomes a header or a name.
 """
 
 import os
@@ -18,6 +19,8 @@ from recorder.document import format_time
 from recorder.rs_metadata_values import parse_time
 
 FILE = "siprec.mime"
+JOURNAL = "siprec.journal"
+"""The same file where it is not to stay beside the recording: while the call is in progress, in case of a kill."""
 LARGEST = 4 << 20
 """Octets of a file."""
 _SESSION = "X-Communication-Session"
@@ -52,11 +55,14 @@ class Received:
 class ReceivedFile:
     """The file of one call."""
 
-    def __init__(self, directory: Path, boundary: str, session: str = "") -> None:
+    def __init__(self, directory: Path, boundary: str, session: str = "", *, stays: bool = True) -> None:
         """`boundary` is random: that it stands in no body is not looked at. `session`: the call's `session_id`, for
-        `session_of`. Nothing is written yet; where there is a file from before, it is gone on with, and what a crash
-        cut off at its end is taken off."""
-        self._path = f"{directory}/{FILE}"
+        `session_of`. `stays`: beside the recording, once the call is over. Nothing is written yet; where there is a
+        file from before, it is gone on with, and what a crash cut off at its end is taken off."""
+        name, other = (FILE, JOURNAL) if stays else (JOURNAL, FILE)
+        self._path = f"{directory}/{name}"
+        with suppress(OSError):
+            os.rename(f"{directory}/{other}", self._path)  # the settings were others before a restart
         self._boundary = boundary
         self._session = session
         self.left_out = 0
@@ -95,17 +101,27 @@ class ReceivedFile:
                 os.close(descriptor)
 
 
+def is_in(directory: Path) -> bool:
+    """Whether there is such a file in `directory`."""
+    return _file_in(directory).exists()
+
+
 def read(directory: Path) -> Iterator[Received]:
     """The messages in the file of `directory`, in order; none where there is no file."""
     with suppress(OSError):
-        for message, _ in _parts((directory / FILE).read_bytes()):
+        for message, _ in _parts(_file_in(directory).read_bytes()):
             yield message
+
+
+def _file_in(directory: Path) -> Path:
+    """The file of a call, under either name."""
+    return directory / (JOURNAL if (directory / JOURNAL).exists() else FILE)
 
 
 def session_of(directory: Path) -> str:
     """The `session_id` that the file in `directory` was begun with; empty where it has none."""
     try:
-        head, _, _ = (directory / FILE).read_bytes().partition(b"\r\n\r\n")
+        head, _, _ = _file_in(directory).read_bytes().partition(b"\r\n\r\n")
     except OSError:
         return ""
     _, _, rest = head.partition(f"\r\n{_SESSION}: ".encode())

@@ -11,7 +11,6 @@ import queue
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from secrets import token_hex
 
 from recorder.call_events import CallEnded, CallEvent, CallStarted
 from recorder.engine import Engine
@@ -19,15 +18,16 @@ from recorder.live_calls import Interrupted
 from recorder.messages import Message
 from recorder.model import Call, GroupReason
 from recorder.sightings import FlowSighting
-from recorder.siprec.received import Received, ReceivedError, ReceivedFile
+from recorder.siprec.received import Received
 from recorder.siprec.srs_call import ReceivedCall
 from recorder.siprec.srs_cast import Placed
 from recorder.siprec.srs_gaps import say_missing, unheard
 from recorder.siprec.srs_joining import same_call, same_people, unique
+from recorder.siprec.srs_kept import KeptMessages
 from recorder.siprec.srs_picture import Over, RsPicture
 from recorder.siprec.srs_restore import remember
 from recorder.siprec.srs_view import Communication, View, shifted
-from recorder.trace import note, warn
+from recorder.trace import note
 
 GRACE = 5_000_000_000
 """ns after its end for which a call is kept open: media still on their way, another session that takes over."""
@@ -66,20 +66,19 @@ class SessionCalls:
         trouble: Callable[[str], None] = lambda _: None,
         failed: Callable[[Exception], None] | None = None,
     ) -> None:
-        """`keep`: what was received is kept verbatim. `correction` gives what is added to wall-clock times to have
-        capture times, ns. `trouble` takes sentences about a disk that refuses. `failed` is told of an error that nobody
-        foresaw, so that one session's picture costs the others nothing; None lets it out."""
-        self._keep = keep
+        """`keep`: what was received stays beside the recording, verbatim; without it, until the call is over.
+        `correction` gives what is added to wall-clock times to have capture times, ns. `trouble` takes sentences about
+        a disk that refuses. `failed` is told of an error that nobody foresaw, so that one session's picture costs the
+        others nothing; None lets it out."""
+        self._kept = KeptMessages(stay=keep, trouble=trouble)
         self._rejoin = rejoin
         self._correction = correction
-        self._trouble = trouble
         self._failed = failed
         self._queue: queue.SimpleQueue[RsPicture] = queue.SimpleQueue()
         self._sessions: dict[int, _Rs] = {}
         self._calls: dict[int, ReceivedCall] = {}
         """By `Call.index`."""
         self._by_key: dict[str, ReceivedCall] = {}
-        self._files: dict[int, ReceivedFile] = {}
         self._views: dict[int, View] = {}
         """Last metadata of each call's sessions."""
         self._lately: OrderedDict[str, Call] = OrderedDict()
@@ -108,6 +107,7 @@ class SessionCalls:
             return None
         first, picture, session, over = found
         received = self._admit(first, session.id if session is not None else "")
+        self._kept.open(received.call, left.directory, received.key)
         if session is not None:
             received.hear(first, next((each for each in first.view.sessions if each.id == session.id), session), ())
         received.hear(picture, session, ())
@@ -292,9 +292,9 @@ class SessionCalls:
         if received.end is not None and call.ended is None and picture.over is None:
             events.append(self._ended(received, picture.at))
         self._engine.carry_out(events)
-        if self._keep:
-            # The call has its directory only when it has begun.
-            self._write(received, rs.messages if fresh else picture.messages)
+        # The call has its directory only when it has begun.
+        messages = rs.messages if fresh else picture.messages
+        self._kept.write(call, self._engine.directory_of, received.key, messages)
 
     def _relate(self, call: Call, session: Communication) -> None:
         """Calls of one group, and what remains of a call whose recording was over, belong together."""
@@ -350,11 +350,7 @@ class SessionCalls:
                 if len(rs.over) > MAX_OVER:
                     del rs.over[next(iter(rs.over))]
         self._over[call.index] = received
-        file = self._files.pop(call.index, None)
-        if file is not None:
-            file.close()
-            if file.left_out:
-                warn(call, "received-cut", f"{file.left_out} messages of the SRC found no room beside the recording.")
+        self._kept.end(call)
 
     # What was received
 
@@ -363,20 +359,6 @@ class SessionCalls:
             if rs.octets + len(message.body) <= MAX_PENDING:
                 rs.octets += len(message.body)
                 rs.messages.append(message)
-
-    def _write(self, received: ReceivedCall, messages: Sequence[Received]) -> None:
-        call = received.call
-        for message in messages:
-            try:
-                file = self._files.get(call.index)
-                if file is None:
-                    directory = self._engine.directory_of(call)
-                    file = self._files[call.index] = ReceivedFile(directory, token_hex(16), received.key)
-                file.add(message)
-            except (ReceivedError, KeyError) as error:
-                warn(call, "received-cut", "What the SRC sent could not be kept: the disk refused.")
-                self._trouble(str(error))
-                return
 
     def _note_media(self) -> None:
         media = self._engine.media

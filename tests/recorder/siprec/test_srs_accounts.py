@@ -93,7 +93,7 @@ def test_every_session_is_told_in_exactly_one_recording_and_nothing_is_left(tmp_
     assert lab.ports.open_ports == []
     assert lab.server.count == lab.server.admission.sessions == 0
     assert not lab.calls._sessions
-    assert not lab.calls._files
+    assert not lab.calls._kept._files
     recordings = lab.finish()
     told = [
         each.get("call-id")

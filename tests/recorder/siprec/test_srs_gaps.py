@@ -155,8 +155,9 @@ def test_a_call_that_one_of_two_sessions_left_before_a_kill_waits_for_the_other(
     assert interrupted(recording)
 
 
-def test_the_ports_of_calls_that_a_kill_interrupted_are_known_to_the_next_run(tmp_path):
-    lab, used = SrsLab(tmp_path / "out"), set()
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_ports_of_calls_that_a_kill_interrupted_are_known_to_the_next_run(tmp_path, keep):
+    lab, used = SrsLab(tmp_path / "out", keep=keep), set()
 
     async def script(lab):
         session = lab.record()
@@ -168,3 +169,30 @@ def test_the_ports_of_calls_that_a_kill_interrupted_are_known_to_the_next_run(tm
     assert len(used) == 2
     assert ports_in_use(lab.working) == used
     assert ports_in_use(tmp_path / "elsewhere") == set()
+
+
+@pytest.mark.parametrize(("before", "after"), [(False, False), (True, False), (False, True)])
+def test_what_is_not_to_be_kept_is_there_until_the_call_is_over_and_no_longer(tmp_path, before, after):
+    """A call goes on after a kill as it does otherwise; what the settings say in the end holds."""
+    first = SrsLab(tmp_path / "out", keep=before)
+
+    async def begin(lab):
+        session = lab.record()
+        both_speak(lab, session, 6)
+        lab.after(6)
+        lab.kill()
+
+    asyncio.run(begin(first))
+
+    async def go_on(lab):
+        session = lab.record(call_id="rs-2@src")
+        both_speak(lab, session, 4, sequence=9000)
+        lab.after(4)
+        lab.bye(session)
+
+    (recording,) = run(SrsLab(tmp_path / "out", now=first.now + 4 * SECOND, keep=after), go_on)
+    assert (recording.document.state, recording.document.callee.name) == ("completed", "Bob")
+    assert interrupted(recording)
+    names = {path.name for path in recording.directory.iterdir()}
+    assert names == {"audio.wav", "call.json", "metadata.xml", *({"siprec.mime"} if after else ())}
+    assert [each.what for each in read(recording.directory)] == (["INVITE", "INVITE", "BYE"] if after else [])
