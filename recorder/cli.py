@@ -33,7 +33,7 @@ def main() -> NoReturn:
 
 
 def _run() -> NoReturn:
-    from recorder.collection import no_collections
+    from recorder.collection import no_collections, no_last_collection
 
     with no_collections():
         from recorder import settings
@@ -42,7 +42,10 @@ def _run() -> NoReturn:
 
     choose_kernel_cache()
     values = settings.load(Path.cwd(), os.environ)
-    app(default_map=settings.defaults(values))
+    try:
+        app(default_map=settings.defaults(values))
+    finally:
+        no_last_collection()
     sys.exit(0)
 
 

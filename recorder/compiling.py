@@ -1,94 +1,93 @@
 """The first run's kernels, compiled by two processes at once.
 
-In: nothing. Out: compiled kernels in numba's cache. This process compiles those that strip layers, a child those of the
-media, for one interpreter compiles on one processor only. A child that fails costs time and nothing else: what is not
-in the cache is compiled when it is called.
+In: nothing. Out: compiled kernels in numba's cache. This process compiles those that packets pass on their way into the
+window, a child those that make streams and audio of a window, for one interpreter compiles on one processor only. Each
+half takes about as long. A child that fails costs time and nothing else: what is not in the cache is compiled when it
+is called.
 """
 
+import struct
 import subprocess
 import sys
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from uuid import uuid4
 
 import numpy as np
 
-from capture.batch import KIND_NONE, KIND_UDP, DatagramBatch, PacketBatch
-
 _PATIENCE = 180.0
 """s that the child may take."""
-_HEADERS = 42
-"""Octets of the Ethernet, IPv4 and UDP headers of a rehearsal's frames."""
-_UDP = 17
+_PCAP = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+"""The header of a capture without packets."""
+_ROOM = 4096
+"""Packets of the rehearsal that are staged, with 256 octets for each."""
 
 
 def compile_kernels() -> None:
     """Have everything that replay needs compiled."""
+    from recorder.collection import no_collections
+
     try:
         child = subprocess.Popen(
-            [sys.executable, "-c", "from recorder.compiling import compile_media; compile_media()"],
+            [sys.executable, "-c", "from recorder.compiling import compile_in_child; compile_in_child()"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
     except OSError:
         return  # a sandbox that lets no program start
-    with child:
-        from capture.layers import decode_frame
-
-        decode_frame(bytes(64), 1)
+    with child, no_collections():
+        compile_reading()
         try:
             child.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             child.kill()
 
 
-def compile_media() -> None:
-    """Record the rehearsal's calls from datagrams whose layers nobody had to strip, and forget them."""
-    from decoders.demux import RTCP, classify
-    from recorder.engine import Engine, Prepared
-    from recorder.messages import rows_of_interest
-    from recorder.rehearsal import script
+def compile_in_child() -> None:
+    """What the child does."""
+    from recorder.collection import no_collections, no_last_collection
     from recorder.warmup import choose_kernel_cache
 
     choose_kernel_cache()
-    with TemporaryDirectory(prefix="spanrec-compiling-") as place:
-        engine = Engine(lambda _: Path(place), lambda _: None, identify=lambda _: uuid4())
-        source = script()
-        while not source.ended:
-            batch = source.poll(0.0)
-            if batch is not None:
-                datagrams = _datagrams(batch)
-                kinds = classify(datagrams)
-                engine.ingest(Prepared(datagrams, kinds, rows_of_interest(datagrams, kinds, RTCP)))
-        engine.finish()
+    with no_collections():
+        compile_media()
+    no_last_collection()
 
 
-def _datagrams(packets: PacketBatch) -> DatagramBatch:
-    """What `decode_layers` gives for a rehearsal's frames, without its kernels; what is not UDP is left out."""
-    n = len(packets)
-    heads = np.stack([packets.buffer[begin : begin + _HEADERS] for begin in packets.offset.tolist()])
-    numbers = heads.astype(np.uint64)
-    addresses = np.zeros((4, n), np.uint64)
-    for row, begin in ((1, 26), (3, 30)):
-        addresses[row] = 0xFFFF << 32
-        for place in range(4):
-            addresses[row] |= numbers[:, begin + place] << np.uint64(8 * (3 - place))
-    ports = np.zeros((2, n), np.uint16)
-    for row, begin in ((0, 34), (1, 36)):
-        ports[row] = numbers[:, begin] << np.uint64(8) | numbers[:, begin + 1]
-    return DatagramBatch(
-        packets=packets,
-        kind=np.where(heads[:, 23] == _UDP, KIND_UDP, KIND_NONE).astype(np.uint8),
-        payload=packets.offset + _HEADERS,
-        length=packets.captured - _HEADERS,
-        missing=np.zeros(n, np.int32),
-        source_high=addresses[0],
-        source_low=addresses[1],
-        destination_high=addresses[2],
-        destination_low=addresses[3],
-        source_port=ports[0],
-        destination_port=ports[1],
-        realm=np.zeros(n, np.uint32),
-        ip_id=np.zeros(n, np.uint16),
-    )
+def compile_reading() -> None:
+    """Read a capture without packets, and stage those of the rehearsal."""
+    from capture.damage import DamageLog
+    from capture.pcap import PcapReader
+    from capture.window import Window as Octets
+    from decoders.rtp import FlowTable, Stager, Window
+    from recorder.engine import prepare
+    from recorder.messages import MessageReader
+    from recorder.rehearsal import script
+
+    PcapReader(0, DamageLog()).read(Octets(np.frombuffer(_PCAP, np.uint8)), 1)
+    stager, messages, source = Stager(FlowTable(64), Window(_ROOM, _ROOM << 8)), MessageReader(), script()
+    while not source.ended:
+        batch = source.poll(0.0)
+        if batch is not None:
+            prepared = prepare(batch)
+            messages.find(*prepared)
+            stager.stage(prepared.datagrams, prepared.kinds, 0, int(batch.time[-1]) + 1)
+
+
+def compile_media() -> None:
+    """Take a window without packets through all that is done with one: types alone decide what is compiled."""
+    from decoders import _stream_columns as cols
+    from decoders.rtp import FlowTable, Stager, Window
+    from decoders.timeline import EntrySpace, FormatTable, Placer, StreamTable
+    from recorder.identity import MediaIdentity
+
+    window = Window(1, 1)
+    flows = FlowTable(1)
+    stager, identity = Stager(flows, window), MediaIdentity(flows)
+    none, nobody = np.empty(0, np.int64), np.empty(0, np.int32)
+    stager.group()
+    entries = EntrySpace().lay_out(nobody, none, none, stager.order, window)
+    entries.receive(StreamTable(1), FormatTable(), window, 0, 0, 0, 0, 0)
+    Placer().place(np.empty((0, cols.JOB), np.int64), nobody, entries, window)
+    identity.begin(0)
+    for _ in identity.look(stager):
+        pass
+    stager.carry(np.zeros(0, np.bool_))
