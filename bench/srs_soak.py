@@ -45,7 +45,8 @@ LATE_CALLS = 3.0
 """s after SIGTERM in which calls still begin, to be refused."""
 ENDING = 90.0
 """s before the end in which no call begins any more: what goes on ends, what is dead is found."""
-PATIENCE = 60.0
+PATIENCE = 240.0
+"""s until the server records: the first time, its kernels may have to be compiled."""
 PAIRS = 3
 """Pairs of ports for each stream that there may be at once: after a kill those of before are left alone for a while."""
 SETTLED = 60.0
