@@ -5,6 +5,7 @@ In: a range of ports. Out: numbers of even ports, each in one hand at a time. Wh
 do not reach another. It opens no socket, and may be used by several threads.
 """
 
+import heapq
 import threading
 import time
 from collections import deque
@@ -48,8 +49,8 @@ class PortPool:
         self._free = deque(even)
         self._resting: deque[tuple[float, int]] = deque()
         self._taken: set[int] = set()
-        self._avoided: tuple[float, list[int]] = (0.0, [])
-        """Until when which ports are not given."""
+        self._avoided: list[tuple[float, int]] = []
+        """(until when it is not given, port), a heap."""
 
     def __len__(self) -> int:
         """Pairs that could be had now."""
@@ -62,7 +63,7 @@ class PortPool:
         with self._lock:
             self._wake()
             if not self._free:
-                left = len(self._avoided[1])
+                left = len(self._avoided)
                 why = f" but {left} to which others may still send for a while" if left else ""
                 raise PortsExhausted(
                     f"all {self.pairs} pairs of the media ports {self._text} are in use{why}: give a larger range"
@@ -79,20 +80,18 @@ class PortPool:
                 self._resting.append((self._clock() + self._rest, port))
 
     def avoid(self, ports: Iterable[int], seconds: float) -> None:
-        """Give none of these even ports for some seconds; those that are out, or none of the range, are passed over.
-        What was avoided before is so as long."""
+        """Give none of these even ports for some seconds; those that are out or not given now, or none of the range,
+        are passed over."""
         with self._lock:
             self._wake()
-            avoided = set(ports)
-            out = [port for port in self._free if port in avoided]
+            avoided, until = set(ports), self._clock() + seconds
+            for port in avoided.intersection(self._free):
+                heapq.heappush(self._avoided, (until, port))
             self._free = deque(port for port in self._free if port not in avoided)
-            self._avoided = (self._clock() + seconds, [*self._avoided[1], *out])
 
     def _wake(self) -> None:
         now = self._clock()
-        until, avoided = self._avoided
-        if avoided and until <= now:
-            self._free.extend(avoided)
-            self._avoided = (0.0, [])
+        while self._avoided and self._avoided[0][0] <= now:
+            self._free.append(heapq.heappop(self._avoided)[1])
         while self._resting and self._resting[0][0] <= now:
             self._free.append(self._resting.popleft()[1])

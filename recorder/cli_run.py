@@ -73,7 +73,6 @@ def run_command(
     """Run all that spanrec.toml asks for: [capture], [src] and [srs] together."""
     from recorder import privileges, settings
     from recorder.live_command import enter_sandbox, live_service, rehearse, run_service, serve_status, start_log
-    from recorder.service import WORKING
     from recorder.warmup import choose_kernel_cache, load_kernels_directly
 
     values = settings.load(Path.cwd(), os.environ)
@@ -111,7 +110,7 @@ def run_command(
         if roles.srs is not None:
             roles.srs.full, roles.srs.correction = service.why_full, service.correction
             roles.srs.certificate = service.note_certificate
-            roles.srs.go_on(store / WORKING)
+            roles.srs.go_on(store)
         commands = roles.start(media)
         serve_status(
             service,

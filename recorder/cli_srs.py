@@ -61,7 +61,6 @@ def srs_command(
         serve_status,
         start_log,
     )
-    from recorder.service import WORKING
     from recorder.siprec.control_pages import ControlPages
     from recorder.siprec.srs_files import read_files
     from recorder.siprec.srs_service import media_ports
@@ -85,7 +84,7 @@ def srs_command(
         how = Recording(audio_format.value, mono, workers, stop_at, resume_at, followers=[srs.follower])
         service = live_service(out, log, how)
         srs.full, srs.correction, srs.certificate = service.why_full, service.correction, service.note_certificate
-        srs.go_on(out / WORKING)
+        srs.go_on(out)
         commands = ControlPages(srs.start(), srs.drain)
         stack.callback(commands.close)
         control = srs.settings.control

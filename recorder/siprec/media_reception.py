@@ -7,13 +7,14 @@ the packets of each port's one sender; and to that sender receiver reports, from
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from capture.batch import PacketBatch
 from capture.live import SourceCounters
 from capture.media_ports import MediaPort, MediaPorts
 from capture.realms import OWN_PORTS
+from recorder.siprec.port_ledger import PortLedger
 from recorder.siprec.port_monitor import PortMonitor, PortState
 from recorder.siprec.receiver_reports import INTERVAL, PortTerms, ReceiverReports
 
@@ -33,6 +34,7 @@ class MediaReception:
         self, ports: MediaPorts, *, announced: Mapping[str, str] | None = None, interval: float = INTERVAL
     ) -> None:
         """`announced` gives the address that stands in descriptions for one that ports are opened at (NAT)."""
+        self._ledger: PortLedger | None = None
         self.name = ports.name
         self._ports = ports
         self._announced = announced or {}
@@ -63,11 +65,15 @@ class MediaReception:
         port = self._ports.open(host, self._announced.get(host))
         with self._lock:
             self._monitor.begin(port.place // 2)
+        if self._ledger is not None:
+            self._ledger.take(port.rtp.port)
         return port
 
-    def avoid(self, ports: Iterable[int], seconds: float) -> None:
-        """Open none of these RTP ports for some seconds."""
-        self._ports.avoid(ports, seconds)
+    def remember(self, ledger: PortLedger) -> None:
+        """Note from now on which ports are open, and leave alone those that an earlier run had noted."""
+        for port, seconds in ledger.open().items():
+            self._ports.avoid([port], seconds)
+        self._ledger = ledger
 
     def agree(self, port: MediaPort, terms: PortTerms) -> None:
         """Descriptions were exchanged, for the first time or again: report to the sender from now on."""
@@ -90,6 +96,8 @@ class MediaReception:
         """Say BYE to the sender and close the ports, after what was sent to them has been read."""
         with self._lock:
             self._reports.end(port.place // 2, port.opening, time.time_ns())
+        if self._ledger is not None:
+            self._ledger.release(port.rtp.port)
         self._ports.release(port)
 
     def poll(self, timeout: float) -> PacketBatch | None:
@@ -120,3 +128,5 @@ class MediaReception:
     def close(self) -> None:
         """Close all ports."""
         self._ports.close()
+        if self._ledger is not None:
+            self._ledger.close()

@@ -65,15 +65,17 @@ class SessionCalls:
         correction: Callable[[], int] = lambda: 0,
         trouble: Callable[[str], None] = lambda _: None,
         failed: Callable[[Exception], None] | None = None,
+        running: Callable[[], None] = lambda: None,
     ) -> None:
         """`keep`: what was received stays beside the recording, verbatim; without it, until the call is over.
         `correction` gives what is added to wall-clock times to have capture times, ns. `trouble` takes sentences about
         a disk that refuses. `failed` is told of an error that nobody foresaw, so that one session's picture costs the
-        others nothing; None lets it out."""
+        others nothing; None lets it out. `running` is told once, in the engine's thread, that sessions are noted."""
         self._kept = KeptMessages(stay=keep, trouble=trouble)
         self._rejoin = rejoin
         self._correction = correction
         self._failed = failed
+        self._running: Callable[[], None] | None = running
         self._queue: queue.SimpleQueue[RsPicture] = queue.SimpleQueue()
         self._sessions: dict[int, _Rs] = {}
         self._calls: dict[int, ReceivedCall] = {}
@@ -149,6 +151,9 @@ class SessionCalls:
 
     def turn(self, now: int) -> None:
         """Take in what came; end calls of which nothing more is waited for. `now`: capture time, ns."""
+        if self._running is not None:
+            self._running()
+            self._running = None
         while not self._queue.empty():
             picture, correction = self._queue.get(), self._correction()
             if self._engine.media is None:

@@ -1,7 +1,7 @@
 """What an earlier run had heard of a call that an SRC was sending, from the messages that it kept.
 
-In: working directories. Out: the ports of all; of one, the last picture of the recording session as far as the messages
-tell it, without lines: the sockets of that run are gone.
+In: a working directory. Out: the last picture of the recording session as far as the messages tell it, without lines:
+the sockets of that run are gone.
 """
 
 from dataclasses import replace
@@ -27,14 +27,6 @@ class Remembered(NamedTuple):
     """Which of the picture's it is."""
     over: Over
     """How its recording sessions ended: by a BYE of each, or nobody knows."""
-
-
-def ports_in_use(working: Path) -> set[int]:
-    """RTP ports to which the calls in progress of an earlier run were sent, and may still be: until their SRCs have
-    noticed, what comes there is of those calls. `working` has a directory for each."""
-    if not working.is_dir():
-        return set()
-    return {port for directory in working.iterdir() for message in read(directory) for port in message.ports}
 
 
 def remember(directory: Path, number: int) -> Remembered | None:

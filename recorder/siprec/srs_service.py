@@ -22,17 +22,15 @@ from recorder.siprec.admission import Admission
 from recorder.siprec.control import SessionEvent
 from recorder.siprec.loop import SessionLoop
 from recorder.siprec.media_reception import MediaReception
+from recorder.siprec.port_ledger import PortLedger
 from recorder.siprec.sip_stack import SipStack, StackOptions, open_stack
 from recorder.siprec.srs_calls import SessionCalls
 from recorder.siprec.srs_files import SrsFiles, read_files
-from recorder.siprec.srs_restore import ports_in_use
 from recorder.siprec.srs_sessions import RecordingServer, ServerSettings
 from recorder.siprec.srs_settings import SrsSettings
 
 OPENING = 20.0
 """s that opening the sockets may take."""
-NOTICED = 120.0
-"""s after a start until the clients of an earlier run's sessions have noticed that it is gone."""
 GOODBYE = 10.0
 """s that ending all sessions may take."""
 
@@ -90,15 +88,16 @@ class SrsService:
             correction=self.correction,
             trouble=self.told.trouble,
             failed=self.told.failed,
+            running=self._noted_from_now_on,
         )
         self.admission = Admission(self.settings.rules, self.full)
         self._loop = SessionLoop(self.told.failed)
         self._open: _Open | None = None
 
-    def go_on(self, working: Path) -> None:
-        """Calls of an earlier run that was interrupted may be in progress below `working`: leave their ports alone
+    def go_on(self, out: Path) -> None:
+        """Calls of an earlier run that was interrupted may be in progress in the store `out`: leave their ports alone
         until their SRCs have noticed, lest one call be heard in another's recording. To be called before `start`."""
-        self.source.avoid(ports_in_use(working), NOTICED)
+        self.source.remember(PortLedger(out, trouble=self.told.trouble))
 
     def start(self) -> RecordingServer:
         """Open the sockets. Gives the operator's commands. Raises SpanrecError where a socket cannot be opened."""
@@ -109,6 +108,11 @@ class SrsService:
             self._loop.close()
             raise
         return opened.server
+
+    def _noted_from_now_on(self) -> None:
+        """The engine takes calls; in its thread."""
+        if self._open is not None:
+            self._loop.call(self._open.server.go_on)
 
     @property
     def listening(self) -> Sequence[str]:
@@ -172,6 +176,7 @@ class SrsService:
         )
         server = RecordingServer(stack.agent, self.source, self.follower, self.admission, behaviour, run=self._loop.run)
         server.listen(self.told.event)
+        server.hold()
         return _Open(stack, server, asyncio.get_running_loop().create_task(server.watch()))
 
     async def _end(self, opened: _Open) -> None:

@@ -7,10 +7,11 @@ from other threads.
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -37,11 +38,11 @@ from recorder.siprec.control import (
     ControlError,
     EventKind,
     Listener,
-    SessionEvent,
     SessionInfo,
 )
 from recorder.siprec.srs_answer import OfferError
 from recorder.siprec.srs_calls import SessionCalls
+from recorder.siprec.srs_events import SrsEvents
 from recorder.siprec.srs_info import info_of
 from recorder.siprec.srs_message import (
     ACCEPT,
@@ -62,6 +63,10 @@ PROBES = 64
 REMEMBERED = 60_000_000_000
 """ns for which sessions that are over are still listed."""
 MOST_REMEMBERED = 1000
+MOST_WAITING = 1000
+"""INVITEs that are held until the engine runs; those beyond are refused."""
+FAREWELL = 5.0
+"""s that SRCs have to answer our BYE when the server ends. For us the sessions are over all the same."""
 _UNKNOWN = Endpoint(0, 0, 0)
 """Of an SRC that has answered and is not known to be at the other end yet."""
 _REQUESTS = frozenset({"INFO", "MESSAGE", "NOTIFY", "OPTIONS"})
@@ -109,7 +114,9 @@ class RecordingServer:
         self._over: OrderedDict[int, tuple[int, SessionInfo]] = OrderedDict()
         """When it ended, and how it stood."""
         self._numbers = 0
-        self._listeners: list[Listener] = []
+        self._events = SrsEvents(calls.identifiers, clock)
+        self._waiting: deque[Incoming] | None = None
+        """INVITEs that wait for `go_on`; None: nothing waits."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -122,8 +129,27 @@ class RecordingServer:
 
     # Sessions that SRCs begin
 
+    def hold(self) -> None:
+        """Answer no INVITE before `go_on`: of a session that was taken while nobody notes it nothing would be known
+        after a kill."""
+        self._waiting = deque()
+
+    def go_on(self) -> None:
+        """Sessions are noted from now on."""
+        waiting, self._waiting = self._waiting, None
+        for incoming in waiting or ():
+            with suppress(UnreachableError):
+                self._invited(incoming)
+
     def _invited(self, incoming: Incoming) -> None:
         """An INVITE outside a dialog."""
+        if self._waiting is not None:
+            if len(self._waiting) < MOST_WAITING:
+                self._waiting.append(incoming)
+            else:
+                after = self.admission.rules.retry_after
+                self._refuse(incoming, Refusal(503, "Starting", "starting", after), ())
+            return
         refusal = self._why_refused(incoming)
         if refusal is not None:
             self._refuse(incoming, *refusal)
@@ -162,7 +188,7 @@ class RecordingServer:
         incoming.refuse(refusal.status, refusal.reason, [*headers, *after])
         call_id = incoming.message.call_id or ""
         details: dict[str, str | int | float | None] = {"status": refusal.status, "why": refusal.why}
-        self._tell(EventKind.FAILURE, None, str(incoming.peer.address), call_id, f"refused: {refusal.reason}", details)
+        self._events.refused(str(incoming.peer.address), call_id, f"refused: {refusal.reason}", details)
 
     def _begin(self, host: str, source: Endpoint, message: SipMessage) -> ServerSession:
         self._numbers += 1
@@ -174,7 +200,7 @@ class RecordingServer:
         self._idle.clear()
         self.admission.begin(dialog.peer)
         session.established(dialog, message)
-        self._tell(EventKind.START, session, dialog.remote_uri, session.call_id)
+        self._events.of(EventKind.START, session)
         if dialog.over:
             session.ended(Ended(EndedBy.TRANSPORT))
             return
@@ -194,8 +220,7 @@ class RecordingServer:
         self._over[session.number] = (now, info_of(session, self._calls, self._around.reception))
         while self._over and (len(self._over) > MOST_REMEMBERED or self._first_over() < now - REMEMBERED):
             self._over.popitem(last=False)
-        peer = session.session.remote_uri if session.session is not None else ""
-        self._tell(EventKind.STOP, session, peer, session.call_id, ended.text, {"by": ended.by.value})
+        self._events.of(EventKind.STOP, session, ended.text, {"by": ended.by.value})
         if not self._sessions:
             self._idle.set()
 
@@ -244,7 +269,10 @@ class RecordingServer:
     async def close(self) -> None:
         """End all sessions."""
         self.admission.draining = True
-        await asyncio.gather(*(session.stop() for session in list(self._sessions.values())))
+        for session in list(self._sessions.values()):
+            self._spawn(session.stop())
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=FAREWELL)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -283,8 +311,7 @@ class RecordingServer:
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """See `SessionControl`."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+        return self._events.listen(listener)
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         if self._run is None:
@@ -320,8 +347,7 @@ class RecordingServer:
     async def _pause(self, which: str, *, paused: bool) -> Sequence[str]:
         found = await self._each(which, lambda session: session.pause(paused))
         for session in self._which(which):
-            peer = session.session.remote_uri if session.session is not None else ""
-            self._tell(EventKind.PAUSE if paused else EventKind.RESUME, session, peer, session.call_id, session.note)
+            self._events.of(EventKind.PAUSE if paused else EventKind.RESUME, session, session.note)
         return found
 
     async def _request(self, which: str, method: str, content_type: str, body: bytes) -> str:
@@ -371,27 +397,3 @@ class RecordingServer:
             raise ControlError(f"{uri} made no offer that can be taken.")
         self._established(begun[0], dialog, dialog.answer)
         return [begun[0].id]
-
-    def _tell(
-        self,
-        kind: EventKind,
-        session: ServerSession | None,
-        peer: str,
-        call_id: str,
-        text: str = "",
-        details: Mapping[str, str | int | float | None] | None = None,
-    ) -> None:
-        number = session.number if session is not None else 0
-        calls = self._calls.identifiers.get(number, ())
-        event = SessionEvent(
-            kind=kind,
-            at=self._clock(),
-            session=session.id if session is not None else "",
-            call=calls[0] if calls else "",
-            call_id=call_id,
-            peer=peer,
-            text=text,
-            details=dict(details or {}),
-        )
-        for listener in list(self._listeners):
-            listener(event)

@@ -7,7 +7,6 @@ import pytest
 from recorder.model import Call
 from recorder.siprec.received import read
 from recorder.siprec.srs_gaps import CODE, say_missing, times
-from recorder.siprec.srs_restore import ports_in_use
 from tests.srs_lab import SECOND, START, SrsLab, metadata, run
 
 
@@ -153,22 +152,6 @@ def test_a_call_that_one_of_two_sessions_left_before_a_kill_waits_for_the_other(
     (recording,) = run(SrsLab(tmp_path / "out", now=first.now + 4 * SECOND), after)
     assert recording.document.state == "completed"
     assert interrupted(recording)
-
-
-@pytest.mark.parametrize("keep", [True, False])
-def test_the_ports_of_calls_that_a_kill_interrupted_are_known_to_the_next_run(tmp_path, keep):
-    lab, used = SrsLab(tmp_path / "out", keep=keep), set()
-
-    async def script(lab):
-        session = lab.record()
-        used.update(media.port for media in session.answer.media)
-        lab.after(1)
-        lab.kill()
-
-    asyncio.run(script(lab))
-    assert len(used) == 2
-    assert ports_in_use(lab.working) == used
-    assert ports_in_use(tmp_path / "elsewhere") == set()
 
 
 @pytest.mark.parametrize(("before", "after"), [(False, False), (True, False), (False, True)])

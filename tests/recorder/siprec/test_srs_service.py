@@ -24,6 +24,7 @@ def serving(**said):
     srs = SrsService(settings)
     try:
         srs.start()
+        srs.follower.turn(0)  # as the engine does once it runs
         port = int(srs.listening[0].rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
             yield srs, connection

@@ -12,7 +12,7 @@ from recorder.siprec.admission import AdmissionRules, Allowed
 from recorder.siprec.control import ControlError, EventKind
 from recorder.siprec.sdp_write import crypto_line
 from recorder.siprec.srs_message import Strictness
-from recorder.siprec.srs_sessions import RecordingServer, ServerSettings
+from recorder.siprec.srs_sessions import MOST_WAITING, RecordingServer, ServerSettings
 from tests.srs_lab import (
     CALL,
     SECOND,
@@ -314,6 +314,35 @@ def test_one_address_gets_no_more_than_its_rate_and_others_go_on(tmp_path):
     play(lab, script)
     assert lab.server.admission.refused == {"offer": 4, "rate": 3}
     lab.finish()
+
+
+def test_before_the_engine_runs_invites_wait_and_none_is_forgotten(lab):
+    async def script(lab):
+        lab.server.hold()
+        one, two = lab.record(call_id="rs-1@src"), lab.record(call_id="rs-2@src")
+        assert (one.session, one.refused, two.session) == (None, None, None)
+        assert lab.ports.open_ports == []
+        lab.server.go_on()
+        assert one.session is not None
+        assert two.session is not None
+        assert lab.server.count == 2
+        later = lab.record(call_id="rs-3@src")
+        assert later.session is not None
+        for each in (one, two, later):
+            lab.bye(each)
+
+    asyncio.run(script(lab))
+
+
+def test_invites_beyond_those_that_can_wait_are_asked_to_come_later(lab):
+    async def script(lab):
+        lab.server.hold()
+        waiting = [lab.record(call_id=f"rs-{number}@src") for number in range(MOST_WAITING)]
+        beyond = lab.record(call_id="rs-beyond@src")
+        assert beyond.refused[0] == 503
+        assert all(each.refused is None for each in waiting)
+
+    asyncio.run(script(lab))
 
 
 def test_draining_refuses_new_sessions_and_waits_for_the_others(lab):

@@ -1,0 +1,116 @@
+"""Ports that a killed server had told of are left alone by the next one, and by no run for longer than that takes."""
+
+import pytest
+
+from capture.media_ports import MediaPortOptions, MediaPorts
+from capture.port_pool import REST, PortsExhausted
+from recorder.siprec.media_reception import MediaReception
+from recorder.siprec.port_ledger import NOTICED, PortLedger
+
+SECOND = 1_000_000_000
+NOW = 1_790_000_000 * SECOND
+
+
+class Clock:
+    def __init__(self):
+        self.now = NOW
+
+    def __call__(self):
+        return self.now
+
+    def after(self, seconds):
+        self.now += round(seconds * SECOND)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def opened(out, clock):
+    """The ledger of the next run, and what it has to leave alone."""
+    ledger = PortLedger(out, clock=clock)
+    return ledger, dict(ledger.open())
+
+
+def test_a_port_in_use_is_left_alone_after_a_kill_until_its_client_has_noticed(tmp_path, clock):
+    first, known = opened(tmp_path, clock)
+    assert known == {}
+    first.take(40002)
+    first.take(65534)
+    first.close()  # as a kill does
+    clock.after(5)
+    second, known = opened(tmp_path, clock)
+    assert known == {40002: NOTICED, 65534: NOTICED}
+    second.close()
+    clock.after(NOTICED - 1)
+    third, known = opened(tmp_path, clock)
+    assert known == pytest.approx({40002: 1.0, 65534: 1.0}), "counted from the first start after the kill"
+    third.close()
+    clock.after(1)
+    fourth, known = opened(tmp_path, clock)
+    assert known == {}
+    fourth.close()
+
+
+def test_a_port_that_was_given_back_rests_across_a_start_as_it_does_otherwise(tmp_path, clock):
+    first, _ = opened(tmp_path, clock)
+    first.take(40000)
+    first.release(40000)
+    first.close()
+    clock.after(REST - 4)
+    second, known = opened(tmp_path, clock)
+    assert known == pytest.approx({40000: 4.0})
+    second.close()
+
+
+def test_a_clock_that_was_set_back_keeps_no_port_for_longer(tmp_path, clock):
+    first, _ = opened(tmp_path, clock)
+    first.take(40000)
+    first.release(40000)
+    first.close()
+    clock.after(-86_400)
+    second, known = opened(tmp_path, clock)
+    assert known == {40000: NOTICED}
+    second.close()
+
+
+def test_a_disk_that_refuses_is_told_of_and_costs_no_session(tmp_path):
+    told = []
+    ledger = PortLedger(tmp_path / "absent", trouble=told.append)
+    assert dict(ledger.open()) == {}
+    ledger.take(40000)
+    ledger.release(40000)
+    ledger.close()
+    (text,) = told
+    assert "absent/.ports" in text
+    assert "No such file" in text
+
+
+def test_what_is_left_of_a_file_that_was_cut_is_read(tmp_path, clock):
+    first, _ = opened(tmp_path, clock)
+    first.take(40000)
+    first.take(40002)
+    first.close()
+    path = tmp_path / ".ports"
+    path.write_bytes(path.read_bytes()[:-3])
+    second, known = opened(tmp_path, clock)
+    assert known == {40000: NOTICED}
+    second.close()
+
+
+def test_open_ports_are_noted_before_anybody_is_told_and_the_next_reception_opens_others(tmp_path):
+    options = MediaPortOptions(low=46000, high=46003, steered=False)
+    first = MediaReception(MediaPorts(options))
+    first.remember(PortLedger(tmp_path))
+    used = first.open("127.0.0.1").rtp.port
+    first.close()
+    second = MediaReception(MediaPorts(options))
+    second.remember(PortLedger(tmp_path))
+    try:
+        (other,) = {46000, 46002} - {used}
+        assert second.open("127.0.0.1").rtp.port == other
+        with pytest.raises(PortsExhausted, match="others may still send"):
+            second.open("127.0.0.1")
+    finally:
+        second.close()
