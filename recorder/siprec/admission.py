@@ -48,6 +48,8 @@ class AdmissionRules:
     most_sessions: int = 2000
     most_of_one: int = 2000
     """Sessions of one address."""
+    streams_of_one: int = 4000
+    """Pairs of ports of one address: four fifths of those that there usually are."""
     rate: float = 200.0
     """INVITEs a second of one address, in the long run."""
     burst: int = 400

@@ -80,9 +80,18 @@ class _Chosen(NamedTuple):
 class Answerer:
     """The descriptions of one session."""
 
-    def __init__(self, host: str, ports: Ports, *, session_id: int, octets: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        host: str,
+        ports: Ports,
+        *,
+        session_id: int,
+        octets: Callable[[int], bytes],
+        allow: Callable[[int], None] = lambda pairs: None,
+    ) -> None:
         """Ports are opened at `host`; what they are announced as stands in descriptions. `octets` gives so many random
-        ones, for keys."""
+        ones, for keys. `allow` raises SpanrecError where so many pairs more are too many."""
+        self._allow = allow
         self._host = host
         self._ports = ports
         self._octets = octets
@@ -141,6 +150,7 @@ class Answerer:
 
     def _open(self, indices: list[int]) -> "dict[int, MediaPort]":
         opened: dict[int, MediaPort] = {}
+        self._allow(len(indices))
         try:
             for index in indices:
                 opened[index] = self._ports.open(self._host)

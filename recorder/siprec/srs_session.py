@@ -29,6 +29,7 @@ from recorder.sip_ua.api import (
 )
 from recorder.siprec.admission import Refusal
 from recorder.siprec.port_monitor import PortState
+from recorder.siprec.port_shares import PortShares, SharedPorts, ShareSpent
 from recorder.siprec.received import Received
 from recorder.siprec.receiver_reports import PortTerms
 from recorder.siprec.sdp_write import write_sdp
@@ -85,6 +86,8 @@ class Surroundings:
     largest_body: int = 256 << 10
     """Octets."""
     ended: Callable[["ServerSession", Ended], None] = lambda *_: None
+    shares: PortShares | None = None
+    """Of clients in the ports; None: each may have all."""
 
 
 class ServerSession:
@@ -114,7 +117,16 @@ class ServerSession:
         self._host = host
         self._source = source
         self._warnings = tuple(warnings)
-        self._answerer = Answerer(host, around.reception, session_id=randbits(62), octets=token_bytes)
+        # A session that we begin ourselves is of a client that is not known yet, and no attack.
+        shares = around.shares if source.port else None
+        shared = None if shares is None else SharedPorts(around.reception, shares, source.host)
+        self._answerer = Answerer(
+            host,
+            shared or around.reception,
+            session_id=randbits(62),
+            octets=token_bytes,
+            allow=(lambda pairs: None) if shared is None else shared.allow,
+        )
         self._pending: list[Received] = []
         self._busy = asyncio.Lock()
 
@@ -171,7 +183,8 @@ class ServerSession:
         except OfferError as error:
             return Reply(488, "Not Acceptable Here", headers=[_warning(error)])
         except SpanrecError as error:
-            return Reply(500, "No Media Port Left", headers=[("Retry-After", "5"), _warning(error)])
+            reason = "Full For This Client" if isinstance(error, ShareSpent) else "No Media Port Left"
+            return Reply(500, reason, headers=[("Retry-After", "5"), _warning(error)])
         self._agree()
         self._hear(message)
         self.show()

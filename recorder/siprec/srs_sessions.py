@@ -40,6 +40,7 @@ from recorder.siprec.control import (
     Listener,
     SessionInfo,
 )
+from recorder.siprec.port_shares import PortShares, ShareSpent
 from recorder.siprec.srs_answer import OfferError
 from recorder.siprec.srs_calls import SessionCalls
 from recorder.siprec.srs_events import SrsEvents
@@ -53,13 +54,12 @@ from recorder.siprec.srs_message import (
     why_unsupported,
 )
 from recorder.siprec.srs_session import Reception, ServerSession, Surroundings
+from recorder.siprec.srs_watch import asks_due
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, Any]], "Future[Any]"]
 """Has a coroutine run in the sessions' loop."""
 
-PROBES = 64
-"""Sessions that are probed at once."""
 REMEMBERED = 60_000_000_000
 """ns for which sessions that are over are still listed."""
 MOST_REMEMBERED = 1000
@@ -107,7 +107,12 @@ class RecordingServer:
         self._run = run
         self._clock = clock
         self._around = Surroundings(
-            reception, calls.submit, clock, largest_body=admission.rules.largest_body, ended=self._ended
+            reception,
+            calls.submit,
+            clock,
+            largest_body=admission.rules.largest_body,
+            ended=self._ended,
+            shares=PortShares(admission.rules.streams_of_one),
         )
         self._sessions: dict[int, ServerSession] = {}
         self._peers: dict[int, Peer] = {}
@@ -162,10 +167,11 @@ class RecordingServer:
             session.abandon()
             self._refuse(incoming, Refusal(488, "Not Acceptable Here", "offer"), [ACCEPT])
             return
-        except SpanrecError:
+        except SpanrecError as error:
             session.abandon()
-            after = self.admission.rules.retry_after
-            self._refuse(incoming, Refusal(503, "No Media Port Left", "ports", after), ())
+            spent = isinstance(error, ShareSpent)
+            why = ("Full For This Client", "streams-of-one") if spent else ("No Media Port Left", "ports")
+            self._refuse(incoming, Refusal(503, *why, self.admission.rules.retry_after), ())
             return
         try:
             dialog = incoming.accept(body, [ACCEPT], [CONTACT])
@@ -237,22 +243,15 @@ class RecordingServer:
 
     def look(self, now: int) -> None:
         """Ask those that are silent whether they are there, and those without metadata for them."""
-        settings, probes = self._settings, 0
-        silence = settings.silence * 1e9
-        for session in list(self._sessions.values()):
-            if not session.state.complete and not session.asked:
-                waited = now - session.began >= settings.snapshot_after * 1e9
-                if waited or session.state.documents:
-                    self._spawn(session.ask_for_snapshot())
-            last = max(session.heard, self._calls.media.get(session.number, 0))
-            if now - last < silence or probes >= PROBES or session.probing:
-                continue
-            # Ports are asked only where all else is silent: they are many.
-            if now - self._last_packet(session) >= silence:
-                probes += 1
-                self._spawn(session.probe())
+        settings = self._settings
+        sessions = list(self._sessions.values())
+        for ask in asks_due(sessions, now, settings.silence, settings.snapshot_after, self._last_sign):
+            self._spawn(ask)
 
-    def _last_packet(self, session: ServerSession) -> int:
+    def _last_sign(self, session: ServerSession, *, ports: bool) -> int:
+        """When a session last gave a sign of life, ns; `ports`: look at its ports too."""
+        if not ports:
+            return max(session.heard, self._calls.media.get(session.number, 0))
         states = [self._around.reception.state(line.port) for line in session.lines]
         return max((max(state.last or 0, state.rtcp_last or 0) for state in states), default=0)
 

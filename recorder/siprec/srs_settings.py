@@ -22,10 +22,21 @@ DEFAULT_CONTROL = "127.0.0.1:9182"
 """Beside the other services of this machine."""
 DEFAULT_SOCKETS = ("udp:0.0.0.0:5060", "tcp:0.0.0.0:5060")
 _OWN = (
-    *("listen", "media_address", "announce", "ports", "allow", "users_file", "realm", "digest", "strictness"),
+    *(
+        "listen",
+        "media_address",
+        "announce",
+        "ports",
+        "max_streams_of_one",
+        "allow",
+        "users_file",
+        "realm",
+        "digest",
+        "strictness",
+    ),
     *("silence", "snapshot_after", "drain", "session_expires", "keep_received", "webhook"),
 )
-_LIMIT_KEYS = ("max_sessions", "max_sessions_of_one", "rate", "burst", "max_body", "retry_after")
+_LIMIT_KEYS = ("max_sessions", "max_sessions_of_one", "max_streams_of_one", "rate", "burst", "max_body", "retry_after")
 KEYS = (*_OWN, *_LIMIT_KEYS, *sip.TLS, *sip.CONTROL)
 
 
@@ -79,6 +90,9 @@ def load_srs(settings: Mapping[str, Any], file: Path) -> SrsSettings:
             if key in table:
                 place.key = key
                 said[key] = read(table[key])
+        if "ports" in said:
+            # No client gets all of them, whatever it offers.
+            limits.setdefault("streams_of_one", max((said["ports"].high + 1 - said["ports"].low) // 2 * 4 // 5, 1))
         if "webhook" in table:
             said["webhooks"] = sip.webhooks(file, "srs.webhook", table["webhook"])
         return SrsSettings(
@@ -131,6 +145,7 @@ _READERS: dict[str, Callable[[object], Any]] = {
 _LIMITS: dict[str, tuple[str, Callable[[object], Any]]] = {
     "max_sessions": ("most_sessions", lambda value: whole(value, 1, 1_000_000)),
     "max_sessions_of_one": ("most_of_one", lambda value: whole(value, 1, 1_000_000)),
+    "max_streams_of_one": ("streams_of_one", lambda value: whole(value, 1, 32768)),
     "rate": ("rate", _rate),
     "burst": ("burst", lambda value: whole(value, 1, 1_000_000)),
     "max_body": ("largest_body", lambda value: whole(value, 1024, 4 << 20)),

@@ -35,8 +35,12 @@ MEDIA = Ports(40000, 49999)
 SETTINGS = ("rate = 100000", "burst = 100000", "max_sessions = 300", "snapshot_after = 5")
 CALLS = 4
 """Sessions with known audio at any time."""
-GROWTH_MB, GROWTH_DESCRIPTORS, GROWTH_THREADS = 100.0, 30, 4
-"""What the process may hold more at the end than after the first calls."""
+GROWTH_MB, GROWTH_DESCRIPTORS, GROWTH_THREADS = 20.0, 30, 4
+"""What the process may hold more at the end."""
+LOOKS = 12
+"""How often it is asked in the course of an attack what it holds."""
+WARM = 1 / 3
+"""Part of the attack after which it has all that it needs: memory counts from then on."""
 FORGET = 75.0
 """s after which sessions that nobody acknowledged must be gone: RFC 3261 gives 32 s to the ACK, and 32 to our BYE."""
 HABIT = Habit("call", "a call in progress", plain)
@@ -58,7 +62,11 @@ class Outcome:
 
     inputs: dict[str, int] = field(default_factory=dict)
     before: Held | None = None
+    warm: Held | None = None
+    """Once it had been attacked for `WARM` of the time."""
     after: Held | None = None
+    course: list[tuple[float, Held]] = field(default_factory=list)
+    """What it held meanwhile, s after the begin of the attack."""
     calls: int = 0
     packets: int = 0
     faults: list[str] = field(default_factory=list)
@@ -124,11 +132,14 @@ def attack(server: RunningServer, seconds: float, seed: int, outcome: Outcome) -
         DatagramPeer(server.ports["udp"], Random(f"{seed} udp")),
         StreamPeer(server.ports["tcp"], Random(f"{seed} tcp")),
     ]
-    end = time.monotonic() + seconds
+    begun = looked = time.monotonic()
     try:
-        while time.monotonic() < end and server.alive:
+        while (now := time.monotonic()) < begun + seconds and server.alive:
             for peer in peers:
                 peer.step()
+            if now - looked >= seconds / LOOKS:
+                looked = now
+                outcome.course.append((now - begun, held(server)))
         for peer in peers:
             peer.end_dialogs()
     finally:
@@ -148,7 +159,7 @@ def fuzz(work: Path, seconds: float, seed: int, *, exact: bool) -> Outcome:
             lane.start()
         # What it holds once it has recorded calls is what it holds for good.
         calls.begun.acquire()
-        outcome.before = held(server)
+        outcome.before = outcome.warm = held(server)
         attack(server, seconds, seed, outcome)
         calls.over.set()
         for lane in lanes:
@@ -165,7 +176,8 @@ def fuzz(work: Path, seconds: float, seed: int, *, exact: bool) -> Outcome:
         if exact and not server.wait_for(forgotten, FORGET):
             outcome.faults.append(f"{len(_sessions(server))} sessions are still there")
         outcome.after = held(server)
-        outcome.faults += _grown(outcome.before, outcome.after) if exact else []
+        outcome.warm = next((each for at, each in outcome.course if at >= WARM * seconds), outcome.before)
+        outcome.faults += _grown(outcome.before, outcome.warm, outcome.after) if exact else []
     told = [f"{line['event']}: {line.get('text', '')}" for line in server.messages("srs-failed", "failed")]
     # Those that nobody ends keep the server waiting when it is to end, and that is said.
     outcome.faults += [each for each in told if exact or "did not end in time" not in each]
@@ -173,12 +185,17 @@ def fuzz(work: Path, seconds: float, seed: int, *, exact: bool) -> Outcome:
     return outcome
 
 
-def _grown(before: Held, after: Held) -> list[str]:
-    bounds = (("megabytes", GROWTH_MB), ("descriptors", GROWTH_DESCRIPTORS), ("threads", GROWTH_THREADS))
+def _grown(before: Held, warm: Held, after: Held) -> list[str]:
+    """What it holds more of than it should: memory since it was warm, the rest since the begin."""
+    bounds = (
+        ("megabytes", warm, GROWTH_MB),
+        ("descriptors", before, GROWTH_DESCRIPTORS),
+        ("threads", before, GROWTH_THREADS),
+    )
     return [
-        f"{name} grew from {getattr(before, name):.0f} to {getattr(after, name):.0f}"
-        for name, bound in bounds
-        if getattr(after, name) - getattr(before, name) > bound
+        f"{name} grew from {getattr(since, name):.0f} to {getattr(after, name):.0f}"
+        for name, since, bound in bounds
+        if getattr(after, name) - getattr(since, name) > bound
     ]
 
 
@@ -197,9 +214,12 @@ def tell(outcome: Outcome) -> None:
     print(f"| inputs | {total} |")
     for what, count in sorted(outcome.inputs.items()):
         print(f"| of them {what} | {count} |")
+    looks = [("before", outcome.before), ("warm", outcome.warm), ("after", outcome.after)]
     for name in ("megabytes", "descriptors", "threads", "sessions"):
-        pair = [getattr(each, name) if each is not None else "?" for each in (outcome.before, outcome.after)]
-        print(f"| {name} before, after | {', '.join(f'{each:.0f}' if each != '?' else '?' for each in pair)} |")
+        told = [f"{when} {getattr(each, name):.0f}" for when, each in looks if each is not None]
+        print(f"| {name} | {', '.join(told)} |")
+    course = ", ".join(f"{at:.0f}: {each.megabytes:.0f} ({each.sessions})" for at, each in outcome.course)
+    print(f"| s: megabytes (sessions) | {course} |")
     print(f"| calls in progress meanwhile | {outcome.calls}, {outcome.packets} packets |")
     print(f"| found | {'; '.join(outcome.faults) or 'nothing'} |", flush=True)
 

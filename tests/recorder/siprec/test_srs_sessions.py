@@ -237,6 +237,34 @@ def test_without_ports_new_sessions_are_asked_to_come_later(tmp_path):
     lab.finish()
 
 
+def test_a_client_whose_offers_are_wide_leaves_ports_to_others(tmp_path):
+    """Whatever one address offers, its sessions have no more streams than its share; within a session too."""
+    lab = SrsLab(tmp_path / "out", pairs=40, rules=AdmissionRules(streams_of_one=20))
+    wide = sdp(*(line(6000 + 2 * number, str(number)) for number in range(16)))
+
+    async def script(lab):
+        first = lab.record(wide)
+        assert len(lab.ports.open_ports) == 16
+        second = lab.record(wide, call_id="rs-2@src")
+        assert second.refused[:2] == (503, "Full For This Client")
+        assert dict(second.refused[2]) == {"Retry-After": "5"}
+        assert lab.server.admission.refused == {"streams-of-one": 1}
+        assert len(lab.ports.open_ports) == 16
+        narrow = lab.record(call_id="rs-3@src")
+        reply = await lab.again(narrow, sdp(*(line(6000 + 2 * number, str(number)) for number in range(8))))
+        assert (reply.status, reply.reason) == (500, "Full For This Client")
+        other = lab.record(wide, call_id="rs-4@src", who=peer("192.0.2.77"))
+        assert other.session is not None
+        lab.bye(first)
+        # What was released only now still counts: the ports rest too.
+        assert lab.record(wide, call_id="rs-5@src").refused[0] == 503
+        for each in (narrow, other):
+            lab.bye(each)
+
+    play(lab, script)
+    lab.finish()
+
+
 @pytest.mark.parametrize(
     ("rules", "why"),
     [(AdmissionRules(most_sessions=1), "full"), (AdmissionRules(most_of_one=1), "full-for-one")],

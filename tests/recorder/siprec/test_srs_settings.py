@@ -32,6 +32,7 @@ realm = "recorder"
 digest = ["MD5"]
 max_sessions = 10
 max_sessions_of_one = 5
+max_streams_of_one = 8
 rate = 1.5
 burst = 3
 max_body = 65536
@@ -59,10 +60,16 @@ def test_everything_is_taken():
     assert found.tls.require_client
     assert found.digest == ("MD5",)
     assert found.rules.allowed[1].certificate == "DNS:*.sbc.example"
-    assert (found.rules.rate, found.rules.largest_body) == (1.5, 65536)
+    assert (found.rules.rate, found.rules.largest_body, found.rules.streams_of_one) == (1.5, 65536, 8)
     assert (found.strictness, found.session_expires) == (Strictness.STRICT, None)
     assert (found.control.listen, found.control.socket) == ("", Path("/run/x.sock"))
     assert found.webhooks[0].events == {EventKind.START, EventKind.STOP}
+
+
+@pytest.mark.parametrize(("ports", "most"), [("40000-49999", 4000), ("42000-42119", 48), ("42000-42001", 1)])
+def test_one_client_gets_four_fifths_of_the_ports_where_nothing_is_said(ports, most):
+    assert load_srs({"srs": {"ports": ports}}, PATH).rules.streams_of_one == most
+    assert load_srs({}, PATH).rules.streams_of_one == 4000
 
 
 def test_the_challenge_offers_what_the_settings_say(tmp_path):
