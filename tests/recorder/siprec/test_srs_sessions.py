@@ -253,7 +253,8 @@ def test_a_client_whose_offers_are_wide_leaves_ports_to_others(tmp_path):
         narrow = lab.record(call_id="rs-3@src")
         reply = await lab.again(narrow, sdp(*(line(6000 + 2 * number, str(number)) for number in range(8))))
         assert (reply.status, reply.reason) == (500, "Full For This Client")
-        other = lab.record(wide, call_id="rs-4@src", who=peer("192.0.2.77"))
+        body, kind = multipart(wide, metadata())
+        other = lab.invite(message("INVITE", "rs-4@src", body, kind), peer("192.0.2.77"))
         assert other.session is not None
         lab.bye(first)
         # What was released only now still counts: the ports rest too.
