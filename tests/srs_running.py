@@ -80,7 +80,9 @@ class RunningServer:
 def running(work: Path, media: Ports, *settings: str) -> Iterator[RunningServer]:
     """A server below `work` until the block ends; then its recordings are complete."""
     work.mkdir(parents=True, exist_ok=True)
-    ours = [f'ports = "{media.low}-{media.high}"', "drain = 5", 'control = ""', *settings]
+    own = {each.partition("=")[0].strip() for each in settings}
+    usual = [f'ports = "{media.low}-{media.high}"', "drain = 5", 'control = ""']
+    ours = [*(each for each in usual if each.partition(" ")[0] not in own), *settings]
     (work / "spanrec.toml").write_text("\n".join(["[srs]", *ours, ""]))
     out, log, status = work / "out", work / "log", work / "status"
     command = [

@@ -65,7 +65,7 @@ REMEMBERED = 60_000_000_000
 MOST_REMEMBERED = 1000
 MOST_WAITING = 1000
 """INVITEs that are held until the engine runs; those beyond are refused."""
-FAREWELL = 5.0
+FAREWELL = 4.0
 """s that SRCs have to answer our BYE when the server ends. For us the sessions are over all the same."""
 _UNKNOWN = Endpoint(0, 0, 0)
 """Of an SRC that has answered and is not known to be at the other end yet."""
