@@ -112,6 +112,11 @@ class _SessionCollector:
                 "RTP packets that could not be sent to recording servers.",
                 figures.media.unsent,
             )
+            yield _counter(
+                "spanrec_forward_dropped_packets",
+                "Packets of all traffic that the system dropped before they could be forwarded.",
+                figures.media.dropped,
+            )
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

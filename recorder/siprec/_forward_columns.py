@@ -7,7 +7,7 @@ flow that is not forwarded (yet) hold whole packets, those of a source payloads 
 """
 
 import mmap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +27,13 @@ from capture.batch import Bytes, Int32, Int64, UInt8
     FLOW_TAIL,
     LINKS,
     STATE,
+    FLOW_LOST,
+    FLOW_LOST_AT,
     FLOW_COLUMNS,
-) = range(13)
-"""Of `flows`. Ports and SSRC are source port << 48 | destination port << 32 | SSRC; head and tail are entries."""
+) = range(15)
+"""Of `flows`. Ports and SSRC are source port << 48 | destination port << 32 | SSRC; head and tail are entries.
+FLOW_LOST counts packets that waited in vain, as the history gave them up or nobody wanted them; FLOW_LOST_AT is the
+time of the newest of them."""
 ASKED, PLACED, SEALED, PASSED = 1, 2, 3, 4
 """States of a flow: nobody said whose it is; forwarded; forwarded once it is decrypted; of nobody."""
 
@@ -52,11 +56,15 @@ LINK_FLOW, LINK_SOURCE, NEXT_LINK, WAS_ACTIVE, LINK_COLUMNS = range(5)
     OUT_RATE,
     RENEW,
     SKIP,
+    BEGAN,
+    GONE_AT,
     SOURCE_COLUMNS,
-) = range(17)
+) = range(19)
 """Of `sources`: the active link; whether any packet was taken; first leg; entries; packets taken; highest sequence
 number of the active flow and which of the 64 up to it came; what is added to its numbers; numbers and time of the
-newest packet taken; whether the next one begins a numbering, and how many of those that waited may be left out."""
+newest packet taken; whether the next one begins a numbering, and how many of those that waited may be left out; time of
+the first packet, and of the newest that the history holds no more. NUMBER counts packets that were lost before they
+could be taken, too: those below the number of the first entry are gone."""
 
 (
     LEG_SOURCE,
@@ -124,12 +132,14 @@ SILENT, WAITING, DRAINING, LIVE = 0, 1, 2, 3
     MUTEX,
     WANTED,
     STOP,
+    ROWS,
     COUNTS,
-) = range(16)
+) = range(17)
 """Of `counts`: number of the next entry and of the oldest; where the next octets go, and how many there is room for;
 the arena's address; ns that entries are kept; rows in `fresh`, `sealed` and `outgoing`; packets that a snap length cut;
 packets of flows for which there was no room; octets in `sealed_octets`; where the lock is, whether the Python thread
-waits for it, and whether the kernel that runs by itself is to end (see `_table_lock` and `_forward_ring_kernels`)."""
+waits for it, and whether the kernel that runs by itself is to end (see `_table_lock` and `_forward_ring_kernels`); rows
+of `entries` that are in use, a power of two."""
 
 SCRATCH = 1 << 16
 """Octets of the arena behind its room, for a packet on its way from one chain to another."""
@@ -141,6 +151,10 @@ UNKNOWN = FORMATS - 1
 NOT_ACCEPTED = 255
 UNANSWERED = 254
 """In place of a payload type: the server does not take a format; it has not been asked yet."""
+_NEARLY = 0.75
+"""Share of the history that is in use when it is time to grow."""
+_MARGIN = 1.25
+"""Times as long as packets are kept that the history is to reach, as traffic may become more."""
 DIGESTS = 16
 """Payloads that a source remembers."""
 OUTGOING_COLUMNS = 5
@@ -192,17 +206,22 @@ class Capacity(NamedTuple):
     sources: int = 1 << 14
     legs: int = 1 << 13
     history: int = 64 << 20
-    """Octets."""
+    """Octets at the start."""
     keep_ns: int = 10_000_000_000
     """How old packets in the history may become."""
     rows: int = 1 << 14
     """Packets that are encrypted, and wait to be taken up: 0.3 s of 50,000 a second."""
+    most_history: int = 0
+    """Octets to which the history grows where packets that are to be kept find no room; less than `history`: never."""
 
 
 def make_tables(capacity: Capacity, mutex: Bytes) -> Tables:
     """Empty tables. `mutex`: memory of their lock."""
     rows = 1 << (capacity.history // 200).bit_length()
-    arena: Bytes = np.zeros(capacity.history + SCRATCH, np.uint8)
+    most, most_rows = capacity.history, rows
+    while most * 2 <= capacity.most_history:
+        most, most_rows = most * 2, most_rows * 2
+    arena: Bytes = np.zeros(most + SCRATCH, np.uint8)
     history = arena.view()
     history.flags.writeable = False
     counts = np.zeros(COUNTS, np.int64)
@@ -210,6 +229,7 @@ def make_tables(capacity: Capacity, mutex: Bytes) -> Tables:
     counts[ADDRESS] = arena.ctypes.data
     counts[KEEP] = capacity.keep_ns
     counts[MUTEX] = mutex.ctypes.data
+    counts[ROWS] = rows
     free = np.zeros(capacity.flows + 1, np.int32)
     free[0] = capacity.flows
     free[1:] = np.arange(capacity.flows, dtype=np.int32)[::-1]
@@ -225,7 +245,7 @@ def make_tables(capacity: Capacity, mutex: Bytes) -> Tables:
         digests=_rows(capacity.sources, DIGESTS),
         legs=_rows(capacity.legs, LEG_COLUMNS),
         types=np.zeros((capacity.legs, FORMATS), np.uint8),
-        entries=_rows(rows, ENTRY_COLUMNS),
+        entries=_rows(most_rows, ENTRY_COLUMNS),
         arena=arena,
         history=history,
         counts=counts,
@@ -239,11 +259,50 @@ def make_tables(capacity: Capacity, mutex: Bytes) -> Tables:
 
 
 def touch(tables: Tables) -> None:
-    """Have the system give all of the memory now: while packets wait it would take milliseconds for it at a time."""
-    for each in tables:
+    """Have the system give the memory that is in use now: while packets wait it would take milliseconds at a time."""
+    in_use = {"arena": int(tables.counts[ROOM]) + SCRATCH, "entries": int(tables.counts[ROWS])}
+    for name, each in tables._asdict().items():
         if each.flags.writeable:
-            pages = each.reshape(-1)[:: mmap.PAGESIZE // each.itemsize]
-            pages |= 0
+            _touch(each[: in_use.get(name)])
+
+
+def may_grow(tables: Tables) -> bool:
+    """Whether there is more memory for the history."""
+    return int(tables.counts[ROWS]) < len(tables.entries)
+
+
+def overruns(tables: Tables, now: int) -> bool:
+    """Whether the history is about to be full, at capture time `now`, with packets that are not older than they may
+    become. Before it is full, as it grows at its end: what stands ahead of where it writes is given up all the same."""
+    counts = tables.counts
+    room, at, rows = int(counts[ROOM]), int(counts[ARENA_AT]), int(counts[ROWS])
+    held = int(counts[NEXT] - counts[OLDEST])
+    if held == 0 or (at < room * _NEARLY and held < rows * _NEARLY):
+        return False
+    oldest = tables.entries[int(counts[OLDEST]) & (rows - 1)]
+    used = max(held / rows, (at - oldest[AT]) / room if oldest[AT] < at else 1.0)
+    return bool((now - oldest[TIME]) / used < counts[KEEP] * _MARGIN)
+
+
+def touch_growth(tables: Tables) -> None:
+    """Have the system give the memory that `grow` puts to use; kernels may run meanwhile."""
+    room, rows = int(tables.counts[ROOM]), int(tables.counts[ROWS])
+    _touch(tables.arena[room + SCRATCH : 2 * room + SCRATCH])
+    _touch(tables.entries[rows : 2 * rows])
+
+
+def grow(tables: Tables) -> None:
+    """Double the history; under the lock. What it holds stays where it is: an entry is found by the lower bits of its
+    number, so that a second copy of all rows holds those whose number has the next bit set."""
+    rows = int(tables.counts[ROWS])
+    tables.entries[rows : 2 * rows] = tables.entries[:rows]
+    tables.counts[ROWS] = 2 * rows
+    tables.counts[ROOM] *= 2
+
+
+def _touch(array: NDArray[Any]) -> None:
+    pages = array.reshape(-1)[:: mmap.PAGESIZE // array.itemsize]
+    pages |= 0
 
 
 def _rows(count: int, columns: int) -> NDArray[np.int64]:

@@ -11,18 +11,21 @@ from numba import njit
 
 from capture._octets_at import be16, be32, be64, copy, octet
 from capture.batch import KIND_UDP, Bytes, Int32, Int64, UInt8, UInt16, UInt32, UInt64
+from recorder.siprec._flow_kernels import FIRST_FACTOR, SECOND_FACTOR, SHIFT, find_flow
 from recorder.siprec._forward_columns import (
     ACTIVE,
-    ASKED,
     AT,
+    BEGAN,
     CUT,
     DESTINATION_HIGH,
     DESTINATION_LOW,
     FIRST_SEEN,
-    FLOW_HEAD,
+    FLOW_LOST,
+    FLOW_LOST_AT,
     FLOW_TAIL,
     FORMAT,
-    FRESH,
+    GONE_AT,
+    HEAD,
     LAST_SEEN,
     LEGS,
     LINK_FLOW,
@@ -33,18 +36,19 @@ from recorder.siprec._forward_columns import (
     NEXT_ENTRY,
     NEXT_LEG,
     NEXT_LINK,
+    NUMBER,
     OLDEST,
     OUT_TIME,
     PASSED,
     PORTS_SSRC,
     REALM,
-    REFUSED_FLOWS,
     ROOM,
     SEALED,
     SEALED_AT,
     SEALED_COUNT,
     SEQUENCE,
     SEQUENCE_OFFSET,
+    SINCE,
     SIZE,
     SKIP,
     SOURCE_HIGH,
@@ -58,67 +62,13 @@ from recorder.siprec._forward_columns import (
     UNSENT,
     Tables,
 )
-from recorder.siprec._history_kernels import head_of, keep, row_of
+from recorder.siprec._history_kernels import head_of, keep, lost_since, note_flow_lost, row_of, set_head
 from recorder.siprec._leg_kernels import send_entry
 from recorder.siprec._numbering_kernels import may_take_over, number_packet, take_over
 from recorder.siprec._table_lock import hold, let_go
 
 LOOKS_LIKE_RTP = (53, 137)
 """Ports of DNS and NetBIOS names: one identifier in four makes a message of these look like RTP."""
-_FIRST, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
-_SHIFT = np.uint64(29)
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def _mixed(key: np.uint64, word: int) -> np.uint64:
-    key = (key ^ np.uint64(word)) * _FIRST
-    return (key ^ (key >> _SHIFT)) * _SECOND
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def _slot(tables: Tables, flow: Int64) -> int:
-    """Where the search for a flow's row begins."""
-    key = np.uint64(0)
-    for column in (SOURCE_HIGH, SOURCE_LOW, DESTINATION_HIGH, DESTINATION_LOW, PORTS_SSRC, REALM):
-        key = _mixed(key, flow[column])
-    return int(key >> np.uint64(32)) & (len(tables.slots) - 1)
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def _is_flow(tables: Tables, number: int, wanted: Int64) -> bool:
-    found = tables.flows[number]
-    for column in (PORTS_SSRC, SOURCE_LOW, DESTINATION_LOW, SOURCE_HIGH, DESTINATION_HIGH, REALM):
-        if found[column] != wanted[column]:
-            return False
-    return True
-
-
-@njit(cache=True, nogil=True)
-def find_flow(tables: Tables, wanted: Int64, time: int) -> int:
-    """Number of a flow, which is new where it was not known; -1 where there is no room."""
-    mask = len(tables.slots) - 1
-    slot = _slot(tables, wanted)
-    while tables.slots[slot] >= 0:
-        number = int(tables.slots[slot])
-        if _is_flow(tables, number, wanted):
-            return number
-        slot = (slot + 1) & mask
-    free = tables.free
-    if free[0] == 0:
-        tables.counts[REFUSED_FLOWS] += 1
-        return -1
-    number = int(free[free[0]])
-    free[0] -= 1
-    tables.slots[slot] = number
-    flow = tables.flows[number]
-    for column in (SOURCE_HIGH, SOURCE_LOW, DESTINATION_HIGH, DESTINATION_LOW, PORTS_SSRC, REALM):
-        flow[column] = wanted[column]
-    flow[FIRST_SEEN] = time
-    flow[FLOW_HEAD] = flow[FLOW_TAIL] = flow[LINKS] = -1
-    flow[STATE] = ASKED
-    tables.fresh[tables.counts[FRESH]] = number
-    tables.counts[FRESH] += 1
-    return number
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -147,13 +97,13 @@ def digest_of(buffer: Bytes, at: int, size: int) -> int:
     key = np.uint64(size)
     place = 0
     while place + 8 <= size:
-        key = (key ^ be64(buffer, at + place)) * _FIRST
-        key = key ^ (key >> _SHIFT)
+        key = (key ^ be64(buffer, at + place)) * FIRST_FACTOR
+        key = key ^ (key >> SHIFT)
         place += 8
     while place < size:
-        key = (key ^ np.uint64(octet(buffer, at + place))) * _SECOND
+        key = (key ^ np.uint64(octet(buffer, at + place))) * SECOND_FACTOR
         place += 1
-    return int(np.int64(key ^ (key >> _SHIFT)))
+    return int(np.int64(key ^ (key >> SHIFT)))
 
 
 @njit(cache=True, nogil=True)
@@ -177,6 +127,8 @@ def _admit_active(tables: Tables, link: int, buffer: Bytes, at: int, size: int, 
     if not number_packet(tables, number, sequence, stamp, rate, digest, time):
         return
     source = tables.sources[number]
+    if source[BEGAN] == 0:
+        source[BEGAN] = time
     entry = keep(tables, -1 - number, buffer, at + header, end - header, time)
     row = tables.entries[row_of(tables, entry)]
     row[SEQUENCE] = (sequence + source[SEQUENCE_OFFSET]) & 0xFFFF
@@ -194,6 +146,7 @@ def _replay(tables: Tables, link: int, after: int) -> None:
     """Take in what waits in the chain of a link's flow and came later than `after`."""
     flow = tables.links[link, LINK_FLOW]
     scratch = tables.counts[ROOM]
+    before, done = tables.flows[flow, FLOW_LOST], 0
     entry = head_of(tables, flow)
     while entry >= 0:
         row = tables.entries[row_of(tables, entry)]
@@ -202,7 +155,44 @@ def _replay(tables: Tables, link: int, after: int) -> None:
             # A copy, because room for it may be made of where it stands.
             copy(tables.arena, scratch, tables.history, row[AT], size)
             _admit_active(tables, link, tables.history, scratch, size, time)
-        entry = following if following < 0 or following >= tables.counts[OLDEST] else head_of(tables, flow)
+        done += 1
+        gone = tables.flows[flow, FLOW_LOST] - before
+        entry = following
+        if 0 <= following < tables.counts[OLDEST]:
+            # What goes first is what has been taken in; the rest of it is lost.
+            _count_gone(tables, link, gone - done, time, tables.flows[flow, FLOW_LOST_AT])
+            done = gone
+            entry = head_of(tables, flow)
+
+
+@njit(cache=True, nogil=True)
+def _count_gone(tables: Tables, link: int, count: int, first: int, last: int) -> None:
+    """Packets of a flow that came from `first` to `last` were lost before its source could take them: they count as
+    taken, and nobody has them."""
+    if count <= 0:
+        return
+    source = tables.sources[tables.links[link, LINK_SOURCE]]
+    if source[BEGAN] == 0:
+        source[BEGAN] = first
+    if source[HEAD] < tables.counts[OLDEST]:
+        source[GONE_AT] = last
+    source[NUMBER] += count
+    leg = source[LEGS]
+    while leg >= 0:
+        # Those that wait see it by the numbers.
+        if tables.legs[leg, MODE] == LIVE:
+            tables.legs[leg, UNSENT] += lost_since(count, first, last, tables.legs[leg, SINCE])
+        leg = tables.legs[leg, NEXT_LEG]
+
+
+@njit(cache=True, nogil=True)
+def _count_flow_lost(tables: Tables, link: int) -> None:
+    """Count what a link's flow has lost since its source had its newest packet."""
+    source = tables.sources[tables.links[link, LINK_SOURCE]]
+    flow = tables.flows[tables.links[link, LINK_FLOW]]
+    known = max(source[OUT_TIME] if source[STARTED] else 0, source[GONE_AT])
+    first, last = flow[FIRST_SEEN], flow[FLOW_LOST_AT]
+    _count_gone(tables, link, lost_since(flow[FLOW_LOST], first, last, known + 1), max(first, known + 1), last)
 
 
 @njit(cache=True, nogil=True)
@@ -222,6 +212,7 @@ def _begin(tables: Tables, link: int, sequence: int) -> None:
     """Make a link the active one and take in what has waited; `sequence` is of the packet that comes after it."""
     source = tables.sources[tables.links[link, LINK_SOURCE]]
     after = source[OUT_TIME] if source[STARTED] else 0
+    _count_flow_lost(tables, link)
     take_over(tables, link, sequence)
     _replay(tables, link, after)
     source[SKIP] = 0
@@ -242,7 +233,7 @@ def take_packet(tables: Tables, flow: int, buffer: Bytes, at: int, size: int, ti
 
 @njit(cache=True, nogil=True)
 def adopt(tables: Tables, link: int) -> None:
-    """A link is new: take in what its flow has waiting, if its turn has come."""
+    """A link is new: take in what its flow has waiting, if its turn has come, and count what it has lost."""
     hold(tables.counts)
     _adopt(tables, link)
     let_go(tables.counts)
@@ -252,13 +243,38 @@ def adopt(tables: Tables, link: int) -> None:
 def _adopt(tables: Tables, link: int) -> None:
     flow = tables.links[link, LINK_FLOW]
     head = head_of(tables, flow)
-    if head < 0 or tables.sources[tables.links[link, LINK_SOURCE], ACTIVE] == link:
+    active = tables.sources[tables.links[link, LINK_SOURCE], ACTIVE]
+    if head < 0 and active < 0:
+        _count_flow_lost(tables, link)
+    if head < 0 or active == link:
         return
     tail = tables.flows[flow, FLOW_TAIL]
     last = tables.entries[row_of(tables, tail), TIME]
     if may_take_over(tables, link, last):
         row = tables.entries[row_of(tables, head)]
         _begin(tables, link, be16(tables.history, row[AT] + 2))
+
+
+@njit(cache=True, nogil=True)
+def count_lost_flow(tables: Tables, link: int) -> None:
+    """A link is new, and what its flow had waiting has been taken in: count what is lost, where none of it has come."""
+    hold(tables.counts)
+    if tables.sources[tables.links[link, LINK_SOURCE], ACTIVE] < 0:
+        _count_flow_lost(tables, link)
+    let_go(tables.counts)
+
+
+@njit(cache=True, nogil=True)
+def abandon(tables: Tables, flow: int) -> None:
+    """Forget what a flow has waiting."""
+    hold(tables.counts)
+    entry = head_of(tables, flow)
+    while entry >= 0:
+        row = tables.entries[row_of(tables, entry)]
+        note_flow_lost(tables, flow, row[TIME])
+        entry = row[NEXT_ENTRY]
+    set_head(tables, flow, -1)
+    let_go(tables.counts)
 
 
 @njit(cache=True, nogil=True)
@@ -304,6 +320,7 @@ def _forward(tables: Tables, flow: int, buffer: Bytes, at: int, size: int, time:
     tables.flows[flow, LAST_SEEN] = time
     state = tables.flows[flow, STATE]
     if state == PASSED:
+        note_flow_lost(tables, flow, time)
         return
     if cut:
         tables.counts[CUT] += 1
@@ -353,40 +370,3 @@ def forward_rows(
         if flow >= 0:
             _forward(tables, flow, buffer, at, size, time[row], missing[row] > 0)
         let_go(tables.counts)
-
-
-@njit(cache=True, nogil=True)
-def drop_silent(tables: Tables, before: int, out: Int32) -> int:
-    """Forget flows whose last packet came earlier than `before`; writes their numbers to `out` and gives how many.
-
-    Nothing finds them any more, but their numbers are not free before `free_flows`.
-    """
-    count = 0
-    hold(tables.counts)
-    for number in range(len(tables.flows)):
-        flow = tables.flows[number]
-        if flow[STATE] != 0 and flow[LAST_SEEN] < before:
-            out[count] = number
-            count += 1
-            flow[STATE] = 0
-    if count:
-        mask = len(tables.slots) - 1
-        tables.slots[:] = -1
-        for number in range(len(tables.flows)):
-            if tables.flows[number, STATE] != 0:
-                slot = _slot(tables, tables.flows[number])
-                while tables.slots[slot] >= 0:
-                    slot = (slot + 1) & mask
-                tables.slots[slot] = number
-    let_go(tables.counts)
-    return count
-
-
-@njit(cache=True, nogil=True)
-def free_flows(tables: Tables, numbers: Int32) -> None:
-    """Let numbers of flows be given to others."""
-    hold(tables.counts)
-    for number in numbers:
-        tables.free[0] += 1
-        tables.free[tables.free[0]] = number
-    let_go(tables.counts)

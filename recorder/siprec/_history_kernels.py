@@ -14,7 +14,10 @@ from recorder.siprec._forward_columns import (
     CHAIN,
     ENTRY_NUMBER,
     FLOW_HEAD,
+    FLOW_LOST,
+    FLOW_LOST_AT,
     FLOW_TAIL,
+    GONE_AT,
     HEAD,
     HEADER,
     KEEP,
@@ -23,6 +26,7 @@ from recorder.siprec._forward_columns import (
     NUMBER,
     OLDEST,
     ROOM,
+    ROWS,
     SIZE,
     TAIL,
     TIME,
@@ -33,7 +37,7 @@ from recorder.siprec._forward_columns import (
 @njit(cache=True, nogil=True, forceinline=True)
 def row_of(tables: Tables, entry: int) -> int:
     """Where an entry stands."""
-    return entry & (len(tables.entries) - 1)
+    return entry & (tables.counts[ROWS] - 1)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -63,8 +67,36 @@ def _give_up_oldest(tables: Tables) -> None:
     chain = tables.entries[row, CHAIN]
     head = tables.flows[chain, FLOW_HEAD] if chain >= 0 else tables.sources[-1 - chain, HEAD]
     if head == oldest:
+        _note_gone(tables, chain, tables.entries[row, TIME])
         set_head(tables, chain, tables.entries[row, NEXT_ENTRY])
     tables.counts[OLDEST] = oldest + 1
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _note_gone(tables: Tables, chain: int, time: int) -> None:
+    """The first packet of a chain goes."""
+    if chain >= 0:
+        note_flow_lost(tables, chain, time)
+    else:
+        tables.sources[-1 - chain, GONE_AT] = time
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def note_flow_lost(tables: Tables, flow: int, time: int) -> None:
+    """A packet of a flow has waited in vain, or need not even wait."""
+    tables.flows[flow, FLOW_LOST] += 1
+    tables.flows[flow, FLOW_LOST_AT] = time
+
+
+@njit(cache=True, nogil=True)
+def lost_since(count: int, first: int, last: int, since: int) -> int:
+    """How many of `count` packets that came from `first` to `last` came at `since` or later, as if evenly spaced."""
+    if count <= 0 or since > last:
+        return 0
+    if since <= first:
+        return count
+    microseconds = max((last - first) // 1000, 1)
+    return 1 + (count - 1) * ((last - since) // 1000) // microseconds
 
 
 @njit(cache=True, nogil=True)
@@ -77,7 +109,7 @@ def _make_room(tables: Tables, need: int) -> int:
             _give_up_oldest(tables)
         at = 0
     while counts[OLDEST] < counts[NEXT] and (
-        counts[NEXT] - counts[OLDEST] == len(entries)
+        counts[NEXT] - counts[OLDEST] == counts[ROWS]
         or at <= entries[row_of(tables, counts[OLDEST]), AT] < at + need + HEADER
     ):
         _give_up_oldest(tables)
@@ -119,6 +151,7 @@ def _forget_older(tables: Tables, chain: int, before: int) -> None:
     entry = head_of(tables, chain)
     moved = False
     while entry >= 0 and tables.entries[row_of(tables, entry), TIME] < before:
+        _note_gone(tables, chain, tables.entries[row_of(tables, entry), TIME])
         entry = tables.entries[row_of(tables, entry), NEXT_ENTRY]
         moved = True
     if moved:

@@ -17,6 +17,7 @@ from recorder.siprec._forward_columns import (
     ANCHOR,
     ANCHORED,
     AT,
+    BEGAN,
     CURSOR,
     CURSOR_NUMBER,
     DESCRIPTOR,
@@ -24,6 +25,7 @@ from recorder.siprec._forward_columns import (
     ENTRY_NUMBER,
     FIRST,
     FORMAT,
+    GONE_AT,
     HEADER,
     HELD,
     LAST,
@@ -58,7 +60,7 @@ from recorder.siprec._forward_columns import (
     WAITING,
     Tables,
 )
-from recorder.siprec._history_kernels import head_of, row_of
+from recorder.siprec._history_kernels import head_of, lost_since, row_of
 from recorder.siprec._numbering_kernels import ahead_of
 from recorder.siprec._table_lock import hold, let_go
 
@@ -164,20 +166,28 @@ def put_header(octets: Bytes, at: int, second: int, sequence: int, stamp: int, s
 
 @njit(cache=True, nogil=True)
 def _next_waiting(tables: Tables, number: int) -> int:
-    """The entry that a leg has to send next; -1 where there is none. What has gone meanwhile counts as unsent."""
+    """The entry that a leg has to send next; -1 where there is none."""
     leg = tables.legs[number]
     cursor = leg[CURSOR]
     if cursor >= tables.counts[OLDEST]:
         return tables.entries[row_of(tables, cursor), NEXT_ENTRY]
     entry = head_of(tables, -1 - leg[LEG_SOURCE])
-    if entry >= 0:
-        skipped = tables.entries[row_of(tables, entry), ENTRY_NUMBER] - leg[CURSOR_NUMBER] - 1
-        if skipped > 0:
-            leg[UNSENT] += skipped
-        # Not all of the chain need be behind the cursor.
-        while entry >= 0 and tables.entries[row_of(tables, entry), ENTRY_NUMBER] <= leg[CURSOR_NUMBER]:
-            entry = tables.entries[row_of(tables, entry), NEXT_ENTRY]
+    # Not all of the chain need be behind the cursor.
+    while entry >= 0 and tables.entries[row_of(tables, entry), ENTRY_NUMBER] <= leg[CURSOR_NUMBER]:
+        entry = tables.entries[row_of(tables, entry), NEXT_ENTRY]
     return entry
+
+
+@njit(cache=True, nogil=True)
+def _move_cursor(tables: Tables, leg: Int64, number: int) -> None:
+    """A leg is to go on behind packet `number` of its source: what has gone meanwhile counts as unsent."""
+    source = tables.sources[leg[LEG_SOURCE]]
+    skipped = number - leg[CURSOR_NUMBER] - 1
+    if leg[CURSOR_NUMBER] == 0:
+        skipped = lost_since(skipped, source[BEGAN], source[GONE_AT], leg[SINCE])
+    if skipped > 0:
+        leg[UNSENT] += skipped
+    leg[CURSOR_NUMBER] = number
 
 
 @njit(cache=True, nogil=True)
@@ -186,10 +196,12 @@ def _send_waiting(tables: Tables, number: int) -> bool:
     leg = tables.legs[number]
     entry = _next_waiting(tables, number)
     if entry < 0:
+        _move_cursor(tables, leg, tables.sources[leg[LEG_SOURCE], NUMBER] + 1)
+        leg[CURSOR_NUMBER] -= 1
         leg[MODE] = LIVE
         return False
     leg[CURSOR] = entry
-    leg[CURSOR_NUMBER] = tables.entries[row_of(tables, entry), ENTRY_NUMBER]
+    _move_cursor(tables, leg, tables.entries[row_of(tables, entry), ENTRY_NUMBER])
     if tables.entries[row_of(tables, entry), TIME] >= leg[SINCE]:
         send_entry(tables, number, entry)
     return bool(leg[MODE] == DRAINING)
@@ -212,8 +224,9 @@ def drain(tables: Tables, numbers: Int64, quota: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def seek(tables: Tables, number: int, since: int) -> None:
-    """Let a leg begin with the first entry of its source that came at `since` or later."""
+def seek(tables: Tables, number: int, since: int) -> int:
+    """Let a leg begin with the first entry of its source that came at `since` or later; how many such packets the
+    history holds no more."""
     hold(tables.counts)
     leg = tables.legs[number]
     entry = head_of(tables, -1 - leg[LEG_SOURCE])
@@ -224,4 +237,9 @@ def seek(tables: Tables, number: int, since: int) -> None:
         entry = tables.entries[row_of(tables, entry), NEXT_ENTRY]
     leg[CURSOR], leg[SINCE] = before, since
     leg[CURSOR_NUMBER] = tables.entries[row_of(tables, entry), ENTRY_NUMBER] - 1 if entry >= 0 else last
+    gone = 0
+    if before < 0:
+        source = tables.sources[leg[LEG_SOURCE]]
+        gone = lost_since(leg[CURSOR_NUMBER], source[BEGAN], source[GONE_AT], since)
     let_go(tables.counts)
+    return gone

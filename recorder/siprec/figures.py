@@ -23,7 +23,9 @@ class MediaCounts:
 
     forwarded: int
     unsent: int
-    """That could not be sent on."""
+    """That could not be sent on, of calls whose sessions had begun."""
+    dropped: int = 0
+    """That the system dropped before the forwarder had them, of all traffic."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,9 @@ from capture.port_pool import PortPool, PortsExhausted
 from decoders.sdp import CryptoKey, PayloadFormat
 from decoders.srtp_protect import SrtpSender
 from recorder.siprec import _forward_columns as columns
-from recorder.siprec._forward_columns import Capacity, make_tables, touch
-from recorder.siprec._forward_kernels import adopt, drop_silent, forward_rows, free_flows
+from recorder.siprec._flow_kernels import drop_silent, free_flows
+from recorder.siprec._forward_columns import Capacity, grow, make_tables, may_grow, overruns, touch, touch_growth
+from recorder.siprec._forward_kernels import abandon, adopt, count_lost_flow, forward_rows
 from recorder.siprec._leg_kernels import drain, seek
 from recorder.siprec._table_lock import TableLock, new_mutex
 from recorder.siprec.forward_legs import LegBook, OpenLeg
@@ -133,7 +134,7 @@ class MediaForwarder:
         found = self._legs.pop(leg, None)
         if found is None:
             return self._closed.pop(leg, None) or LegReport(0, 0, 0, None, None, None, None, None, None, False)
-        report = self._book.report_of(found, self._now)
+        report = self._book.report_of(found, self._now, closing=True)
         self._commands.append(lambda: self._book.close(found, self._now))
         return report
 
@@ -201,6 +202,8 @@ class MediaForwarder:
         prepare_rings(self._tables)
         self._sealed.prepare()
         adopt(self._tables, 0)
+        count_lost_flow(self._tables, 0)
+        abandon(self._tables, 0)
         seek(self._tables, 0, 0)
         drain(self._tables, np.zeros(0, np.int64), 0)
         drop_silent(self._tables, 0, self._silent)
@@ -261,6 +264,7 @@ class MediaForwarder:
         if clock >= self._next_look:
             self._next_look = clock + _LISTEN
             self._book.hear(now)
+            self._make_room(now)
         if clock >= self._next_sweep:
             self._next_sweep = clock + _SWEEP
             self._sweep(now)
@@ -353,10 +357,18 @@ class MediaForwarder:
         placed = self._rows.flows[flow.number]
         if placed.srtp is not None:
             self._sealed.open_waiting(flow.number, placed)
+            self._rows.opened(flow.number, source)
 
     def _unplace(self, flow: NewFlow, state: int) -> None:
         if self._is_current(flow):
             self._rows.unplace(flow.number, state)
+
+    def _make_room(self, now: int) -> None:
+        """Have the history grow, where it gives up what servers may still need."""
+        if may_grow(self._tables) and overruns(self._tables, now):
+            touch_growth(self._tables)
+            with self._lock:
+                grow(self._tables)
 
     def _sweep(self, now: int) -> None:
         """Forget flows that are silent."""

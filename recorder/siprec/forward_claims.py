@@ -22,8 +22,9 @@ from recorder.siprec.legs import Source
 
 ASKED_EVERY = 1_000_000_000
 """ns of capture time for which an answer of the registry holds, unless an endpoint is announced."""
-UNCLAIMED = 8_000_000_000
-"""ns after its first packet for which a flow's media is kept though nobody has announced it."""
+UNCLAIMED = 16_000_000_000
+"""ns after its first packet for which a flow's media is kept though nobody has announced it: longer than packets are
+kept at all, as signalling may be far behind where the machine has more to do than it can."""
 MOST_ASKED = 4096
 """Flows that are asked for again in one turn."""
 
@@ -81,11 +82,14 @@ class ForwardClaims:
         registry: EndpointRegistry,
         forwarder: PlacesFlows,
         wanted: Callable[[MediaEndpoint], bool] = lambda _: True,
+        lingers: Callable[[int], bool] = lambda _: False,
     ) -> None:
-        """`wanted` says of an announced endpoint whether its media may be forwarded at all."""
+        """`wanted` says of an announced endpoint whether its media may be forwarded at all, `lingers` of a call that is
+        over (by `Call.index`) whether its session may yet have to be sent what was said in it."""
         self._registry = registry
         self._forwarder = forwarder
         self._wanted = wanted
+        self._lingers = lingers
         self._flows: dict[int, _Flow] = {}
         self._at: dict[Endpoint, set[int]] = {}
         """Endpoint -> flows from it or to it."""
@@ -144,6 +148,8 @@ class ForwardClaims:
             claims = self._registry.claims(flow.source, flow.destination, flow.realm, max(now, flow.first))
             if claims and (known.answers or known.passed_over) and _are_same(claims, known.claims):
                 continue
+            if known.answers and self._is_left(claims) and all(self._lingers(each.call) for each in known.answers):
+                continue
             known.claims = claims
             answers = self._answers(flow, claims)
             if known.answers.keys() - answers.keys() or (not answers and self._is_stale(known, now)):
@@ -154,6 +160,10 @@ class ForwardClaims:
         for answer, known in changed:
             known.answers[answer.source], known.passed_over = answer, False
             self._forwarder.place(known.flow, answer.source, answer.formats, answer.crypto)
+
+    def _is_left(self, claims: Sequence[Claim]) -> bool:
+        """Whether no call in progress claims a flow."""
+        return not any(self._wanted(claim.by) for claim in claims)
 
     def _is_stale(self, known: _Flow, now: int) -> bool:
         """Whether it is time to let go of what an unclaimed flow has waiting."""

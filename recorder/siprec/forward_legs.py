@@ -91,9 +91,13 @@ class LegBook:
             return
         before, after = self._tables.legs[old.row], self._tables.legs[new.row]
         if before[columns.MODE] in (columns.WAITING, columns.DRAINING):
-            after[columns.CURSOR] = -1
-            for column in (columns.CURSOR_NUMBER, columns.SINCE):
-                after[column] = min(before[column], after[column])
+            with self._lock:
+                if before[columns.CURSOR_NUMBER] <= after[columns.CURSOR_NUMBER]:
+                    after[columns.UNSENT] = 0  # what is gone is seen by the numbers
+                after[columns.CURSOR] = -1
+                for column in (columns.CURSOR_NUMBER, columns.SINCE):
+                    after[column] = min(before[column], after[column])
+                before[columns.MODE] = columns.SILENT
         if old.paused:
             self.pause(new)
 
@@ -131,7 +135,9 @@ class LegBook:
         self._hear_on(leg, None)
         leg.due = 0.0
         if leg.row >= 0:
+            unsent = self._unsent(leg)
             row, leg.row = leg.row, -1
+            self._tables.legs[row, columns.UNSENT] = unsent
             for place, column in enumerate((columns.PACKETS, columns.OCTETS, columns.UNSENT)):
                 self.past[place] += int(self._tables.legs[row, column])
             self._by_row.pop(row, None)
@@ -179,8 +185,8 @@ class LegBook:
             for past, column in zip(self.past, (columns.PACKETS, columns.OCTETS, columns.UNSENT), strict=True)
         ]
 
-    def report_of(self, leg: OpenLeg, now: int) -> LegReport:
-        """What became of a leg so far."""
+    def report_of(self, leg: OpenLeg, now: int, *, closing: bool = False) -> LegReport:
+        """What became of a leg so far; `closing`: what waits is not sent any more, see `_unsent`."""
         row = leg.row
         values = self._tables.legs[row].tolist() if row >= 0 else [0] * columns.LEG_COLUMNS
         packets, rate = values[columns.PACKETS], values[columns.LAST_RATE] or 8000
@@ -188,7 +194,7 @@ class LegBook:
         return LegReport(
             packets=packets,
             octets=values[columns.OCTETS],
-            unsent=values[columns.UNSENT],
+            unsent=self._unsent(leg) if closing else values[columns.UNSENT],
             first=values[columns.FIRST] if packets else None,
             last=values[columns.LAST] if packets else None,
             heard_from=state.heard_from,
@@ -197,6 +203,17 @@ class LegBook:
             jitter_ms=None if state.jitter is None else state.jitter * 1000 / rate,
             unreachable=refused > 0 and now - refused < SHOWN_UNREACHABLE and (state.heard_from or 0) < refused,
         )
+
+    def _unsent(self, leg: OpenLeg) -> int:
+        """Packets that a leg's server does not get when it is closed, those that wait too; none where it has no server:
+        then somebody else gets them, or is told of it."""
+        if leg.row < 0 or leg.remote is None:
+            return 0
+        row = self._tables.legs[leg.row]
+        waiting = 0
+        if row[columns.MODE] in (columns.WAITING, columns.DRAINING):
+            waiting = int(self._tables.sources[row[columns.LEG_SOURCE], columns.NUMBER] - row[columns.CURSOR_NUMBER])
+        return int(row[columns.UNSENT]) + max(waiting, 0)
 
     def _set_keys(self, leg: OpenLeg, remote: RemoteMedia, before: RemoteMedia | None) -> None:
         leg.rtcp.use_keys(remote.decrypt)

@@ -14,7 +14,7 @@ from decoders.sdp import CryptoKey, PayloadFormat
 from decoders.srtp import SrtpStream
 from recorder.siprec import _forward_columns as columns
 from recorder.siprec._forward_columns import Tables
-from recorder.siprec._forward_kernels import adopt
+from recorder.siprec._forward_kernels import abandon, adopt, count_lost_flow
 from recorder.siprec._leg_kernels import seek
 from recorder.siprec._table_lock import TableLock
 from recorder.siprec.forward_formats import SourceFormats
@@ -92,14 +92,21 @@ class Rows:
             adopt(self.tables, link)
         return True
 
+    def opened(self, flow: int, source: Source) -> None:
+        """What an encrypted flow had waiting for a source has been decrypted and taken in."""
+        placed = self.flows.get(flow)
+        if placed is not None:
+            count_lost_flow(self.tables, placed.links[source])
+
     def unplace(self, flow: int, state: int) -> None:
         """A flow carries nothing that is ours."""
         placed = self.flows.pop(flow, None)
         gone = [(self.sources[source], link) for source, link in placed.links.items()] if placed is not None else []
         row = self.tables.flows[flow]
         self.sealed -= placed is not None and placed.srtp is not None
+        abandon(self.tables, flow)
         with self._lock:
-            row[columns.LINKS] = row[columns.FLOW_HEAD] = row[columns.FLOW_TAIL] = -1
+            row[columns.LINKS] = -1
             row[columns.STATE] = state
             for held, link in gone:
                 if self.tables.sources[held.row, columns.ACTIVE] == link:
@@ -126,8 +133,9 @@ class Rows:
         row[columns.START] = _random.randrange(1 << 15)
         row[columns.LEG_STAMP_OFFSET] = _random.randrange(1 << 32)
         self.tables.types[number] = columns.NOT_ACCEPTED
-        seek(self.tables, number, since)
+        gone = seek(self.tables, number, since)
         with self._lock:
+            row[columns.UNSENT] = gone
             row[columns.MODE] = columns.WAITING
             row[columns.NEXT_LEG] = self.tables.sources[held.row, columns.LEGS]
             self.tables.sources[held.row, columns.LEGS] = number

@@ -24,6 +24,18 @@ class NewFlow(NamedTuple):
     """Capture time of its first packet, ns."""
 
 
+START = 64_000_000
+"""Octets that the history has at the start, at most."""
+
+
+def growing(most: int) -> Capacity:
+    """The usual room, with a history of `most` octets once it has grown."""
+    begin = most
+    while begin > START:
+        begin //= 2
+    return Capacity(history=begin, most_history=most)
+
+
 @dataclass(frozen=True, slots=True)
 class ForwardOptions:
     """How media is sent."""
@@ -44,6 +56,7 @@ class Forwarded:
     octets: int
     """Of payload."""
     unsent: int
+    """Of legs that had a server: see `LegReport`."""
     cut: int
     """Packets of the wire that were not all there."""
     refused: int

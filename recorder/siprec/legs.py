@@ -66,7 +66,9 @@ class LegReport:
     octets: int
     """Of payload."""
     unsent: int
-    """Packets that had to be dropped: too old before an answer came, formats that were not accepted, send errors."""
+    """Packets that had to be dropped: too old before an answer came, gone before their flow was known to be the call's
+    or before the leg was opened, formats that were not accepted, send errors. Exact for a leg that begins with its
+    source; for one that begins later, those that were gone by then are counted as if they had been evenly spaced."""
     first: int | None
     """Capture time of the first packet sent."""
     last: int | None

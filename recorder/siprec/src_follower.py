@@ -64,7 +64,7 @@ class SrcFollower:
         known = self._group
         group_of = engine.tracker.group_identifier if known is None else lambda _: known
         self._pictures = Pictures(engine.registry, group_of)
-        self._claims = ForwardClaims(engine.registry, self._forwarder, self._is_wanted)
+        self._claims = ForwardClaims(engine.registry, self._forwarder, self._is_wanted, self._lingers)
 
     def heard(self, message: Message) -> None:
         """A SIP message, before the call tracker has it."""
@@ -142,6 +142,10 @@ class SrcFollower:
             return False
         self._decisions[picture.index] = replace(decision, paused=paused)
         return True
+
+    def _lingers(self, index: int) -> bool:
+        """Whether a call is over, and its session may be about to begin all the same."""
+        return index in self._decisions and index not in self._calls
 
     def _is_wanted(self, endpoint: MediaEndpoint) -> bool:
         """Any call in progress may be recorded at any moment, when somebody asks for it."""

@@ -23,6 +23,7 @@ from recorder.sip_ua.digest import Challenger
 from recorder.siprec.control import EventKind, SessionEvent
 from recorder.siprec.figures import MediaCounts
 from recorder.siprec.forward import ForwardOptions, MediaForwarder
+from recorder.siprec.forward_values import growing
 from recorder.siprec.late_delivery import LateDelivery
 from recorder.siprec.leftovers import Leftover, Leftovers, end_all
 from recorder.siprec.loop import SessionLoop
@@ -39,6 +40,8 @@ from recorder.siprec.users import read_users
 
 OPENING = 20.0
 """s that opening the sockets may take."""
+LOOK = 10.0
+"""s between two looks at what the system dropped."""
 GOODBYE = 5.0
 """s that sessions have to end."""
 
@@ -63,6 +66,8 @@ class _Open:
     delivery: "tuple[Delivery, asyncio.Task[None]] | None"
     ending: "asyncio.Task[None]"
     """Ends what an earlier process left."""
+    watching: "asyncio.Task[None]"
+    """Looks after what the system drops."""
 
 
 @dataclass(eq=False)
@@ -81,10 +86,11 @@ class SrcService:
 
     def __post_init__(self) -> None:
         ports = self.settings.ports
-        self.forwarder = MediaForwarder(ForwardOptions(ports.low, ports.high))
+        self.forwarder = MediaForwarder(ForwardOptions(ports.low, ports.high, growing(self.settings.history)))
         self.follower = SrcFollower(self.forwarder, self.choose, self._post, unserved=self._unserved)
         self._loop = SessionLoop(self.told.failed)
         self._open: _Open | None = None
+        self._source: LiveSource | None = None
         self._thread: threading.Thread | None = None
 
     def start(self, source: LiveSource) -> SrcControl:
@@ -98,6 +104,7 @@ class SrcService:
         except (Late, SpanrecError):
             self._loop.close()
             raise
+        self._source = source
         self._thread = threading.Thread(target=self._forward, args=(source,), name="spanrec-forward", daemon=True)
         self._thread.start()
         return SrcControl(opened.sessions, self._loop.run, self.settings.servers.find, self.settings.usual)
@@ -111,7 +118,7 @@ class SrcService:
     def media_counts(self) -> MediaCounts:
         """What was sent to servers so far."""
         done = self.forwarder.forwarded()
-        return MediaCounts(done.packets, done.unsent)
+        return MediaCounts(done.packets, done.unsent, self._dropped())
 
     def busy(self) -> bool:
         """Whether sessions are in progress."""
@@ -164,7 +171,25 @@ class SrcService:
         ending = asyncio.get_running_loop().create_task(self._end_left(left, stacks))
         sessions.listen(self._heard)
         sessions.watch(settings.usual.servers)
-        return _Open(stacks, sessions, self._delivery(stacks, local_host, noted), ending)
+        watching = asyncio.get_running_loop().create_task(self._watch_drops())
+        return _Open(stacks, sessions, self._delivery(stacks, local_host, noted), ending, watching)
+
+    def _dropped(self) -> int:
+        """Packets of all traffic that the system dropped before the forwarder had them."""
+        return self._source.counters().dropped if self._source is not None else 0
+
+    async def _watch_drops(self) -> None:
+        """Tell of packets that never reached the forwarder: nobody knows of which calls they were."""
+        told = 0
+        while True:
+            await asyncio.sleep(LOOK)
+            dropped = self._dropped()
+            if dropped > told:
+                text = (
+                    f"{dropped - told} packets were dropped before they could be sent on; calls in progress lack some"
+                )
+                self.told.event(SessionEvent(EventKind.FAILURE, self.clock(), text=text))
+                told = dropped
 
     async def _end_left(self, left: Sequence[Leftover], stacks: Mapping[str, SipStack]) -> None:
         """End the sessions of an earlier process that was killed."""
@@ -208,8 +233,9 @@ class SrcService:
         if opened.delivery is not None:
             opened.delivery[1].cancel()
             await asyncio.gather(opened.delivery[1], return_exceptions=True)
-        opened.ending.cancel()
-        await asyncio.gather(opened.ending, return_exceptions=True)
+        for task in (opened.ending, opened.watching):
+            task.cancel()
+        await asyncio.gather(opened.ending, opened.watching, return_exceptions=True)
         await opened.sessions.close(GOODBYE)
         for stack in opened.stacks.values():
             await stack.agent.close()

@@ -33,12 +33,13 @@ INSTANCE = (
 """Keys of `[src]` that a rule or an instance may say otherwise."""
 _SRC = (
     *("srs", "listen", "sockets", "identity", "ports", "default", "media", "keys_in_clear"),
-    *("heed_preference", "allow", "allow_users_file", "sets", "webhook"),
+    *("heed_preference", "allow", "allow_users_file", "sets", "webhook", "history"),
 )
 _SPOOL = ("spool_dir", "spool_size", "spool_age", "spool_at_once")
 KEYS = (*_SRC, *_SPOOL, *INSTANCE, *sip.TLS, *sip.CONTROL)
 MOST_AT_ONCE = 100
 """Each late delivery has two threads."""
+LEAST_HISTORY, MOST_HISTORY = 32_000_000, 8_000_000_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -79,6 +80,8 @@ class SrcSettings:
     """Who may ask us for calls, by an INVITE of its own; empty: nobody."""
     allow_users_file: Path | None = None
     """Users and passwords for our digest challenge to them."""
+    history: int = 256_000_000
+    """Octets of media in memory, at most, for servers and sessions that come late."""
     spool: SpoolSettings = field(default_factory=SpoolSettings)
     control: ControlSettings = field(default_factory=lambda: ControlSettings(DEFAULT_CONTROL))
     webhooks: tuple[Webhook, ...] = ()
@@ -180,6 +183,13 @@ def _sockets(place: Place, table: Mapping[str, Any]) -> dict[str, tuple[Listen, 
     return found
 
 
+def _history(value: object) -> int:
+    found = parse_amount(value, share=False).octets
+    if not LEAST_HISTORY <= found <= MOST_HISTORY:
+        raise ValueError(f"{value!r} is no amount of memory; give 32MB to 8GB")
+    return found
+
+
 def _spool(place: Place, table: Mapping[str, Any]) -> SpoolSettings:
     readers: tuple[tuple[str, Any], ...] = (
         ("directory", sip.path),
@@ -204,6 +214,7 @@ def _rest(place: Place, table: Mapping[str, Any]) -> dict[str, Any]:
         "default": truth,
         "heed_preference": truth,
         "allow_users_file": sip.path,
+        "history": _history,
     }
     found = {}
     for key, read in readers.items():

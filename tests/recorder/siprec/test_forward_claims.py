@@ -183,6 +183,34 @@ def test_media_that_is_not_wanted_is_let_go():
     registry, told, _ = one_call(endpoint(A, Side.CALLER), endpoint(B, Side.CALLEE, media="video"))
     claims = ForwardClaims(registry, told, lambda each: each.media == "audio")
     told.new = [flow(0, A, B), flow(1, B, A)]
-    for second in range(12):
+    for second in range(UNCLAIMED // SECOND + 2):
         claims.turn(NOW + second * SECOND)
     assert [said[:2] for said in told.take()] == [(1, CALLEE), (0, None)]
+
+
+def test_media_of_a_call_that_is_over_stays_for_a_session_that_is_late():
+    late = {0}
+    registry, told, _ = one_call()
+    claims = ForwardClaims(registry, told, lingers=late.__contains__)
+    told.new = [flow(0, A, B), flow(1, B, A)]
+    claims.turn(NOW)
+    told.take()
+    registry.forget(0)
+    claims.turn(NOW + 5 * SECOND)
+    assert told.take() == []
+    late.clear()
+    claims.turn(NOW + 10 * SECOND)
+    assert told.take() == [(0, None), (1, None)]
+
+
+def test_media_of_a_call_that_is_over_gives_way_to_a_new_call_at_once():
+    registry, told, _ = one_call()
+    claims = ForwardClaims(registry, told, lingers=lambda _: True)
+    told.new = [flow(0, A, B)]
+    claims.turn(NOW)
+    registry.forget(0)
+    for each in (endpoint(A, Side.CALLER, call=1), endpoint(B, Side.CALLEE, call=1)):
+        registry.announce(each, each.endpoint)
+    told.take()
+    claims.turn(NOW + 2 * SECOND)
+    assert [said[:2] for said in told.take()] == [(0, None), (0, Source(1, Side.CALLER, 0))]
