@@ -196,24 +196,27 @@ class Placer:
 
     def __init__(self) -> None:
         self.out: NDArray[np.int16] = np.empty(0, np.int16)
-        self._left: NDArray[np.int16] = np.empty(0, np.int16)
-        self._right: NDArray[np.int16] = np.empty(0, np.int16)
+        self.left: NDArray[np.int16] = np.empty(0, np.int16)
+        self.right: NDArray[np.int16] = np.empty(0, np.int16)
 
     def reserve(self, jobs: Int64) -> None:
         """Give every job (a row of the JOB_ columns) its place in `out`."""
         frames = jobs[:, cols.JOB_FRAMES]
         ends = np.cumsum(frames)
         jobs[:, cols.JOB_OUT] = ends - frames
-        if len(self.out) < 2 * int(ends[-1]):
-            self.out = np.empty(2 * int(ends[-1]), np.int16)
-        longest = int(frames.max())
-        if len(self._left) < longest:
-            self._left = np.empty(longest, np.int16)
-            self._right = np.empty(longest, np.int16)
+        self.make_room(int(ends[-1]), int(frames.max()))
+
+    def make_room(self, frames: int, longest: int) -> None:
+        """Have room for so many frames in `out`, and for jobs of up to `longest` frames."""
+        if len(self.out) < 2 * frames:
+            self.out = np.empty(2 * frames, np.int16)
+        if len(self.left) < longest:
+            self.left = np.empty(longest, np.int16)
+            self.right = np.empty(longest, np.int16)
 
     def place(self, jobs: Int64, channels: Int32, entries: Entries, window: Window) -> None:
         """Decode the jobs' entries into `out`, where the kept frames must already be."""
         placing_kernels.place(
             jobs, channels, entries.bounds, entries.taken, entries.kind, entries.position, entries.source,
-            entries.size, window.arena, self._left, self._right, self.out,
+            entries.size, window.arena, self.left, self.right, self.out,
         )  # fmt: skip

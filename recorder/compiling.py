@@ -77,6 +77,7 @@ def compile_media() -> None:
     from decoders import _stream_columns as cols
     from decoders.rtp import FlowTable, Stager, Window
     from decoders.timeline import EntrySpace, FormatTable, Placer, StreamTable
+    from recorder._track_kernels import record
     from recorder.identity import MediaIdentity
 
     window = Window(1, 1)
@@ -86,7 +87,11 @@ def compile_media() -> None:
     stager.group()
     entries = EntrySpace().lay_out(nobody, none, none, stager.order, window)
     entries.receive(StreamTable(1), FormatTable(), window, 0, 0, 0, 0, 0)
-    Placer().place(np.empty((0, cols.JOB), np.int64), nobody, entries, window)
+    jobs, placer = np.empty((0, cols.JOB), np.int64), Placer()
+    record(
+        jobs, none, 0, nobody, entries.bounds, entries.taken, entries.kind, entries.position, entries.source,
+        entries.size, window.arena, placer.left, placer.right, placer.out, 0,
+    )  # fmt: skip
     identity.begin(0)
     for _ in identity.look(stager):
         pass

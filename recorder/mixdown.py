@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from recorder.model import AudioReport
 from recorder.ogg import renumber
 from recorder.streams import CallMedia
-from recorder.tracks import FRAME, StoreError, Track
-from recorder.wav import HEADER, RIFF_LIMIT, wav_header
+from recorder.tracks import StoreError, Track
+from recorder.wav import FRAME, HEADER, RIFF_LIMIT, wav_header
 
 BLOCK = 1 << 17
 """Frames handled at one time."""

@@ -26,8 +26,8 @@ from recorder.model import Call, Sighting
 from recorder.siprec import received
 from recorder.streams import CallMedia, Listening
 from recorder.trace import warn
-from recorder.tracks import FRAME, Track
-from recorder.wav import HEADER
+from recorder.tracks import Track
+from recorder.wav import FRAME, HEADER
 
 SECOND = 1_000_000_000
 BEGINNING = SECOND // 2

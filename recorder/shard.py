@@ -14,6 +14,7 @@ from capture.batch import Int32, Int64
 from decoders import _stream_columns as cols
 from decoders.rtp import Window
 from decoders.timeline import TICKS, Entries, FormatTable, Placer, StreamTable
+from recorder._track_kernels import record
 from recorder.decoding import decode_window
 from recorder.model import Call
 from recorder.streams import CallMedia, MediaStream
@@ -22,8 +23,6 @@ from recorder.tracks import FilePool, Track
 OVERLAP = TICKS * 6 // 100
 """60 ms: two sources on one channel that overlap by more than this sound together, on layers of their own."""
 FAR = 1 << 61
-MOST_FRAMES = 1 << 16
-"""Frames decoded before they are written: bounds the scratch space."""
 LONGEST = 60
 """Seconds that one window may add to a track in one piece; beyond it, the clock of the capture is at fault."""
 
@@ -117,10 +116,7 @@ class Shard:
         wanted = end > low
         tracks = [plan.tracks[run] for run in active[wanted].tolist()]
         jobs = jobs[wanted]
-        filled = np.cumsum(jobs[:, cols.JOB_FRAMES]) // MOST_FRAMES
-        starts = np.flatnonzero(np.diff(filled, prepend=-1)).tolist()
-        for begin, behind in zip(starts, [*starts[1:], len(tracks)], strict=True):
-            self._flush(jobs[begin:behind], tracks[begin:behind], layout, entries, window)
+        self._flush(jobs, tracks, layout, entries, window)
 
     def _decide(self, layout: Layout, entries: Entries, window: Window, first: int, last: int) -> None:
         """Take one call's entries where its sample 0, its channels or its tracks may have to be settled."""
@@ -150,18 +146,43 @@ class Shard:
                 self._flush(job, [track], layout, entries, window)
 
     def _flush(self, jobs: Int64, tracks: list[Track], layout: Layout, entries: Entries, window: Window) -> None:
-        """Decode the jobs and write each to its track."""
+        """Decode the jobs and write each to its track, as many at once as can have their files open."""
+        for first in range(0, len(tracks), self.pool.limit):
+            some = slice(first, first + self.pool.limit)
+            self._record(jobs[some], tracks[some], layout, entries, window)
+
+    def _record(self, jobs: Int64, tracks: list[Track], layout: Layout, entries: Entries, window: Window) -> None:
         placer, pool = self.placer, self.pool
-        placer.reserve(jobs)
-        places = jobs[:, [cols.JOB_LOW, cols.JOB_FRAMES, cols.JOB_OUT]].tolist()
-        for j, (track, (low, frames, out)) in enumerate(zip(tracks, places, strict=True)):
-            kept = min(track.frames - low, frames)
-            if kept > 0:
-                track.read(pool, low, kept, placer.out[2 * out :])
-                jobs[j, cols.JOB_KEPT] = kept
-        placer.place(jobs, layout.channels, entries, window)
-        for track, (low, frames, out) in zip(tracks, places, strict=True):
-            track.write(pool, low, placer.out[2 * out : 2 * (out + frames)])
+        places = jobs[:, [cols.JOB_LOW, cols.JOB_FRAMES]].tolist()
+        files = [track.begin(pool, low, count) for track, (low, count) in zip(tracks, places, strict=True)]
+        descriptors = np.array(files, np.int64)
+        has = np.array([track.frames for track in tracks], np.int64)
+        jobs[:, cols.JOB_KEPT] = np.clip(has - jobs[:, cols.JOB_LOW], 0, jobs[:, cols.JOB_FRAMES])
+        longest = int(jobs[:, cols.JOB_FRAMES].max())
+        placer.make_room(longest, longest)
+        at = 0
+        while True:
+            at = record(
+                jobs, descriptors, at, layout.channels, entries.bounds, entries.taken, entries.kind, entries.position,
+                entries.source, entries.size, window.arena, placer.left, placer.right, placer.out,
+                placer.out.ctypes.data,
+            )  # fmt: skip
+            if at == len(tracks):
+                break
+            # Once more, slowly: what is wrong comes to light, or was not.
+            self._record_one(jobs[at : at + 1], tracks[at], layout, entries, window)
+            files[at] = -1
+            at += 1
+        for track, fd, (low, count) in zip(tracks, files, places, strict=True):
+            if fd >= 0:
+                track.end(pool, fd, low, count)
+
+    def _record_one(self, job: Int64, track: Track, layout: Layout, entries: Entries, window: Window) -> None:
+        low, count, kept = job[0, [cols.JOB_LOW, cols.JOB_FRAMES, cols.JOB_KEPT]].tolist()
+        if kept:
+            track.read(self.pool, low, kept, self.placer.out)
+        self.placer.place(job, layout.channels, entries, window)
+        track.write(self.pool, low, self.placer.out[: 2 * count])
 
     def track(self, media: CallMedia, rate: int, layer: int) -> Track:
         """The call's track of a rate and layer, made if it is not there."""

@@ -9,6 +9,7 @@ import os
 import resource
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,10 +18,8 @@ from numpy.typing import NDArray
 
 from capture.errors import SpanrecError
 from decoders.timeline import TICKS
-from recorder.wav import HEADER, wav_header
+from recorder.wav import FRAME, HEADER, wav_header
 
-FRAME = 4
-"""Octets of a stereo frame."""
 LONGEST_SILENCE = 7 * 86_400
 """Seconds that may lie between a track's samples and the next ones. Calls on hold are shorter than a week; where it is
 more, the capture's clock was set, and no disk would hold the time between."""
@@ -51,7 +50,7 @@ class FilePool:
         `failed` is told of a track that cannot be written and so gets nothing more; without it, that is an error.
         """
         self._open: OrderedDict[Track, int] = OrderedDict()
-        self._limit = limit
+        self.limit = limit
         self.headed = headed
         self.failed = failed
 
@@ -61,7 +60,7 @@ class FilePool:
         if fd is not None:
             self._open.move_to_end(track)
             return fd
-        if len(self._open) >= self._limit:
+        if len(self._open) >= self.limit:
             os.close(self._open.popitem(last=False)[1])
         try:
             fd = os.open(track.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -118,42 +117,63 @@ class Track:
 
     def write(self, pool: FilePool, first: int, frames: NDArray[np.int16]) -> None:
         """Write a flat array of interleaved samples from frame `first` on; what was jumped over is silence."""
-        if first - self.frames > LONGEST_SILENCE * self.rate:
-            self.beyond += len(frames) // 2
+        fd = self.begin(pool, first, len(frames) // 2)
+        if fd < 0:
             return
-        if self.failed:
-            return
-        try:
-            self._put(pool, first, frames)
-        except (OSError, StoreError) as error:
-            failure = error if isinstance(error, StoreError) else self._error(error)
-            if pool.failed is None:
-                raise failure from error
-            self.failed = True
-            pool.failed(self, failure)
-
-    def _put(self, pool: FilePool, first: int, frames: NDArray[np.int16]) -> None:
-        view = frames.data.cast("B")
-        at = HEADER + FRAME * first
-        fd = pool.descriptor(self)
-        total = max(self.frames, first + len(frames) // 2)
-        if pool.headed and not self.stated:
-            # Before the samples: a kill between the two leaves a file that can be played.
-            os.pwrite(fd, wav_header(self.rate, FRAME // 2, FRAME * total), 0)
-            self.stated = total
+        view, at = frames.data.cast("B"), HEADER + FRAME * first
         try:
             while len(view):
                 done = os.pwrite(fd, view, at)
                 view, at = view[done:], at + done
-        except OSError:
+        except OSError as error:
             # A full disk may have taken half a frame.
             self.frames = max(self.frames, (at - HEADER) // FRAME)
-            os.ftruncate(fd, HEADER + FRAME * self.frames)
-            raise
-        self.frames = total
+            with suppress(OSError):
+                os.ftruncate(fd, HEADER + FRAME * self.frames)
+            self._fail(pool, error)
+        else:
+            self.end(pool, fd, first, len(frames) // 2)
+
+    def begin(self, pool: FilePool, first: int, count: int) -> int:
+        """A descriptor for whoever is about to write `count` frames from frame `first` on and says so with `end`.
+
+        -1 where they must not be written. It is open until `pool.limit` other tracks are.
+        """
+        if first - self.frames > LONGEST_SILENCE * self.rate:
+            self.beyond += count
+            return -1
+        if self.failed:
+            return -1
+        try:
+            fd = pool.descriptor(self)
+            if pool.headed and not self.stated:
+                # Before the samples: a kill between the two leaves a file that can be played.
+                self._state(fd, max(self.frames, first + count))
+        except (OSError, StoreError) as error:
+            self._fail(pool, error)
+            return -1
+        return fd
+
+    def end(self, pool: FilePool, fd: int, first: int, count: int) -> None:
+        """The frames that `begin` was told of have been written."""
+        self.frames = max(self.frames, first + count)
         if pool.headed and self.frames - self.stated >= STATED_EVERY * self.rate:
-            os.pwrite(fd, wav_header(self.rate, FRAME // 2, FRAME * self.frames), 0)
-            self.stated = self.frames
+            try:
+                self._state(fd, self.frames)
+            except OSError as error:
+                self._fail(pool, error)
+
+    def _state(self, fd: int, frames: int) -> None:
+        os.pwrite(fd, wav_header(self.rate, FRAME // 2, FRAME * frames), 0)
+        self.stated = frames
+
+    def _fail(self, pool: FilePool, error: OSError | StoreError) -> None:
+        """Tell whoever wants to know of an error, or raise it."""
+        failure = error if isinstance(error, StoreError) else self._error(error)
+        if pool.failed is None:
+            raise failure from error
+        self.failed = True
+        pool.failed(self, failure)
 
     def _error(self, error: OSError) -> StoreError:
         return StoreError(f"{self.path}: cannot be written: {error.strerror}")

@@ -5,6 +5,8 @@ In: rate, channels, octets of samples. Out: the 44 octets in front of them (RIFF
 
 import struct
 
+FRAME = 4
+"""Octets of a stereo frame."""
 HEADER = 44
 """Octets in front of the samples."""
 RIFF_LIMIT = 0xFFFFFFFF - HEADER

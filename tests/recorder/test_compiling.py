@@ -62,4 +62,4 @@ def test_a_replay_needs_nothing_beyond_the_two_halves_which_have_no_kernel_in_co
     replay = start(REPLAY, tmp_path / "compile_reading", ROOT / "pcaps" / "pcmu.pcap", tmp_path / "out")
     missed, loaded = told(replay)
     assert missed == []
-    assert {"decode", "walk_pcap", "stage", "receive", "place", "mark_payloads", "carry"} <= set(loaded)
+    assert {"decode", "walk_pcap", "stage", "receive", "_record_compiled", "mark_payloads", "carry"} <= set(loaded)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoders.timeline import TICKS
-from recorder.tracks import FRAME, HEADER, FilePool, StoreError, Track
+from recorder.tracks import FilePool, StoreError, Track
+from recorder.wav import FRAME, HEADER
 
 
 def frames_of(track, pool):
