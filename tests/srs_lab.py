@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import os
 import struct
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,6 +57,7 @@ class PaperPorts:
         self.pairs = pairs
         self.open_ports: list[MediaPort] = []
         self.muted: set[int] = set()
+        self.names: dict[int, str] = {}
         self.terms: dict[int, PortTerms] = {}
         self.states: dict[int, PortState] = {}
         self._numbers = itertools.count()
@@ -77,6 +78,9 @@ class PaperPorts:
 
     def state(self, port: MediaPort) -> PortState:
         return self.states.get(port.rtp.port, NOTHING)
+
+    def note_call(self, port: MediaPort, session: str) -> None:
+        self.names[port.rtp.port] = session
 
     def mute(self, port: MediaPort, *, muted: bool) -> None:
         (self.muted.add if muted else self.muted.discard)(port.rtp.port)
@@ -355,9 +359,10 @@ class SrsLab:
         keep: bool = True,
         now: int = START,
         correction: int = 0,
+        taken_before: Mapping[bytes, int] | None = None,
     ) -> None:
         """`now`: when it begins, where an earlier one was killed with calls in progress. `correction`: what is added to
-        wall-clock times to have capture times, ns."""
+        wall-clock times to have capture times, ns. `taken_before`: see `SessionCalls.taken_before`."""
         self.correction = correction
         self.now = START
         self.store = RecordingStore(out)
@@ -380,6 +385,7 @@ class SrsLab:
             headed=True,
         )
         self.calls.attach(self.engine)
+        self.calls.taken_before(taken_before or {})
         if again:
             self.now = now
             restore(self.engine, self.live, self.working, now, self.calls.take_up)

@@ -14,7 +14,7 @@ from capture.batch import PacketBatch
 from capture.live import SourceCounters
 from capture.media_ports import MediaPort, MediaPorts
 from capture.realms import OWN_PORTS
-from recorder.siprec.port_ledger import PortLedger
+from recorder.siprec.port_ledger import Left, PortLedger
 from recorder.siprec.port_monitor import PortMonitor, PortState
 from recorder.siprec.receiver_reports import INTERVAL, PortTerms, ReceiverReports
 
@@ -69,11 +69,18 @@ class MediaReception:
             self._ledger.take(port.rtp.port)
         return port
 
-    def remember(self, ledger: PortLedger) -> None:
-        """Note from now on which ports are open, and leave alone those that an earlier run had noted."""
-        for port, seconds in ledger.open().items():
-            self._ports.avoid([port], seconds)
+    def remember(self, ledger: PortLedger) -> list[Left]:
+        """Note from now on which ports are open, and leave alone those that an earlier run had noted; gives them."""
+        found = ledger.open()
+        for left in found:
+            self._ports.avoid([left.port], left.seconds)
         self._ledger = ledger
+        return found
+
+    def note_call(self, port: MediaPort, session: str) -> None:
+        """Which call's media come to a port, by its `session_id`: to be known after a kill."""
+        if self._ledger is not None:
+            self._ledger.name(port.rtp.port, session)
 
     def agree(self, port: MediaPort, terms: PortTerms) -> None:
         """Descriptions were exchanged, for the first time or again: report to the sender from now on."""

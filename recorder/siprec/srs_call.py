@@ -88,6 +88,7 @@ class ReceivedCall:
     _others: dict[str, Party] = field(default_factory=dict)
     """By participant."""
     _gaps: list[Period] = field(default_factory=list)
+    _unnoted: list[Period] = field(default_factory=list)
     _aors: dict[str, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -135,6 +136,17 @@ class ReceivedCall:
             if over in (None, Over.BYE) and self.end is None:
                 self.end = at
         return events
+
+    def miss(self, since: int, picture: RsPicture) -> None:
+        """The call was sent since a time by a session of an earlier run, which was killed before it had noted that."""
+        add_period(self._unnoted, since, picture.began)
+        note(
+            self.call,
+            picture.at,
+            0,
+            "recording-goes-on",
+            "a session of it had been taken before the recorder was killed",
+        )
 
     def _join(self, picture: RsPicture) -> _Leg:
         if self.silent_since is not None:
@@ -351,6 +363,7 @@ class ReceivedCall:
         pauses = self._holds.pauses
         if pauses:
             warn(call, "paused", f"The recording was paused {times(pauses)}: what was said then is missing.")
+        say_missing(call, "The recorder was killed with nothing noted of the call", self._unnoted)
         say_missing(call, "No recording session carried the call", self._gaps)
         if self.stop_at_first:
             text = "The SRC delivered the call after its end: times of streams and audio are those of the delivery."

@@ -9,7 +9,7 @@ what the engine tells (it is a `Follower` of the service), and reads no clock bu
 import heapq
 import queue
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from recorder.call_events import CallEnded, CallEvent, CallStarted
@@ -18,6 +18,7 @@ from recorder.live_calls import Interrupted
 from recorder.messages import Message
 from recorder.model import Call, GroupReason
 from recorder.sightings import FlowSighting
+from recorder.siprec.port_ledger import name_of
 from recorder.siprec.received import Received
 from recorder.siprec.srs_call import ReceivedCall
 from recorder.siprec.srs_cast import Placed
@@ -88,6 +89,7 @@ class SessionCalls:
         self._dues: list[tuple[int, int]] = []
         """(when a call may be over, its `Call.index`), a heap; what has changed since is passed over."""
         self._noted = 0
+        self._taken_before: dict[bytes, int] = {}
         self._over: dict[int, ReceivedCall] = {}
         """Calls whose packets are still to be counted."""
         self.media: dict[int, int] = {}
@@ -98,6 +100,11 @@ class SessionCalls:
     def submit(self, picture: RsPicture) -> None:
         """A recording session changed; from any thread."""
         self._queue.put(picture)
+
+    def taken_before(self, sessions: Mapping[bytes, int]) -> None:
+        """Calls of sessions that an earlier run had accepted: `name_of` them -> when, ns by the wall clock. Those that
+        it had not noted when it was killed lack what was sent until their SRCs come again."""
+        self._taken_before = dict(sessions)
 
     def take_up(self, left: Interrupted, now: int) -> Call | None:
         """Go on with a call that an SRC was sending when an earlier run was interrupted: it waits for the SRC.
@@ -110,6 +117,7 @@ class SessionCalls:
         first, picture, session, over = found
         received = self._admit(first, session.id if session is not None else "")
         self._kept.open(received.call, left.directory, received.key)
+        self._taken_before.pop(name_of(received.key), None)
         if session is not None:
             received.hear(first, next((each for each in first.view.sessions if each.id == session.id), session), ())
         received.hear(picture, session, ())
@@ -266,6 +274,9 @@ class SessionCalls:
 
     def _begin(self, rs: _Rs, picture: RsPicture, key: str) -> ReceivedCall:
         received = rs.calls[key] = self._admit(picture, key)
+        before = self._taken_before.pop(name_of(key), None) if unique(key) else None
+        if before is not None:
+            received.miss(before + self._correction(), picture)
         return received
 
     def _admit(self, picture: RsPicture, key: str) -> ReceivedCall:

@@ -96,8 +96,10 @@ class SrsService:
 
     def go_on(self, out: Path) -> None:
         """Calls of an earlier run that was interrupted may be in progress in the store `out`: leave their ports alone
-        until their SRCs have noticed, lest one call be heard in another's recording. To be called before `start`."""
-        self.source.remember(PortLedger(out, trouble=self.told.trouble))
+        until their SRCs have noticed, lest one call be heard in another's recording; and know what had been taken and
+        not noted yet. To be called before `start`."""
+        left = self.source.remember(PortLedger(out, trouble=self.told.trouble))
+        self.follower.taken_before({each.name: each.since for each in left if each.name})
 
     def start(self) -> RecordingServer:
         """Open the sockets. Gives the operator's commands. Raises SpanrecError where a socket cannot be opened."""

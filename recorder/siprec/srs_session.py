@@ -65,6 +65,10 @@ class Reception(Protocol):
         """What came to it."""
         ...
 
+    def note_call(self, port: MediaPort, session: str) -> None:
+        """Which call's media come to it, by its `session_id`."""
+        ...
+
     def mute(self, port: MediaPort, *, muted: bool) -> None:
         """Let nothing through that comes to it, or let it through again."""
         ...
@@ -136,12 +140,18 @@ class ServerSession:
         return self._answerer.lines
 
     def offered(self, message: SipMessage) -> Body:
-        """The answer to an SRC's first offer. Raises OfferError or SpanrecError where there can be none."""
+        """The answer to an SRC's first offer; its metadata are read too.
+
+        Raises OfferError or SpanrecError where there can be none."""
         offer = message.sdp()
         if offer is None:
             raise OfferError("The INVITE has no session description that can be read.")
         body = self._described(self._answerer.answer(offer, paused=self.paused))
         self._agree()
+        self._learn(message)
+        for line in self.lines if self.view.sessions else ():
+            # Before the SRC knows that it is recorded.
+            self._around.reception.note_call(line.port, self._session_of(line))
         return body
 
     def established(self, session: Session, message: SipMessage) -> None:
@@ -150,7 +160,7 @@ class ServerSession:
         self.call_id = session.call_id
         session.on_request = self._requested
         session.on_end = self.ended
-        self._hear(message)
+        self._note(message)
         self.show()
 
     def abandon(self) -> None:
@@ -217,12 +227,26 @@ class ServerSession:
         self._hear(message)
 
     def _hear(self, message: SipMessage) -> None:
-        """Keep what a message says, and read its metadata."""
-        now = self._around.clock()
+        """Read the metadata of a message, and keep what it says."""
+        self._learn(message)
+        self._note(message)
+
+    def _learn(self, message: SipMessage) -> None:
+        """Read the metadata of a message."""
         for data, charset in metadata_of(message):
             self.state.take(data, charset)
         self.view = self.state.view()
         self._mute()
+
+    def _session_of(self, line: Line) -> str:
+        """`session_id` of the call whose stream a line is: by its label, else the first."""
+        sessions = self.view.sessions
+        labelled = (each for each in sessions for flow in each.flows if line.label and flow.label == line.label)
+        return next(labelled, sessions[0]).id
+
+    def _note(self, message: SipMessage) -> None:
+        """Keep what a message says."""
+        now = self._around.clock()
         source = self.session.peer.address if self.session is not None else self._source
         kept = received(message, now, str(source), [line.port.rtp.port for line in self.lines])
         if kept is not None and len(self._pending) < MOST_PENDING:

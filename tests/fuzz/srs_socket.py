@@ -31,8 +31,11 @@ from tests.srs_running import ROOT, RunningServer, running
 
 ALONE = "SPANREC_FUZZ_ALONE"
 MEDIA = Ports(40000, 49999)
-"""As many as the sessions that there may be can want: what is mutated offers many lines."""
-SETTINGS = ("rate = 100000", "burst = 100000", "max_sessions = 300", "snapshot_after = 5")
+SETTINGS = (
+    *("rate = 100000", "burst = 100000", "max_sessions = 300", "snapshot_after = 5"),
+    # What is mutated comes from one address, the calls in progress from another.
+    *("max_sessions_of_one = 100", "max_streams_of_one = 1600"),
+)
 CALLS = 4
 """Sessions with known audio at any time."""
 GROWTH_MB, GROWTH_DESCRIPTORS, GROWTH_THREADS = 20.0, 30, 4

@@ -5,7 +5,7 @@ import pytest
 from capture.media_ports import MediaPortOptions, MediaPorts
 from capture.port_pool import REST, PortsExhausted
 from recorder.siprec.media_reception import MediaReception
-from recorder.siprec.port_ledger import NOTICED, PortLedger
+from recorder.siprec.port_ledger import NOTICED, PortLedger, name_of
 
 SECOND = 1_000_000_000
 NOW = 1_790_000_000 * SECOND
@@ -30,7 +30,7 @@ def clock():
 def opened(out, clock):
     """The ledger of the next run, and what it has to leave alone."""
     ledger = PortLedger(out, clock=clock)
-    return ledger, dict(ledger.open())
+    return ledger, {left.port: left.seconds for left in ledger.open()}
 
 
 def test_a_port_in_use_is_left_alone_after_a_kill_until_its_client_has_noticed(tmp_path, clock):
@@ -78,7 +78,7 @@ def test_a_clock_that_was_set_back_keeps_no_port_for_longer(tmp_path, clock):
 def test_a_disk_that_refuses_is_told_of_and_costs_no_session(tmp_path):
     told = []
     ledger = PortLedger(tmp_path / "absent", trouble=told.append)
-    assert dict(ledger.open()) == {}
+    assert ledger.open() == []
     ledger.take(40000)
     ledger.release(40000)
     ledger.close()
@@ -93,10 +93,28 @@ def test_what_is_left_of_a_file_that_was_cut_is_read(tmp_path, clock):
     first.take(40002)
     first.close()
     path = tmp_path / ".ports"
-    path.write_bytes(path.read_bytes()[:-3])
+    path.write_bytes(path.read_bytes()[:-27])
     second, known = opened(tmp_path, clock)
     assert known == {40000: NOTICED}
     second.close()
+
+
+def test_the_calls_of_ports_in_use_are_known_to_the_next_run_alone(tmp_path, clock):
+    first = PortLedger(tmp_path, clock=clock)
+    first.open()
+    for port in (40000, 40002, 40004):
+        first.take(port)
+        first.name(port, "c2Vzc2lvbi1vbmUtb25lLW9uZQ==")
+    first.release(40002)
+    first.take(40004)  # another session's, whose metadata have not come
+    first.close()
+    second = PortLedger(tmp_path, clock=clock)
+    found = {left.port: (left.since, left.name) for left in second.open()}
+    assert found == {40000: (NOW, name_of("c2Vzc2lvbi1vbmUtb25lLW9uZQ==")), 40002: (0, b""), 40004: (0, b"")}
+    second.close()
+    third = PortLedger(tmp_path, clock=clock)
+    assert {left.port: left.name for left in third.open()}[40000] == b""
+    third.close()
 
 
 def test_open_ports_are_noted_before_anybody_is_told_and_the_next_reception_opens_others(tmp_path):

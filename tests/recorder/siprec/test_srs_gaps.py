@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from recorder.model import Call
+from recorder.siprec.port_ledger import name_of
 from recorder.siprec.received import read
 from recorder.siprec.srs_gaps import CODE, say_missing, times
-from tests.srs_lab import SECOND, START, SrsLab, metadata, run
+from tests.srs_lab import CALL, SECOND, START, SrsLab, metadata, run
 
 
 @pytest.fixture
@@ -179,3 +180,45 @@ def test_what_is_not_to_be_kept_is_there_until_the_call_is_over_and_no_longer(tm
     names = {path.name for path in recording.directory.iterdir()}
     assert names == {"audio.wav", "call.json", "metadata.xml", *({"siprec.mime"} if after else ())}
     assert [each.what for each in read(recording.directory)] == (["INVITE", "INVITE", "BYE"] if after else [])
+
+
+def test_a_session_that_was_accepted_and_not_noted_when_the_server_was_killed_is_missing_and_said(lab):
+    taken = {name_of(CALL): START - 2 * SECOND, name_of("another"): START - 3 * SECOND}
+    lab.calls.taken_before(taken)
+
+    async def script(lab):
+        lab.after(1)
+        session = lab.record()
+        assert set(lab.ports.names.values()) == {CALL}
+        both_speak(lab, session, 4)
+        lab.after(5)
+        lab.bye(session)
+        lab.after(8)
+
+    (recording,) = run(lab, script)
+    (text,) = interrupted(recording)
+    assert text.startswith("The recorder was killed with nothing noted of the call")
+    assert times([(START - 2 * SECOND, START + SECOND)]) in text
+
+
+def test_a_call_that_was_noted_before_a_kill_is_not_said_to_be_unnoted(tmp_path):
+    first = SrsLab(tmp_path / "out")
+
+    async def before(lab):
+        session = lab.record()
+        both_speak(lab, session, 6)
+        lab.after(6)
+        lab.kill()
+
+    asyncio.run(before(first))
+    second = SrsLab(tmp_path / "out", taken_before={name_of(CALL): START})
+    assert [each.key for each in second.calls._calls.values()] == [CALL]
+
+    async def after(lab):
+        lab.after(70)  # nobody comes: the call is over
+        session = lab.record(call_id="rs-2@src")
+        lab.after(4)
+        lab.bye(session)
+
+    for recording in run(second, after):
+        assert "nothing noted" not in " ".join(interrupted(recording))
