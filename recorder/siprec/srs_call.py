@@ -84,6 +84,8 @@ class ReceivedCall:
     warnings: dict[str, str] = field(default_factory=dict)
     carried_by: dict[Endpoint, RecordingSession] = field(default_factory=dict)
     """By where its media went."""
+    speakers: dict[Endpoint, Side] = field(default_factory=dict)
+    """Whose audio an SRC said that it sends there."""
     _holds: Holds = field(init=False)
     _others: dict[str, Party] = field(default_factory=dict)
     """By participant."""
@@ -267,6 +269,8 @@ class ReceivedCall:
                 events += [EndpointReleased(endpoint, picture.at) for endpoint in stale]
             leg.lines[line.index] = (line, endpoints)
             self.carried_by[line.port.rtp] = leg.told
+            if line.sending and line.media == "audio":
+                self.speakers[line.port.rtp] = self.cast.lines[picture.rs, line.index]
             events += [EndpointOffered(endpoint, endpoint.endpoint) for endpoint in endpoints]
         return events
 

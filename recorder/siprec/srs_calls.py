@@ -10,7 +10,7 @@ import heapq
 import queue
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from recorder.call_events import CallEnded, CallEvent, CallStarted
 from recorder.engine import Engine
@@ -22,12 +22,12 @@ from recorder.siprec.port_ledger import name_of
 from recorder.siprec.received import Received
 from recorder.siprec.srs_call import ReceivedCall
 from recorder.siprec.srs_cast import Placed
-from recorder.siprec.srs_gaps import say_missing, unheard
+from recorder.siprec.srs_gaps import say_missing, say_silent, unheard
 from recorder.siprec.srs_joining import same_call, same_people, unique
 from recorder.siprec.srs_kept import KeptMessages
-from recorder.siprec.srs_picture import Over, RsPicture
+from recorder.siprec.srs_picture import Over, RsPicture, by_capture_time
 from recorder.siprec.srs_restore import remember
-from recorder.siprec.srs_view import Communication, View, shifted
+from recorder.siprec.srs_view import Communication, View
 from recorder.trace import note
 
 GRACE = 5_000_000_000
@@ -153,7 +153,9 @@ class SessionCalls:
                 session.packets += flow.packets
         missing = unheard(flows, received.carried_by)
         say_missing(call, "No media of the call came before another recording session took over,", missing)
-        if received.cast.mixed:
+        if not received.cast.mixed:
+            say_silent(call, flows, received.carried_by, received.speakers)
+        else:
             # That a side has no stream of its own does not mean that it was not heard.
             call.warnings = [warning for warning in call.warnings if warning.code != "one-way"]
 
@@ -167,7 +169,7 @@ class SessionCalls:
             if self._engine.media is None:
                 self._engine.take_up(max(now, picture.at))
             try:
-                self._apply(_shifted(picture, correction) if correction else picture)
+                self._apply(by_capture_time(picture, correction) if correction else picture)
             except Exception as error:
                 if self._failed is None:
                     raise
@@ -391,9 +393,3 @@ class SessionCalls:
 
 def _position(placed: Placed) -> int:
     return placed[0].index
-
-
-def _shifted(picture: RsPicture, correction: int) -> RsPicture:
-    """A picture with capture times in place of wall-clock ones; the SRC's clock is taken to be the wall's."""
-    view = shifted(picture.view, correction)
-    return replace(picture, at=picture.at + correction, began=picture.began + correction, view=view)

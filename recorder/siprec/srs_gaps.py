@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from capture.address import Endpoint
 from recorder.document import format_time
-from recorder.model import Call, RecordingSession
+from recorder.model import Call, RecordingSession, Side
 from recorder.sightings import FlowSighting
 from recorder.siprec.srs_holds import Period
 from recorder.trace import warn
@@ -18,6 +18,8 @@ from recorder.trace import warn
 CODE = "interrupted"
 HOLE = 1_000_000_000
 """ns without media before another session takes over, from which on something is missing."""
+ENOUGH = 50
+"""Packets of one side of a recording session after which some of the other one should have come."""
 MOST_NAMED = 8
 
 
@@ -49,6 +51,29 @@ def unheard(flows: Sequence[FlowSighting], carried_by: Mapping[Endpoint, Recordi
         if before is None or each.last > before.last:
             before = each
     return found
+
+
+def say_silent(
+    call: Call,
+    flows: Sequence[FlowSighting],
+    carried_by: Mapping[Endpoint, RecordingSession],
+    speakers: Mapping[Endpoint, Side],
+) -> None:
+    """Warn of a side that one of several recording sessions of a call was to carry and did not, while the other side
+    was heard there; where there is one session only, `one-way` says it. `speakers`: whose audio was to come where."""
+    packets: dict[Endpoint, int] = {}
+    for flow in flows:
+        packets[flow.destination] = packets.get(flow.destination, 0) + flow.packets
+    sides: dict[int, tuple[RecordingSession, dict[Side, int]]] = {}
+    for end, side in speakers.items():
+        told = carried_by[end]
+        _, heard = sides.setdefault(id(told), (told, {}))
+        heard[side] = heard.get(side, 0) + packets.get(end, 0)
+    for told, heard in sides.values() if len(call.recorded_by) > 1 else ():
+        if max(heard.values()) >= ENOUGH:
+            period = (told.started, told.ended or call.ended or call.last_seen)
+            for side in (side for side, count in heard.items() if not count):
+                say_missing(call, f"No audio of the {side} came", [period])
 
 
 def say_missing(call: Call, what: str, periods: Sequence[Period]) -> None:

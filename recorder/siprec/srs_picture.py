@@ -3,14 +3,14 @@
 In: nothing. Out: the values that `srs_session` makes and `srs_calls` reads. Times are wall-clock ns, UTC.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from capture.address import Endpoint
 from recorder.model import Warning_
 from recorder.siprec.received import Received
 from recorder.siprec.srs_answer import Line
-from recorder.siprec.srs_view import View
+from recorder.siprec.srs_view import View, shifted
 
 
 class Over(StrEnum):
@@ -47,3 +47,9 @@ class RsPicture:
     """Of the session's set-up; all of them, each time."""
     messages: tuple[Received, ...] = ()
     """Bodies that came since the last picture."""
+
+
+def by_capture_time(picture: RsPicture, correction: int) -> RsPicture:
+    """A picture with capture times in place of wall-clock ones; the SRC's clock is taken to be the wall's."""
+    view = shifted(picture.view, correction)
+    return replace(picture, at=picture.at + correction, began=picture.began + correction, view=view)

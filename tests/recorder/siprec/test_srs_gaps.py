@@ -222,3 +222,38 @@ def test_a_call_that_was_noted_before_a_kill_is_not_said_to_be_unnoted(tmp_path)
 
     for recording in run(second, after):
         assert "nothing noted" not in " ".join(interrupted(recording))
+
+
+def test_a_side_that_is_not_heard_any_more_after_a_kill_is_said_to_be_missing(tmp_path):
+    first = SrsLab(tmp_path / "out")
+
+    async def before(lab):
+        session = lab.record()
+        both_speak(lab, session, 6)
+        lab.after(6)
+        lab.kill()
+
+    asyncio.run(before(first))
+
+    async def after(lab):
+        session = lab.record(call_id="rs-2@src")
+        lab.speak(session, 0, 4, sequence=9000)
+        lab.after(4)
+        lab.bye(session)
+
+    (recording,) = run(SrsLab(tmp_path / "out", now=first.now + 4 * SECOND), after)
+    assert [stream.participant for stream in recording.document.streams] == ["caller", "callee", "caller"]
+    assert "No audio of the callee came from" in " ".join(interrupted(recording))
+    assert "No audio of the caller" not in " ".join(interrupted(recording))
+
+
+def test_a_side_that_is_never_heard_in_the_only_session_is_said_once(lab):
+    async def script(lab):
+        session = lab.record()
+        lab.speak(session, 0, 4)
+        lab.after(4.5)
+        lab.bye(session)
+        lab.after(8)
+
+    (recording,) = run(lab, script)
+    assert recording.codes == ["one-way"]
