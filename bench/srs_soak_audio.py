@@ -46,10 +46,10 @@ class Channel:
 
 def compare(heard: Samples, sent: Sequence[Sent]) -> Channel:
     """Look for what was sent in a channel, and for what was not."""
-    found, explained = Channel(), np.zeros(len(heard), bool)
+    found, explained, places = Channel(), np.zeros(len(heard), bool), _Places(heard)
     everything = [np.asarray(expected_samples(e.number, e.side, max(e.most, 1) / 50), np.int16) for e in sent]
     for each, samples in zip(sent, everything, strict=True):
-        absent = _look_for(heard, samples.reshape(-1, FRAME)[: each.most], explained)
+        absent = _look_for(places, heard, samples.reshape(-1, FRAME)[: each.most], explained)
         found.absent.append([packet for packet in absent if packet < each.packets])
     octets = [samples[: each.most * FRAME].tobytes() for each, samples in zip(sent, everything, strict=True)]
     strange: list[int] = []
@@ -61,14 +61,14 @@ def compare(heard: Samples, sent: Sequence[Sent]) -> Channel:
     return found
 
 
-def _look_for(heard: Samples, sent: Samples, explained: NDArray[np.bool_]) -> list[int]:
+def _look_for(places: "_Places", heard: Samples, sent: Samples, explained: NDArray[np.bool_]) -> list[int]:
     """Loud packets that do not stand in a channel; those that do are marked."""
     packets = len(sent)
     loud = (np.abs(sent.astype(np.int32)).max(axis=1) > LOUD).tolist() if packets else []
     absent: list[int] = []
     place, cursor = 0, 0
     while place < packets:
-        at = _find(heard, sent[place], cursor) if loud[place] else None
+        at = places.find(sent[place], cursor) if loud[place] else None
         if at is None:
             # What is silence is found with what stands before it, or needs not be found.
             absent += [place] if loud[place] else []
@@ -83,10 +83,29 @@ def _look_for(heard: Samples, sent: Samples, explained: NDArray[np.bool_]) -> li
     return absent
 
 
-def _find(heard: Samples, packet: Samples, cursor: int) -> int | None:
-    """Where a packet stands next."""
-    starts = cursor + np.flatnonzero(heard[cursor : max(len(heard) - FRAME + 1, 0)] == packet[0])
-    return next((at for at in starts.tolist() if (heard[at : at + FRAME] == packet).all()), None)
+class _Places:
+    """Where packets stand in a channel, by their first four samples: many that are sought are not there."""
+
+    def __init__(self, heard: Samples) -> None:
+        self._heard = heard
+        keys = _keys(heard)
+        self._order = np.argsort(keys, kind="stable")
+        self._keys = keys[self._order]
+
+    def find(self, packet: Samples, cursor: int) -> int | None:
+        """Where a packet stands next, from `cursor` on."""
+        key = _keys(packet)[0]
+        begin, end = np.searchsorted(self._keys, key, "left"), np.searchsorted(self._keys, key, "right")
+        starts = (int(at) for at in self._order[begin:end] if at >= cursor)
+        return next((at for at in starts if np.array_equal(self._heard[at : at + FRAME], packet)), None)
+
+
+def _keys(samples: Samples) -> NDArray[np.int64]:
+    """Each four samples in a row as one number; none where there are fewer."""
+    wide = samples.astype(np.int64)
+    if len(wide) < 4:
+        return wide[:0]
+    return wide[:-3] << 48 ^ wide[1:-2] << 32 ^ wide[2:-1] << 16 ^ wide[3:]
 
 
 def _pieces(heard: Samples, explained: NDArray[np.bool_]) -> list[int]:
