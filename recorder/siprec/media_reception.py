@@ -16,6 +16,7 @@ from capture.media_ports import MediaPort, MediaPorts
 from capture.realms import OWN_PORTS
 from recorder.siprec.port_ledger import Left, PortLedger
 from recorder.siprec.port_monitor import PortMonitor, PortState
+from recorder.siprec.quiet_ports import QUIET, QuietPorts
 from recorder.siprec.receiver_reports import INTERVAL, PortTerms, ReceiverReports
 
 __all__ = ["MediaPort", "MediaReception", "PortState", "PortTerms"]
@@ -31,9 +32,16 @@ class MediaReception:
     realm = OWN_PORTS
 
     def __init__(
-        self, ports: MediaPorts, *, announced: Mapping[str, str] | None = None, interval: float = INTERVAL
+        self,
+        ports: MediaPorts,
+        *,
+        announced: Mapping[str, str] | None = None,
+        interval: float = INTERVAL,
+        quiet: float = QUIET,
     ) -> None:
-        """`announced` gives the address that stands in descriptions for one that ports are opened at (NAT)."""
+        """`announced` gives the address that stands in descriptions for one that ports are opened at (NAT). `quiet`: s
+        without media after which released ports are closed."""
+        self._leaving = QuietPorts(quiet)
         self._ledger: PortLedger | None = None
         self.name = ports.name
         self._ports = ports
@@ -100,12 +108,24 @@ class MediaReception:
             return self._monitor.state(port.place // 2)
 
     def release(self, port: MediaPort) -> None:
-        """Say BYE to the sender and close the ports, after what was sent to them has been read."""
+        """Say BYE to the sender, and close the ports in a later `poll`, once nothing more is sent to them."""
         with self._lock:
-            self._reports.end(port.place // 2, port.opening, time.time_ns())
+            now = time.time_ns()
+            self._reports.end(port.place // 2, port.opening, now)
+            self._leaving.add(port, now)
+
+    def _close_quiet(self) -> None:
+        """Close what has fallen silent; the lock is held."""
+        change = self._leaving.look(time.time_ns(), lambda port: self._monitor.last(port.place // 2))
+        for port in change.mute:
+            self._monitor.mute(port.place // 2, muted=True)
+        for port in change.close:
+            self._forget(port)
+            self._ports.release(port)
+
+    def _forget(self, port: MediaPort) -> None:
         if self._ledger is not None:
             self._ledger.release(port.rtp.port)
-        self._ports.release(port)
 
     def poll(self, timeout: float) -> PacketBatch | None:
         """See `LiveSource`."""
@@ -121,6 +141,7 @@ class MediaReception:
             if now >= self._next_turn:
                 self._next_turn = now + _TURN
                 self._reports.turn(now, time.time_ns())
+                self._close_quiet()
         return batch if batch is not None and len(batch) else None
 
     def counters(self) -> SourceCounters:
@@ -134,6 +155,9 @@ class MediaReception:
 
     def close(self) -> None:
         """Close all ports."""
+        with self._lock:
+            for port in self._leaving.left:
+                self._forget(port)
         self._ports.close()
         if self._ledger is not None:
             self._ledger.close()

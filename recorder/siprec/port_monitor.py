@@ -135,6 +135,10 @@ class PortMonitor:
         """RTCP that was encrypted."""
         kernels.hear_reports(self.states[pair], time, np.frombuffer(octets, np.uint8), 0, len(octets))
 
+    def last(self, pair: int) -> int:
+        """When RTP last came to a pair, of its sender or a stray, ns; 0 for never."""
+        return int(max(self.states[pair, kernels.LAST], self.states[pair, kernels.STRAY_LAST]))
+
     def state(self, pair: int) -> PortState:
         """What is known of a pair."""
         value = self.states[pair].tolist()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from capture.errors import SpanrecError
 from capture.port_pool import REST
+from recorder.siprec.quiet_ports import QUIET
 
 if TYPE_CHECKING:
     from capture.media_ports import MediaPort
@@ -36,7 +37,7 @@ class Ports(Protocol):
 class PortShares:
     """How many pairs each client has."""
 
-    def __init__(self, most: int, *, rest: float = REST, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int, *, rest: float = QUIET + REST, clock: Callable[[], float] = time.monotonic) -> None:
         """`most` pairs of one client. `rest`: s that a pair counts after it was released. `clock`: monotonic, s."""
         self.most = most
         self._rest = rest
