@@ -8,7 +8,6 @@ call was lost or came too late, or something was left.
 
 import argparse
 import json
-import random
 import shutil
 import signal
 import socket
@@ -25,8 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.faults_check import nanoseconds
 from bench.measure import machine, scratch
-from bench.src_accounts import At, at, spooled
-from bench.src_programs import PORT, SERVERS, Lab, Program, lab, uri
+from bench.src_accounts import At, at
+from bench.src_programs import PORT, SERVERS, Lab, Program, lab, programs, uri
+from bench.src_report import Report
+from bench.src_soak import soak
 from bench.veth import entered
 
 MS = 1_000_000
@@ -89,21 +90,6 @@ Content-Length: 0
 """
 
 
-class Report:
-    """What is said, and whether anything was wrong."""
-
-    def __init__(self) -> None:
-        self.wrong = 0
-
-    def say(self, text: str) -> None:
-        print(text, flush=True)
-
-    def expect(self, right: bool, text: str) -> None:
-        """Say a figure, and whether it is as it must be."""
-        self.wrong += not right
-        self.say(f"{'ok   ' if right else 'WRONG'} {text}")
-
-
 def percentiles(values: Sequence[float], unit: str) -> str:
     """Least, median, 99th percentile and most."""
     if not values:
@@ -111,17 +97,6 @@ def percentiles(values: Sequence[float], unit: str) -> str:
     ordered = sorted(values)
     median, late = ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
     return f"least {ordered[0]:.1f}, median {median:.1f}, 99 % {late:.1f}, most {ordered[-1]:.1f} {unit}"
-
-
-@contextmanager
-def programs(stack: ExitStack, *all_: Program) -> Iterator[None]:
-    """Start programs and wait until they are ready; they end with the stack."""
-    for each in all_:
-        stack.callback(each.end)
-        each.start()
-    for each in all_:
-        each.ready()
-    yield
 
 
 def failover(options: argparse.Namespace, place: Path, report: Report) -> None:
@@ -278,99 +253,6 @@ def rate(options: argparse.Namespace, place: Path, report: Report) -> None:
         shutil.copy(place / "src" / "profile", options.profile_to)
 
 
-def soak(options: argparse.Namespace, place: Path, report: Report) -> None:
-    """Servers that come and go."""
-    chance = random.Random(options.seed)
-    with lab(place) as made, ExitStack() as stack:
-        servers = {name: made.server(name) for name in SERVERS}
-        settings = f"[src]\nspool_at_once = {options.at_once}\n"
-        client = made.client(f"{uri('A')}, {uri('B')}", settings=settings)
-        stack.enter_context(programs(stack, *servers.values(), client))
-        sender = made.sender(
-            "--calls", str(options.calls), "--seconds", str(options.minutes * 60), "--hold", str(options.hold)
-        )
-        samples, done = [client.holds()], Counter[str]()
-        while sender.poll() is None:
-            pause(chance.uniform(8, 20), sender, client, samples)
-            if sender.poll() is None:
-                disturb(chance, servers, done)
-                samples.append(client.holds())
-        for each in servers.values():
-            each.ready()
-        time.sleep(SETTLE)
-        until = time.monotonic() + options.grace
-        while spooled(place / "src" / "out" / ".spool") and time.monotonic() < until:
-            time.sleep(2.0)
-        left = client.sessions()
-        samples.append(client.holds())
-        calls = json.loads(sender.communicate()[0])["calls"]
-        for each in (client, *servers.values()):
-            each.end()
-    report.say(f"{calls} calls; {dict(done)}")
-    judge_soak(calls, options, place, client, report)
-    late = [each for each in left if each["state"] != "recording"]
-    report.expect(not late, f"sessions left that are no late delivery: {len(late)}")
-    report.say("      (descriptors, threads, MB): " + " ".join(f"{s.descriptors},{s.threads},{s.mb}" for s in samples))
-
-
-def pause(seconds: float, sender: "subprocess.Popen[str]", client: Program, samples: list[Any]) -> None:
-    """Wait while calls are sent."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until and sender.poll() is None:
-        time.sleep(0.5)
-
-
-def disturb(chance: random.Random, servers: dict[str, Program], done: Counter[str]) -> None:
-    """One or both servers end, and come back."""
-    kind = chance.choice(("kill", "kill", "terminate", "both"))
-    done[kind] += 1
-    if kind == "both":
-        for each in servers.values():
-            each.end(signal.SIGKILL)
-        time.sleep(chance.uniform(4, 10))
-        for each in servers.values():
-            each.start()
-        for each in servers.values():
-            each.ready()
-        return
-    one = servers[chance.choice(tuple(servers))]
-    one.end(signal.SIGKILL if kind == "kill" else signal.SIGTERM)
-    one.start()
-    one.ready()
-
-
-def judge_soak(calls: int, options: argparse.Namespace, place: Path, client: Program, report: Report) -> None:
-    """Where every call is."""
-    servers = [at(place / name / "out") for name in SERVERS]
-    waiting = spooled(place / "src" / "out" / ".spool")
-    known = at(place / "src" / "out")
-    ids = {known[number].documents[0]["call_id"]: number for number in known if known[number].documents}
-    delivered = {ids.get(each.get("call_id", "")) for each in client.events("session-delivered")}
-    where: Counter[str] = Counter()
-    lost, short = [], []
-    expected = 2 * options.hold * 50
-    for number in range(calls):
-        here = [found[number] for found in servers if number in found]
-        both = [(name, found[number]) for name, found in zip(SERVERS, servers, strict=True) if number in found]
-        names = [name if each.documents else f"{name}, not published" for name, each in both]
-        names += ["late"] if number in delivered else []
-        names += ["still in the spool"] if number in waiting else []
-        where[" + ".join(names) or "nowhere"] += 1
-        if all("not published" in name for name in names):
-            lost.append(number)
-        elif number not in waiting and sum(each.packets(side) for each in here for side in SIDES) < 0.9 * expected:
-            short.append(number)
-    for name, count in where.most_common():
-        report.say(f"      {count} calls: {name}")
-    report.expect(not lost, f"neither published, nor delivered, nor in the spool: {len(lost)} {lost[:20]}")
-    report.say(f"      with less than 90 % of their packets in all recordings together: {len(short)} {short[:20]}")
-    counted = Counter(each["event"] for each in client.events())
-    report.say(f"      events: { ({k: v for k, v in counted.items() if k.startswith(('session-', 'src-', 'spool'))}) }")
-    odd = client.events("session-failure", "src-failed", "spool-failed")
-    for each in odd[:5]:
-        report.say(f"      {each}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Load recording sessions of spanrec src.")
     parser.add_argument("what", choices=["failover", "rate", "soak"])
@@ -383,6 +265,7 @@ def main() -> None:
     parser.add_argument("--srs", choices=["sipp", "spanrec"], default="sipp", help="server for rate (sipp)")
     parser.add_argument("--seed", type=int, default=7, help="of what happens when, soak (7)")
     parser.add_argument("--grace", type=float, default=60.0, help="s for late deliveries at the end, soak (60)")
+    parser.add_argument("--every", type=float, default=14.0, help="s between what happens to servers, soak (14)")
     parser.add_argument("--at-once", type=int, default=8, help="late deliveries at a time, soak (8)")
     parser.add_argument("--profile-to", type=Path, help="profile the sessions' thread into this file (rate)")
     parser.add_argument("--table", type=Path, help="JSON of all calls (failover)")

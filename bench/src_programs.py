@@ -128,8 +128,9 @@ class Program:
         """What it holds now."""
         process = Path(f"/proc/{self.running.pid}")
         lines = (process / "status").read_text().splitlines()
-        resident = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-        return Holds(len(os.listdir(process / "fd")), len(os.listdir(process / "task")), resident // 1024)
+        sizes = {line.split(":")[0]: int(line.split()[1]) // 1024 for line in lines if line.endswith(" kB")}
+        descriptors, threads = (len(os.listdir(process / kind)) for kind in ("fd", "task"))
+        return Holds(descriptors, threads, sizes["VmRSS"], sizes["RssAnon"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,8 @@ class Holds:
     threads: int
     mb: int
     """Resident memory."""
+    own: int = 0
+    """That of it which is no file's, MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,17 @@ class Lab:
 def uri(name: str) -> str:
     """Of a server."""
     return f"sip:rec@{SERVERS[name][0]}:{PORT};transport=tcp"
+
+
+@contextmanager
+def programs(stack: ExitStack, *all_: Program) -> Iterator[None]:
+    """Start programs and wait until they are ready; they end with the stack."""
+    for each in all_:
+        stack.callback(each.end)
+        each.start()
+    for each in all_:
+        each.ready()
+    yield
 
 
 @contextmanager
