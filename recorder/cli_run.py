@@ -18,10 +18,12 @@ import typer
 if TYPE_CHECKING:
     from capture.live import LiveSource
     from capture.media_ports import MediaPorts
+    from recorder.cli_src import Rules
     from recorder.document import CallDocument
     from recorder.log import ServiceLog
     from recorder.service_types import Follower
     from recorder.siprec.control import SessionControl
+    from recorder.siprec.src_files import SrcFiles
     from recorder.siprec.src_service import SrcService
     from recorder.siprec.srs_files import SrsFiles
     from recorder.siprec.srs_service import SrsService
@@ -87,6 +89,7 @@ def run_command(
         raise typer.BadParameter("[src] needs an interface in [capture] to take calls from")
     user = user or table.values.get("user")
     files = _srs_files(values)  # the key may be for root alone
+    client = _client(values)
     if user is not None:
         privileges.become(user)
         choose_kernel_cache()
@@ -96,7 +99,7 @@ def run_command(
     with ExitStack() as stack:
         load_kernels_directly()
         rehearse(log)
-        roles = _Roles(log, stack, values, store, files)
+        roles = _Roles(log, stack, values, store, files, client)
         roles.open_ports()
         sources, media = _open_captured(table, stack, "src" in values)
         dropped = privileges.drop(user)
@@ -130,7 +133,13 @@ class _Roles:
     """The parts that speak SIP."""
 
     def __init__(
-        self, log: "ServiceLog", stack: ExitStack, values: Mapping[str, Any], store: Path, files: "SrsFiles | None"
+        self,
+        log: "ServiceLog",
+        stack: ExitStack,
+        values: Mapping[str, Any],
+        store: Path,
+        files: "SrsFiles | None",
+        client: "tuple[Rules, SrcFiles] | None",
     ) -> None:
         self.src: SrcService | None = None
         self.srs: SrsService | None = None
@@ -140,6 +149,7 @@ class _Roles:
         self._rules: Any = None
         self._ports: MediaPorts | None = None
         self._files = files
+        self._client = client
 
     def open_ports(self) -> None:
         """Make the ports of the server's media, while there are privileges that make them cheaper."""
@@ -152,16 +162,18 @@ class _Roles:
 
     def make(self) -> None:
         """Make those that the settings ask for."""
-        from recorder.cli_src import SESSIONS, Rules, make_src, open_spool
+        from recorder.cli_src import SESSIONS, make_src, open_spool
         from recorder.cli_srs import make_srs, srs_settings
         from recorder.live_command import event_teller
 
-        if "src" in self._values:
-            self._rules = Rules(None)
+        if self._client is not None:
+            self._rules, files = self._client
             tell = event_teller(self._log, self._rules.settings.webhooks, self._stack)
             spool = open_spool(self._rules.settings, self._store, tell)
             kept = self._store / SESSIONS
-            self.src, spooling = make_src(self._rules, tell, self._log, time.time_ns, spool, recording=True, kept=kept)
+            self.src, spooling = make_src(
+                self._rules, tell, self._log, time.time_ns, spool, recording=True, kept=kept, files=files
+            )
             if spooling is not None:
                 self.published = spooling.published
             self._stack.callback(self.src.close)
@@ -203,6 +215,17 @@ def _srs_files(values: Mapping[str, Any]) -> "SrsFiles | None":
     from recorder.siprec.srs_files import read_files
 
     return read_files(srs_settings((), None)) if "srs" in values else None
+
+
+def _client(values: Mapping[str, Any]) -> "tuple[Rules, SrcFiles] | None":
+    """The client's rules, and what its files say; None where there is no client."""
+    from recorder.cli_src import Rules
+    from recorder.siprec.src_files import read_files
+
+    if "src" not in values:
+        return None
+    rules = Rules(None)
+    return rules, read_files(rules.settings)
 
 
 def _open_captured(table: Table, stack: ExitStack, forwarding: bool) -> "tuple[list[LiveSource], LiveSource | None]":

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from recorder.siprec.spool import Spool
     from recorder.siprec.spooling import Spooling
     from recorder.siprec.src_decision import SrcDecision
+    from recorder.siprec.src_files import SrcFiles
     from recorder.siprec.src_rules import SrcRules
     from recorder.siprec.src_service import SrcService
     from recorder.siprec.src_sessions import Kept
@@ -100,15 +101,17 @@ def src_command(
         start_log,
     )
     from recorder.siprec.control_pages import ControlPages
+    from recorder.siprec.src_files import read_files
     from recorder.warmup import choose_kernel_cache, load_kernels_directly
 
+    rules = Rules(srs)
+    settings = rules.settings
+    files = read_files(settings)  # the key may be for root alone
     if user is not None:
         privileges.become(user)
         choose_kernel_cache()
     if interfaces:
         privileges.require(interfaces)
-    rules = Rules(srs)
-    settings = rules.settings
     if not settings.usual.servers and not settings.servers.servers:
         raise typer.BadParameter("name a recording server: --srs, or srs in [src] of spanrec.toml")
     store = out or _state_directory()
@@ -127,9 +130,8 @@ def src_command(
             stack.callback(other.close)
         tell = event_teller(log, settings.webhooks, stack)
         spool = None if captures else open_spool(settings, store, tell)
-        src, spooling = make_src(
-            rules, tell, log, ends.clock, spool, recording=record, kept=None if captures else store / SESSIONS
-        )
+        kept = None if captures else store / SESSIONS
+        src, spooling = make_src(rules, tell, log, ends.clock, spool, recording=record, kept=kept, files=files)
         stack.callback(src.close)
         commands = ControlPages(src.start(media), media=src.media_counts)
         stack.callback(commands.close)
@@ -278,9 +280,11 @@ def make_src(
     *,
     recording: bool,
     kept: Path | None,
+    files: "SrcFiles | None" = None,
 ) -> "tuple[SrcService, Spooling | None]":
     """The SRC by the settings, not started, and what fills its spool. `clock` gives capture time in ns; `recording`:
-    calls are recorded here too, and keep their packets; `kept`: where sessions in progress are written down."""
+    calls are recorded here too, and keep their packets; `kept`: where sessions in progress are written down; `files`:
+    read before the process became another user."""
     from recorder.siprec.control import EventKind, SessionEvent
     from recorder.siprec.spooling import Spooling
     from recorder.siprec.src_service import SrcService, SrcTold
@@ -298,4 +302,4 @@ def make_src(
         kept=spooling.keep if spooling is not None else lost,
         failed=lambda error: log.logger.error("src-failed", text=f"{type(error).__name__}: {error}"),
     )
-    return SrcService(rules.settings, rules.decide, told, clock, spool, kept), spooling
+    return SrcService(rules.settings, rules.decide, told, clock, spool, kept, files), spooling

@@ -33,10 +33,10 @@ from recorder.siprec.spool import Delivery, Spool
 from recorder.siprec.src_connect import Noted, unnoted
 from recorder.siprec.src_control import SrcControl
 from recorder.siprec.src_decision import Instance, Server, SrcDecision
+from recorder.siprec.src_files import SrcFiles, read_files
 from recorder.siprec.src_follower import SrcFollower
 from recorder.siprec.src_sessions import Kept, SrcOptions, SrcSessions
 from recorder.siprec.src_settings import SrcSettings
-from recorder.siprec.users import read_users
 
 OPENING = 20.0
 """s that opening the sockets may take."""
@@ -83,6 +83,8 @@ class SrcService:
     """Calls that wait for a server; they are delivered while this runs."""
     kept_sessions: Path | None = None
     """Where it is written down which sessions are in progress, so that after a kill the next start can end them."""
+    files: SrcFiles | None = None
+    """Read already; None: they are read at the start."""
 
     def __post_init__(self) -> None:
         ports = self.settings.ports
@@ -148,9 +150,15 @@ class SrcService:
     async def _begin(self) -> _Open:
         settings = self.settings
         config = AgentConfig(identity=settings.identity)
+        files = self.files or read_files(settings)
+
+        def admit() -> Admit | None:
+            """Who servers are that ask for calls, where users are named."""
+            return None if files.users is None else Challenger(files.users.get, time.monotonic)
+
         stacks: dict[str, SipStack] = {}
         for name, listen in {"": settings.listen, **settings.sockets}.items():
-            stacks[name] = await open_stack(StackOptions(listen, settings.tls, config), self._admit)
+            stacks[name] = await open_stack(StackOptions(listen, settings.tls, config, contexts=files.tls), admit)
 
         async def local_host(server: Server, agent: str) -> str:
             return await stacks[agent].local_host(server.via or server.uri)
@@ -223,11 +231,6 @@ class SrcService:
         if not allowed:
             return SrcOptions()
         return SrcOptions(self.settings.usual, lambda incoming: any(each.fits(incoming.peer) for each in allowed))
-
-    def _admit(self) -> Admit | None:
-        """Who servers are that ask for calls, where users are named."""
-        path: Path | None = self.settings.allow_users_file
-        return None if path is None else Challenger(read_users(path).get, time.monotonic)
 
     async def _end(self, opened: _Open) -> None:
         if opened.delivery is not None:
