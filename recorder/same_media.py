@@ -22,6 +22,9 @@ SAME_LAG = 20_000_000
 """ns by which the sightings of one packet at several hops may differ in their lag."""
 SILENT_FOR = 1_000_000_000
 """ns without a packet after which a nearer sighting no longer keeps a farther one from being heard."""
+TAKEN_OVER = 60_000_000
+"""ns without a packet after which a recording session that begins has taken a call over from another one, and does not
+show the same media at a second hop."""
 
 
 class _Beginning(NamedTuple):
@@ -59,10 +62,11 @@ class SameMedia:
     def yield_to_nearer(self, media: CallMedia, stream: MediaStream) -> None:
         """Of one direction at two hops (a relay that rewrites its packets), the one nearer the speaker is heard."""
         flows = self.stager.flows
+        gone = TAKEN_OVER if media.call.received else SILENT_FOR
         for other in media.streams:
             apart = not (other.hops & stream.hops) and bool(other.hops) and bool(stream.hops)
             same = other.speaker is stream.speaker and other.media == stream.media and other.primary is None
-            heard = int(flows.last[other.flow]) >= stream.first_time - SILENT_FOR
+            heard = int(flows.last[other.flow]) >= stream.first_time - gone
             if not (apart and same and heard) or other.alternate:
                 continue
             if other.nearness <= stream.nearness:

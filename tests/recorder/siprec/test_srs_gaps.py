@@ -257,3 +257,26 @@ def test_a_side_that_is_never_heard_in_the_only_session_is_said_once(lab):
 
     (recording,) = run(lab, script)
     assert recording.codes == ["one-way"]
+
+
+@pytest.mark.parametrize("gap", [0.1, 0.5, 0.98])
+def test_a_session_that_takes_over_soon_after_another_fell_silent_is_heard_from_its_first_packet(lab, gap):
+    """The first is not known to be over: its client is gone without a word."""
+
+    async def script(lab):
+        lab.after(0.2)
+        old = lab.record()
+        both_speak(lab, old, 4.0)
+        lab.after(4.0 + gap)
+        new = lab.record(call_id="rs-2@src")
+        both_speak(lab, new, 6.0, ssrc=90)
+        lab.after(6.5)
+        lab.lose(old)
+        lab.bye(new)
+        lab.after(8)
+
+    (recording,) = run(lab, script)
+    told = sorted((stream.participant, stream.packets) for stream in recording.document.streams)
+    assert told == [("callee", 200), ("callee", 300), ("caller", 200), ("caller", 300)]
+    samples = recording.samples()
+    assert [int((samples[:, channel] != 0).sum()) for channel in (0, 1)] == [80_000, 80_000]
