@@ -179,6 +179,10 @@ class MediaPorts:
         """Open none of these RTP ports for some seconds: what others send there is for somebody else."""
         self._pool.avoid(ports, seconds)
 
+    def relent(self, ports: Iterable[int]) -> None:
+        """Avoided ports need only rest from now on, as others do: who sent there has noticed."""
+        self._pool.relent(ports, self._options.rest)
+
     def release(self, port: MediaPort) -> None:
         """Have a pair closed by a later `poll`, after what was sent to it has been read. A second call does nothing."""
         with self._lock:

@@ -89,6 +89,13 @@ class PortPool:
                 heapq.heappush(self._avoided, (until, port))
             self._free = deque(port for port in self._free if port not in avoided)
 
+    def relent(self, ports: Iterable[int], seconds: float) -> None:
+        """Ports that are avoided are so for some seconds more at most: who sent there has noticed."""
+        with self._lock:
+            noticed, most = set(ports), self._clock() + seconds
+            self._avoided = [(min(until, most) if port in noticed else until, port) for until, port in self._avoided]
+            heapq.heapify(self._avoided)
+
     def _wake(self) -> None:
         now = self._clock()
         while self._avoided and self._avoided[0][0] <= now:

@@ -14,7 +14,7 @@ from capture.batch import PacketBatch
 from capture.live import SourceCounters
 from capture.media_ports import MediaPort, MediaPorts
 from capture.realms import OWN_PORTS
-from recorder.siprec.port_ledger import Left, PortLedger
+from recorder.siprec.port_ledger import Left, PortLedger, name_of
 from recorder.siprec.port_monitor import PortMonitor, PortState
 from recorder.siprec.quiet_ports import QUIET, QuietPorts
 from recorder.siprec.receiver_reports import INTERVAL, PortTerms, ReceiverReports
@@ -43,6 +43,8 @@ class MediaReception:
         without media after which released ports are closed."""
         self._leaving = QuietPorts(quiet)
         self._ledger: PortLedger | None = None
+        self._before: dict[bytes, list[int]] = {}
+        """Ports of an earlier run, by the name of the call that had them."""
         self.name = ports.name
         self._ports = ports
         self._announced = announced or {}
@@ -82,13 +84,21 @@ class MediaReception:
         found = ledger.open()
         for left in found:
             self._ports.avoid([left.port], left.seconds)
+            if left.name:
+                self._before.setdefault(left.name, []).append(left.port)
         self._ledger = ledger
         return found
 
     def note_call(self, port: MediaPort, session: str) -> None:
-        """Which call's media come to a port, by its `session_id`: to be known after a kill."""
-        if self._ledger is not None:
-            self._ledger.name(port.rtp.port, session)
+        """Which call's media come to a port, by its `session_id`: to be known after a kill. The ports that an earlier
+        run had for that call rest from now on: its client has noticed."""
+        if self._ledger is None:
+            return
+        self._ledger.name(port.rtp.port, session)
+        before = self._before.pop(name_of(session), [])
+        self._ports.relent(before)
+        for left in before:
+            self._ledger.relent(left)
 
     def agree(self, port: MediaPort, terms: PortTerms) -> None:
         """Descriptions were exchanged, for the first time or again: report to the sender from now on."""

@@ -88,6 +88,16 @@ class PortLedger:
         """It is used no more; what was sent before may still come for a while."""
         self._write(port, self._clock() + int(REST * 1e9), 0, b"")
 
+    def relent(self, port: int) -> None:
+        """Whose an RTP port was in an earlier run has noticed: it rests from now on, if nobody has got it since."""
+        try:
+            known = os.pread(self._file, _NUMBER, port // 2 * _ENTRY) if self._file is not None else b""
+        except OSError as error:
+            self._refused(error)
+            return
+        if int.from_bytes(known, "little") != _IN_USE:
+            self.release(port)
+
     def close(self) -> None:
         """End; what the file says stands."""
         if self._file is not None:

@@ -132,3 +132,39 @@ def test_open_ports_are_noted_before_anybody_is_told_and_the_next_reception_open
             second.open("127.0.0.1")
     finally:
         second.close()
+
+
+def test_ports_of_a_call_that_comes_again_after_a_kill_are_free_once_they_have_rested(tmp_path):
+    options = MediaPortOptions(low=46020, high=46025, rest=0.0, steered=False)
+    first = MediaReception(MediaPorts(options))
+    first.remember(PortLedger(tmp_path))
+    for session in ("one", "other"):
+        first.note_call(first.open("127.0.0.1"), session)
+    first.close()
+    second = MediaReception(MediaPorts(options))
+    second.remember(PortLedger(tmp_path))
+    try:
+        again = second.open("127.0.0.1")
+        with pytest.raises(PortsExhausted):
+            second.open("127.0.0.1")
+        second.note_call(again, "one")
+        assert second.open("127.0.0.1").rtp.port != again.rtp.port
+        with pytest.raises(PortsExhausted, match="but 1 to which others may still send"):
+            second.open("127.0.0.1")
+    finally:
+        second.close()
+
+
+def test_a_port_that_somebody_got_meanwhile_stays_noted_when_its_client_of_before_has_noticed(tmp_path, clock):
+    first, _ = opened(tmp_path, clock)
+    first.take(40000)
+    first.take(40002)
+    first.close()
+    second, _ = opened(tmp_path, clock)
+    second.take(40000)
+    second.relent(40000)
+    second.relent(40002)
+    second.close()
+    third, known = opened(tmp_path, clock)
+    assert known == {40000: NOTICED, 40002: REST}
+    third.close()
