@@ -78,6 +78,13 @@ class SourceFormats:
                         self.announced.add(number)
         return found
 
+    def among(self, offered: AbstractSet[PayloadFormat] | None) -> frozenset[int]:
+        """Numbers of announced formats that are among those offered to a server; all of them where that is None."""
+        if offered is None:
+            return frozenset(self.announced)
+        keys = {_key(form) for form in offered}
+        return frozenset(number for number in self.announced if _key(self.formats[number]) in keys)
+
     def types(self, accepted: Mapping[PayloadFormat, int], asked: AbstractSet[int]) -> list[int]:
         """Payload type of each number towards a server, and of UNKNOWN. The server was asked about numbers in `asked`;
         others that were announced since, and that it does not take, it may yet be asked about.
@@ -97,7 +104,7 @@ class SourceFormats:
         return [form.clock_rate for form in self.formats]
 
     def _number(self, form: PayloadFormat, inner: Mapping[int, PayloadFormat]) -> int | None:
-        key = (form.encoding.lower(), form.clock_rate, form.channels, parameters(form))
+        key = _key(form)
         number = self._numbers.get(key)
         if number is not None:
             self._inner[number] = inner
@@ -108,6 +115,11 @@ class SourceFormats:
         self._inner.append(inner)
         self._numbers[key] = len(self.formats) - 1
         return len(self.formats) - 1
+
+
+def _key(form: PayloadFormat) -> tuple[str, int, int, frozenset[str]]:
+    """All that tells a format from others."""
+    return form.encoding.lower(), form.clock_rate, form.channels, parameters(form)
 
 
 def _unchanged(inner: Mapping[int, PayloadFormat], accepted: Mapping[PayloadFormat, int]) -> bool:

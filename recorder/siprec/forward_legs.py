@@ -109,7 +109,7 @@ class LegBook:
         if before is None or before.rtp != remote.rtp:
             reached = leg.ports.connect(remote.rtp)
             self._tables.legs[leg.row, columns.REFUSED] = 0 if reached else now
-        self._rows.accept(leg.id, remote.payload_types)
+        self._rows.accept(leg.id, remote.payload_types, remote.offered)
         self._set_keys(leg, remote, before)
         self._hear_on(leg, leg.ports.rtp_socket if remote.rtcp == remote.rtp else leg.ports.rtcp_socket)
         self._set_mode(leg, now, first=before is None)

@@ -5,6 +5,7 @@ wherever a kernel could see them half-written. Used by the forwarder's thread al
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from random import SystemRandom
 
@@ -33,7 +34,7 @@ class SourceRow:
     legs: dict[LegId, int] = field(default_factory=dict)
     accepted: dict[LegId, Mapping[PayloadFormat, int]] = field(default_factory=dict)
     asked: dict[LegId, frozenset[int]] = field(default_factory=dict)
-    """Numbers of the formats that had been announced when a leg's server last answered."""
+    """Numbers of the formats that a leg's server has answered about."""
 
 
 @dataclass(slots=True)
@@ -141,16 +142,19 @@ class Rows:
             self.tables.sources[held.row, columns.LEGS] = number
         return number
 
-    def accept(self, leg: LegId, accepted: Mapping[PayloadFormat, int]) -> None:
-        """The formats that a leg's server takes."""
+    def accept(
+        self, leg: LegId, accepted: Mapping[PayloadFormat, int], offered: AbstractSet[PayloadFormat] | None
+    ) -> None:
+        """The formats that a leg's server takes, and those it was asked about; None: it will be asked no more."""
         held = self.sources[leg.source]
         held.accepted[leg] = accepted
-        self.give_up_asking(leg)
+        held.asked[leg] = held.formats.among(offered)
+        self._set_types(held, leg)
 
     def give_up_asking(self, leg: LegId) -> None:
         """Formats that a leg's server was not asked about are not to wait for it any longer."""
         held = self.sources[leg.source]
-        held.asked[leg] = frozenset(held.formats.announced)
+        held.asked[leg] = held.formats.among(None)
         self._set_types(held, leg)
 
     def close_leg(self, leg: LegId) -> None:

@@ -56,6 +56,9 @@ class RemoteMedia:
     """SDES key of ours that protects what is sent (RFC 4568)."""
     decrypt: tuple[CryptoKey, ...] = ()
     """The server's keys for its RTCP."""
+    offered: frozenset[PayloadFormat] | None = None
+    """Formats, as the call has them, that the answer is about: packets of others that the call has announced wait a
+    while for an answer about them. None: no other will be offered."""
 
 
 @dataclass(frozen=True, slots=True)

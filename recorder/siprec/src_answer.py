@@ -93,6 +93,7 @@ def _read(line: Line, media: MediaDescription, types: Sequence[int], resolved: M
         sending=sending and line.asked,
         encrypt=encrypt,
         decrypt=decrypt,
+        offered=frozenset(line.announced.values()),
     )
     return Reading(remote, chosen=chosen)
 

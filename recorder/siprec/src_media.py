@@ -5,7 +5,7 @@ closed at the forwarder; the offer; what metadata say of the calls (`Told`). No 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from capture.port_pool import PortsExhausted
 from decoders.sdp import PayloadFormat, SessionDescription
@@ -191,9 +191,12 @@ class SrcMedia:
                 notes.append(f"label {line.label}: {reading.why}")
                 continue
             line.refused = ""
-            if line.remote != reading.remote:
-                line.remote = reading.remote
-                self._forwarder.connect(line.leg, reading.remote)
+            # What was left out of an offer because the server had refused it will be in none.
+            narrowed = self._speech_only or self._encodings is not None
+            remote = replace(reading.remote, offered=None) if narrowed else reading.remote
+            if line.remote != remote:
+                line.remote = remote
+                self._forwarder.connect(line.leg, remote)
         self.settle()
         return notes
 

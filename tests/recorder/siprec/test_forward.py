@@ -400,6 +400,41 @@ def test_a_codec_that_is_new_waits_for_the_answer_and_nothing_of_it_is_lost():
         assert bench.forwarder.report([leg])[leg].unsent == 0
 
 
+def test_a_codec_that_came_up_after_the_offer_waits_for_the_next_one_and_nothing_of_it_is_lost():
+    with Bench() as bench:
+        server = bench.server()
+        spoken = [packet._replace(kind=8 if place >= 20 else 0) for place, packet in enumerate(talk(60))]
+        bench.feed(spoken[:10])
+        bench.place_all(VOICE, {0: PCMU, 8: PCMA})
+        leg = LegId(VOICE, 1)
+        bench.forwarder.open(leg, "127.0.0.1", 0)
+        bench.forwarder.connect(leg, server.remote({PCMU: 0}, offered=frozenset({PCMU})))
+        bench.feed(spoken[10:30])
+        bench.pass_time(100)
+        assert [each.payload for each in server.got()] == [each.payload for each in spoken[:20]]
+        bench.forwarder.connect(leg, server.remote({PCMU: 0, PCMA: 98}, offered=frozenset({PCMU, PCMA})))
+        bench.feed(spoken[30:])
+        bench.pass_time(200)
+        got = server.got()
+        assert [(each.kind, each.payload) for each in got] == [(98, each.payload) for each in spoken[20:]]
+        assert bench.forwarder.report([leg])[leg].unsent == 0
+
+
+def test_a_codec_that_will_not_be_offered_is_waited_for_by_nobody():
+    with Bench() as bench:
+        server = bench.server()
+        spoken = [packet._replace(kind=8 if 20 <= place < 30 else 0) for place, packet in enumerate(talk(60))]
+        bench.feed(spoken[:10])
+        bench.place_all(VOICE, {0: PCMU, 8: PCMA})
+        leg = LegId(VOICE, 1)
+        bench.forwarder.open(leg, "127.0.0.1", 0)
+        bench.forwarder.connect(leg, server.remote({PCMU: 0}))
+        bench.feed(spoken[10:])
+        bench.pass_time(100)
+        assert [each.payload for each in server.got()] == [each.payload for each in spoken[:20] + spoken[30:]]
+        assert bench.forwarder.report([leg])[leg].unsent == 10
+
+
 def test_a_codec_that_nobody_answers_for_is_left_out_after_some_seconds():
     with Bench() as bench:
         server, leg, spoken = change_of_codec(bench)
