@@ -16,7 +16,7 @@ from recorder.siprec.srs_holds import Period
 from recorder.trace import warn
 
 CODE = "interrupted"
-HOLE = 1_000_000_000
+HOLE = 400_000_000
 """ns without media before another session takes over, from which on something is missing."""
 ENOUGH = 50
 """Packets of one side of a recording session after which some of the other one should have come."""

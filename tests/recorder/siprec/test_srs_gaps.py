@@ -280,3 +280,4 @@ def test_a_session_that_takes_over_soon_after_another_fell_silent_is_heard_from_
     assert told == [("callee", 200), ("callee", 300), ("caller", 200), ("caller", 300)]
     samples = recording.samples()
     assert [int((samples[:, channel] != 0).sum()) for channel in (0, 1)] == [80_000, 80_000]
+    assert bool(interrupted(recording)) is (gap >= 0.5)
