@@ -8,6 +8,7 @@ one asyncio loop.
 """
 
 import asyncio
+import gc
 import os
 import shutil
 import threading
@@ -30,6 +31,8 @@ AT_ONCE = 8
 FIRST_WAIT = 5.0
 """s after a delivery that found no server; doubled with each."""
 LONGEST_WAIT = 300.0
+BETWEEN_LOOKS = 10.0
+"""s between two looks for what deliveries left; each holds Python up for some tenths of a second."""
 MOST_LISTED = 100_000
 """Calls that are looked at when a spool is opened."""
 
@@ -225,6 +228,9 @@ class Delivery:
         """Servers that could not be had, and entries whose delivery broke off: not tried again before `_again_at`."""
         self._wait = FIRST_WAIT
         self._again_at = 0.0
+        self._left = False
+        """Whether deliveries have ended since the last look for what they left, which was at..."""
+        self._looked = float("-inf")
         self._wake = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -246,7 +252,9 @@ class Delivery:
             while True:
                 self._wake.clear()
                 self._begin()
-                await self._something(max(0.0, self._again_at - loop.time()) if self._passed else LONGEST_WAIT)
+                seconds = max(0.0, self._again_at - loop.time()) if self._passed else LONGEST_WAIT
+                await self._something(min(seconds, BETWEEN_LOOKS) if self._left else seconds)
+                await self._let_go()
                 if self._passed and loop.time() >= self._again_at:
                     self._passed.clear()
                     self._wait = min(self._wait * 2, LONGEST_WAIT)
@@ -276,6 +284,16 @@ class Delivery:
             woken.cancel()
         for task in [task for task in self._running if task.done()]:
             self._spool.release(self._running.pop(task))
+            self._left = True
+
+    async def _let_go(self) -> None:
+        """Have the memory of deliveries that are over given back: an engine, a forwarder and sessions each, which refer
+        to each other. They are some MB in few values, so that Python would not look for them before hundreds were left.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._left and now >= self._looked + BETWEEN_LOOKS:
+            self._left, self._looked = False, now
+            await asyncio.to_thread(gc.collect)
 
     def _pass(self, what: "Path | tuple[str, ...]") -> None:
         """Try it no more for a while."""

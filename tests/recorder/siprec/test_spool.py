@@ -1,7 +1,9 @@
 """Calls that wait for a server: kept whole, bounded, delivered oldest first, found again after a restart."""
 
 import asyncio
+import gc
 import re
+import weakref
 from dataclasses import replace
 from uuid import uuid4
 
@@ -188,6 +190,35 @@ def test_several_are_delivered_at_once_each_of_them_once_and_never_more_than_tha
     asyncio.run(asyncio.wait_for(run(), 10))
     assert begun == [1, 2, 3, 4, 5, 6, 7]
     assert max(most) <= 3
+
+
+def test_what_a_delivery_leaves_behind_in_a_cycle_does_not_stay(tmp_path):
+    kept, left = Kept(tmp_path), []
+    kept.put(a_call(1))
+
+    class Engine:
+        def __init__(self):
+            self.own = self.turn
+
+        def turn(self):
+            return None
+
+    async def deliver(entry):
+        left.append(weakref.ref(Engine()))
+        return Outcome.DELIVERED
+
+    async def run():
+        task = asyncio.create_task(Delivery(kept.spool, deliver).run())
+        while not left or left[0]() is not None:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    gc.disable()
+    try:
+        asyncio.run(asyncio.wait_for(run(), 10))
+    finally:
+        gc.enable()
 
 
 def test_deliveries_in_progress_end_with_it_and_their_calls_wait_for_the_next(tmp_path):
