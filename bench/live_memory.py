@@ -50,9 +50,11 @@ def record(capture: Path, out: Path, calls: int) -> list[tuple[str, ...]]:
 
     choose_kernel_cache()
     load_kernels_directly()
+    from recorder.log import open_log
     from tests.live import FileSource, service
 
-    one = service(out)
+    log = (out.parent / "log").open("w")  # in memory it would be most of what grows
+    one = service(out, log=open_log(log))
     rows: list[tuple[str, ...]] = []
 
     def look(_: int) -> None:
@@ -72,6 +74,7 @@ def record(capture: Path, out: Path, calls: int) -> list[tuple[str, ...]]:
             )
 
     one.run([FileSource(capture, batch_size=4096, before=look)], lambda: None, lambda _: None)
+    log.close()
     return rows
 
 
