@@ -18,7 +18,7 @@ from recorder import checkpoint, journal, kept_figures
 from recorder.checkpoint import Checkpoint, TrackPlace
 from recorder.completion import take_back
 from recorder.document import format_time
-from recorder.engine import Engine
+from recorder.engine import WINDOW, Engine
 from recorder.kept_figures import KeptFigures
 from recorder.live_calls import Interrupted, LiveCalls
 from recorder.messages import Message
@@ -119,9 +119,10 @@ def _missing(call: Call, left: Interrupted, until: int, stopped: int, now: int) 
     """From and until when a call was not recorded, if it was then in progress. `stopped`: up to when others have audio.
 
     A call that a BYE ended has been answered, also where the answer was among what was missed. What all calls send is
-    written together: one that ended before what others have on the disk has all of its own there.
+    written window by window, by several workers: one that ended a window before what others have on the disk has all of
+    its own there.
     """
-    if call.ended is not None and (call.ended - until <= UNHEARD or call.ended <= stopped - BEGINNING):
+    if call.ended is not None and (call.ended - until <= UNHEARD or call.ended <= stopped - WINDOW - BEGINNING):
         return ()
     end = now if call.ended is None else min(call.ended, now)
     begin = max(until - BEGINNING, left.state.call_started)
