@@ -113,24 +113,28 @@ def test_a_low_disk_stops_audio_and_says_so(tmp_path):
 
 
 def test_a_disk_that_refuses_costs_the_call_and_not_the_service(tmp_path):
-    from recorder import tracks
+    from recorder.tracks import FilePool
 
-    real = os.pwrite
+    real = FilePool.descriptor
     count = 0
 
-    def failing(descriptor, data, at):
+    def failing(pool, track):
         nonlocal count
         count += 1
-        if count > 4:
-            raise OSError(28, "No space left on device")
-        return real(descriptor, data, at)
+        descriptor = real(pool, track)
+        if count > 2:
+            full = os.open("/dev/full", os.O_RDWR)
+            os.dup2(full, descriptor)
+            os.close(full)
+        return descriptor
 
     monkey = pytest.MonkeyPatch()
-    monkey.setattr(tracks.os, "pwrite", failing)
+    monkey.setattr(FilePool, "descriptor", failing)
     try:
         ((document, _),) = record_live(tmp_path, [FileSource(PCAPS / "hold.pcap", before=lambda _: time.sleep(0.05))])
     finally:
         monkey.undo()
+    assert count > 2
     assert document.state == "completed"
     assert "disk-failing" in [warning.code for warning in document.warnings]
 
