@@ -126,3 +126,18 @@ def test_without_the_right_to_steer_each_port_is_asked(opened: ExitStack, monkey
         batch = source.poll(1.0)
         assert batch is not None
         assert batch.captured.tolist() == [33]
+
+
+def test_two_servers_on_a_machine_have_each_its_own_ports(collectors: Collectors, opened: ExitStack) -> None:
+    one, two, sender = (bound(opened, "127.0.0.1") for _ in range(3))
+    here = ip_address("127.0.0.1")
+    collectors.add(here, one.getsockname()[1])
+    with closing(Collectors(1 << 20)) as others:
+        others.add(here, two.getsockname()[1])
+        for _ in range(3):
+            sender.sendto(b"one", one.getsockname())
+            sender.sendto(b"two", two.getsockname())
+        assert collected(collectors, V4) == [b"one"] * 3
+        assert collected(others, V4) == [b"two"] * 3
+    sender.sendto(b"still", one.getsockname())
+    assert collected(collectors, V4) == [b"still"]
