@@ -16,9 +16,6 @@ from bench.calls import FRAME, expected_samples
 
 LOUD = 500
 """Amplitude from which on a packet must be found, and from which on samples must be somebody's."""
-FAR = 5 * 8000
-"""Samples by which packets are moved at most from one to the next, for they came late or were late before: one that is
-cut must not be taken for another with the same samples, which speech of one minute has."""
 PIECE = FRAME // 4
 """Samples by which it is told whose a stretch is."""
 
@@ -69,10 +66,9 @@ def _look_for(places: "_Places", heard: Samples, sent: Samples, explained: NDArr
     packets = len(sent)
     loud = (np.abs(sent.astype(np.int32)).max(axis=1) > LOUD).tolist() if packets else []
     absent: list[int] = []
-    place, cursor, shift = 0, 0, None
+    place, cursor = 0, 0
     while place < packets:
-        last = len(heard) if shift is None else place * FRAME + shift + FAR
-        at = places.find(sent[place], cursor, last) if loud[place] else None
+        at = places.find(sent[place], cursor) if loud[place] else None
         if at is None:
             # What is silence is found with what stands before it, or needs not be found.
             absent += [place] if loud[place] else []
@@ -83,7 +79,6 @@ def _look_for(places: "_Places", heard: Samples, sent: Samples, explained: NDArr
         equal = (there[: count * FRAME].reshape(-1, FRAME) == sent[place : place + count]).all(axis=1)
         run = count if equal.all() else int(np.argmin(equal))
         explained[at : at + run * FRAME] = True
-        shift = at - place * FRAME
         place, cursor = place + run, at + run * FRAME
     return absent
 
@@ -97,11 +92,11 @@ class _Places:
         self._order = np.argsort(keys, kind="stable")
         self._keys = keys[self._order]
 
-    def find(self, packet: Samples, cursor: int, last: int) -> int | None:
-        """Where a packet stands next, from `cursor` on and not behind `last`."""
+    def find(self, packet: Samples, cursor: int) -> int | None:
+        """Where a packet stands next, from `cursor` on."""
         key = _keys(packet)[0]
         begin, end = np.searchsorted(self._keys, key, "left"), np.searchsorted(self._keys, key, "right")
-        starts = (int(at) for at in self._order[begin:end] if cursor <= at <= last)
+        starts = (int(at) for at in self._order[begin:end] if at >= cursor)
         return next((at for at in starts if np.array_equal(self._heard[at : at + FRAME], packet)), None)
 
 
