@@ -53,25 +53,15 @@ def test_a_port_in_use_is_left_alone_after_a_kill_until_its_client_has_noticed(t
     fourth.close()
 
 
-def test_a_port_that_was_given_back_rests_across_a_start_as_it_does_otherwise(tmp_path, clock):
+@pytest.mark.parametrize(("seconds", "left"), [(REST - 4, 4.0), (-86_400, NOTICED)], ids=["rests", "clock set back"])
+def test_a_port_that_was_given_back_rests_across_a_start_and_no_clock_makes_it_longer(tmp_path, clock, seconds, left):
     first, _ = opened(tmp_path, clock)
     first.take(40000)
     first.release(40000)
     first.close()
-    clock.after(REST - 4)
+    clock.after(seconds)
     second, known = opened(tmp_path, clock)
-    assert known == pytest.approx({40000: 4.0})
-    second.close()
-
-
-def test_a_clock_that_was_set_back_keeps_no_port_for_longer(tmp_path, clock):
-    first, _ = opened(tmp_path, clock)
-    first.take(40000)
-    first.release(40000)
-    first.close()
-    clock.after(-86_400)
-    second, known = opened(tmp_path, clock)
-    assert known == {40000: NOTICED}
+    assert known == pytest.approx({40000: left})
     second.close()
 
 

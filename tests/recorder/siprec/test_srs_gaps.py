@@ -201,8 +201,9 @@ def test_a_session_that_was_accepted_and_not_noted_when_the_server_was_killed_is
     assert times([(START - 2 * SECOND, START + SECOND)]) in text
 
 
-def test_a_call_that_was_noted_before_a_kill_is_not_said_to_be_unnoted(tmp_path):
-    first = SrsLab(tmp_path / "out")
+def killed_in_a_call(out):
+    """A server that was killed 6 s into a call of which both sides speak."""
+    first = SrsLab(out)
 
     async def before(lab):
         session = lab.record()
@@ -211,6 +212,11 @@ def test_a_call_that_was_noted_before_a_kill_is_not_said_to_be_unnoted(tmp_path)
         lab.kill()
 
     asyncio.run(before(first))
+    return first
+
+
+def test_a_call_that_was_noted_before_a_kill_is_not_said_to_be_unnoted(tmp_path):
+    killed_in_a_call(tmp_path / "out")
     second = SrsLab(tmp_path / "out", taken_before={name_of(CALL): START})
     assert [each.key for each in second.calls._calls.values()] == [CALL]
 
@@ -225,15 +231,7 @@ def test_a_call_that_was_noted_before_a_kill_is_not_said_to_be_unnoted(tmp_path)
 
 
 def test_a_side_that_is_not_heard_any_more_after_a_kill_is_said_to_be_missing(tmp_path):
-    first = SrsLab(tmp_path / "out")
-
-    async def before(lab):
-        session = lab.record()
-        both_speak(lab, session, 6)
-        lab.after(6)
-        lab.kill()
-
-    asyncio.run(before(first))
+    first = killed_in_a_call(tmp_path / "out")
 
     async def after(lab):
         session = lab.record(call_id="rs-2@src")
