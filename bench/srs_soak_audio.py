@@ -5,7 +5,8 @@ that are of none of them: audio of another call, of the other side, or of nobody
 because others were moved is known by what is left of it.
 """
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -34,6 +35,14 @@ class Sent(NamedTuple):
     """That may be there: it went on to send, and the server may have heard that or not."""
 
 
+class _Link(NamedTuple):
+    """A packet that was found, and the one that was found before it."""
+
+    packet: int
+    at: int
+    before: "_Link | None"
+
+
 @dataclass(slots=True)
 class Channel:
     """What a channel was found to hold."""
@@ -45,13 +54,21 @@ class Channel:
 
 
 def compare(heard: Samples, sent: Sequence[Sent]) -> Channel:
-    """Look for what was sent in a channel, and for what was not."""
-    found, explained, places = Channel(), np.zeros(len(heard), bool), _Places(heard)
+    """Look for what was sent in a channel, take after take, and for what was not."""
+    explained = np.zeros(len(heard), bool)
     everything = [np.asarray(expected_samples(e.number, e.side, max(e.most, 1) / 50), np.int16) for e in sent]
-    for each, samples in zip(sent, everything, strict=True):
-        absent = _look_for(places, heard, samples.reshape(-1, FRAME)[: each.most], explained)
-        found.absent.append([packet for packet in absent if packet < each.packets])
-    octets = [samples[: each.most * FRAME].tobytes() for each, samples in zip(sent, everything, strict=True)]
+    everything = [samples[: each.most * FRAME] for each, samples in zip(sent, everything, strict=True)]
+    packets = np.concatenate([np.empty(0, np.int16), *everything]).reshape(-1, FRAME)
+    places = _chain(_candidates(heard, packets))
+    for at in places.values():
+        explained[at : at + FRAME] = True
+    found, before = Channel(), 0
+    loud = _loud(packets)
+    for each in sent:
+        missing = (place for place in range(each.packets) if loud[before + place] and before + place not in places)
+        found.absent.append(list(missing))
+        before += each.most
+    octets = [samples.tobytes() for samples in everything]
     strange: list[int] = []
     for begin in _pieces(heard, explained):
         piece = heard[begin : begin + PIECE].tobytes()
@@ -61,43 +78,48 @@ def compare(heard: Samples, sent: Sequence[Sent]) -> Channel:
     return found
 
 
-def _look_for(places: "_Places", heard: Samples, sent: Samples, explained: NDArray[np.bool_]) -> list[int]:
-    """Loud packets that do not stand in a channel; those that do are marked."""
-    packets = len(sent)
-    loud = (np.abs(sent.astype(np.int32)).max(axis=1) > LOUD).tolist() if packets else []
-    absent: list[int] = []
-    place, cursor = 0, 0
-    while place < packets:
-        at = places.find(sent[place], cursor) if loud[place] else None
-        if at is None:
-            # What is silence is found with what stands before it, or needs not be found.
-            absent += [place] if loud[place] else []
-            place += 1
-            continue
-        there = heard[at : at + (packets - place) * FRAME]
-        count = len(there) // FRAME
-        equal = (there[: count * FRAME].reshape(-1, FRAME) == sent[place : place + count]).all(axis=1)
-        run = count if equal.all() else int(np.argmin(equal))
-        explained[at : at + run * FRAME] = True
-        place, cursor = place + run, at + run * FRAME
-    return absent
+def _candidates(heard: Samples, packets: Samples) -> Iterator[tuple[int, list[int]]]:
+    """Each loud packet with all places where it stands: speech of a minute has some that are alike."""
+    keys = _keys(heard)
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    loud = np.flatnonzero(_loud(packets))
+    sought = np.array([_keys(packets[packet])[0] for packet in loud], np.int64)
+    ranges = zip(loud, np.searchsorted(keys, sought, "left"), np.searchsorted(keys, sought, "right"), strict=True)
+    for packet, begin, end in ranges:
+        places = (int(at) for at in order[begin:end])
+        yield int(packet), [at for at in places if np.array_equal(heard[at : at + FRAME], packets[packet])]
 
 
-class _Places:
-    """Where packets stand in a channel, by their first four samples: many that are sought are not there."""
+def _chain(candidates: Iterable[tuple[int, list[int]]]) -> dict[int, int]:
+    """Packet -> its place, for as many packets as can be that stand one behind the other in the order in which they
+    were sent.
 
-    def __init__(self, heard: Samples) -> None:
-        self._heard = heard
-        keys = _keys(heard)
-        self._order = np.argsort(keys, kind="stable")
-        self._keys = keys[self._order]
+    Each packet by itself, from where the one before it was found, will not do: where one was cut, the search would go
+    to another like it far behind, and miss all between.
+    """
+    ends: list[int] = []  # of the chains of one packet, two and so on: the earliest places where one may go on
+    last: list[_Link] = []
+    for packet, places in candidates:
+        longer = [(bisect_right(ends, at), at) for at in places]
+        links = [(length, _Link(packet, at, last[length - 1] if length else None)) for length, at in longer]
+        for length, link in links:
+            if length == len(ends):
+                ends.append(link.at + FRAME)
+                last.append(link)
+            elif link.at + FRAME < ends[length]:
+                ends[length], last[length] = link.at + FRAME, link
+    found: dict[int, int] = {}
+    link = last[-1] if last else None
+    while link is not None:
+        found[link.packet] = link.at
+        link = link.before
+    return found
 
-    def find(self, packet: Samples, cursor: int) -> int | None:
-        """Where a packet stands next, from `cursor` on."""
-        key = _keys(packet)[0]
-        begin, end = np.searchsorted(self._keys, key, "left"), np.searchsorted(self._keys, key, "right")
-        starts = (int(at) for at in self._order[begin:end] if at >= cursor)
-        return next((at for at in starts if np.array_equal(self._heard[at : at + FRAME], packet)), None)
+
+def _loud(packets: Samples) -> NDArray[np.bool_]:
+    """Whether a packet is; what is silence need not be found."""
+    return np.asarray(np.abs(packets.astype(np.int32)).max(axis=1, initial=0) > LOUD)
 
 
 def _keys(samples: Samples) -> NDArray[np.int64]:

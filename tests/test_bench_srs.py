@@ -12,6 +12,7 @@ import soundfile
 from bench.calls import FRAME, expected_samples
 from bench.rtp_sender import RtpSender
 from bench.srs_soak import Held, grown
+from bench.srs_soak_audio import Sent, compare
 from bench.srs_soak_check import SIDES, Kill, Result, judge
 from bench.srs_soak_src import RESTARTED, Fault, SoakCall, State, Take
 from bench.srs_src import RecordingClient
@@ -192,3 +193,35 @@ def test_a_call_that_was_refused_leaves_no_recording(tmp_path: Path) -> None:
     call.takes.append(Take(3, call, State.OVER, False, "503"))
     assert judge(call, [], []).result is Result.REFUSED
     assert judge(call, [tmp_path], []).result is Result.WRONG
+
+
+def a_loud_packet(sent: np.ndarray, after: int) -> int:
+    loud = np.abs(sent.reshape(-1, FRAME).astype(int)).max(axis=1) > 2000
+    return after + int(np.argmax(loud[after:]))
+
+
+def test_a_packet_that_was_cut_is_not_taken_for_one_like_it_far_behind() -> None:
+    packets = 1900
+    sent = expected_samples(7, "caller", packets / 50)
+    cut = a_loud_packet(sent, 100)
+    there = slice(cut * FRAME, (cut + 1) * FRAME)
+    heard = sent.copy()
+    heard[there.start : there.start + FRAME // 2] = 0
+    again = np.concatenate([heard, np.zeros(8000 * 6, np.int16), sent[there]])
+    assert compare(again, [Sent(7, "caller", packets, packets)]).absent == [[cut]]
+    late = np.concatenate([heard[: 500 * FRAME], np.zeros(12000, np.int16), heard[500 * FRAME :], sent[there]])
+    assert compare(late, [Sent(7, "caller", packets, packets)]).absent == [[cut]]
+
+
+def test_a_take_is_sought_behind_the_one_before_it_wherever_it_begins() -> None:
+    takes = [Sent(7, "caller", 800, 800), Sent(8, "caller", 700, 900)]
+    first, second = (expected_samples(each.number, "caller", each.packets / 50) for each in takes)
+    gap = np.zeros(8000 * 9 + 77, np.int16)
+    heard = np.concatenate([first, gap, second])
+    assert compare(heard, takes).absent == [[], []]
+    lost, stands = a_loud_packet(second, 0), a_loud_packet(first, 100)
+    chance = first.copy()
+    # What was lost of the second stands in the first by chance: it is lost nevertheless.
+    chance[stands * FRAME : (stands + 1) * FRAME] = second[lost * FRAME : (lost + 1) * FRAME]
+    second[lost * FRAME : (lost + 1) * FRAME] = 0
+    assert compare(np.concatenate([chance, gap, second]), takes).absent == [[stands], [lost]]
