@@ -83,10 +83,11 @@ async def listening(
     listen: Sequence[str] = ("udp:127.0.0.1:0", "tcp:127.0.0.1:0"),
     tls: TlsFiles | None = None,
     admit: Admit | None = None,
+    config: AgentConfig | None = None,
 ) -> tuple[SipAgent, Wire, dict[Transport, int]]:
     """An agent, what goes over its wire, and its ports."""
     transports = await open_transports(TransportOptions([parse_listen(each) for each in listen], tls or TlsFiles()))
-    agent = SipAgent(transports, locate, AgentConfig(), admit=admit)
+    agent = SipAgent(transports, locate, config or AgentConfig(), admit=admit)
     wire = Wire(transports)
     return agent, wire, {each.transport: each.endpoint.port for each in transports.listening}
 

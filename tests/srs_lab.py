@@ -106,7 +106,10 @@ class PaperSession:
     local_address: str = SRS
     on_request: Callable[[SipMessage], Awaitable[Reply]] = _unheard
     on_end: Callable[[Ended], None] = lambda ended: None
+    on_parted: Callable[[SipMessage | None], None] = lambda bye: None
     over: bool = False
+    parted: bool = True
+    """What we end unasked, its other side knows at once."""
     sent: list[tuple[str, Body | None]] = field(default_factory=list)
     """Requests that were sent to it."""
     answers: list[SipMessage | Exception] = field(default_factory=list)

@@ -65,6 +65,10 @@ def _ignore(ended: Ended) -> None:
     """It has been told already."""
 
 
+def _ignore_bye(bye: SipMessage | None) -> None:
+    """Nobody waits for it."""
+
+
 async def _refuse(message: SipMessage) -> Reply:
     return Reply(488)
 
@@ -77,10 +81,12 @@ class AgentSession:
         self.answer = answer
         self.on_request: Callable[[SipMessage], Awaitable[Reply]] = _refuse
         self.on_end: Callable[[Ended], None] = _ignore
+        self.on_parted: Callable[[SipMessage | None], None] = _ignore_bye
         self._driver = driver
         self._ack: asyncio.Future[SipMessage | None] = asyncio.get_running_loop().create_future()
         core.on_request = self._on_request
         core.on_end = self._on_end
+        core.on_parted = self._on_parted
         core.on_invited = self._on_invited
         core.on_ack = self._on_ack
 
@@ -124,6 +130,11 @@ class AgentSession:
     def over(self) -> bool:
         """Whether it has ended."""
         return self.core.over
+
+    @property
+    def parted(self) -> bool:
+        """Whether the peer knows that it has ended, or there is nothing more to wait for."""
+        return self.core.parted
 
     async def reinvite(
         self, body: Body | None, headers: Sequence[Header] = (), answer: Answer | None = None
@@ -200,7 +211,13 @@ class AgentSession:
         driver, core = self._driver, self.core
         core.on_request = lambda received, respond: respond(Reply(481), driver.now())
         core.on_end, core.on_ack, core.on_invited = (lambda *_: None), (lambda *_: None), (lambda: None)
+        if core.parted:
+            core.on_parted = _ignore_bye
         on_end(ended)
+
+    def _on_parted(self, bye: SipMessage | None) -> None:
+        on_parted, self.on_parted = self._driver.guard(self.on_parted), _ignore_bye
+        on_parted(bye)
 
 
 class AgentIncoming:

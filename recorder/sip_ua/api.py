@@ -148,6 +148,10 @@ class Session(Protocol):
     re-INVITE makes an offer, wait for `acknowledged` to have the answer."""
     on_end: Callable[[Ended], None]
     """Told once, whoever ended it; nothing is to be sent afterwards."""
+    on_parted: Callable[[SipMessage | None], None]
+    """Told once, after `on_end`, where the peer does not know of the end at once: when it has answered our BYE, or sent
+    one that crossed ours, which is told then, or when there is nothing more to wait for. Until then it may send media.
+    """
 
     @property
     def call_id(self) -> str:
@@ -177,6 +181,11 @@ class Session(Protocol):
     @property
     def over(self) -> bool:
         """Whether it has ended."""
+        ...
+
+    @property
+    def parted(self) -> bool:
+        """Whether it has ended and `on_parted` has nothing more to tell."""
         ...
 
     async def reinvite(

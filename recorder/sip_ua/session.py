@@ -56,10 +56,14 @@ class DialogSession:
         self.allows = allows
         self.authorize = authorize
         self.over = False
+        self.parted = False
+        """The peer knows that it is over, by our BYE or its own, or there is nothing more to wait for."""
         self.requests = 0
         """Of the peer, in transactions that are still there."""
         self.on_request: Callable[[Received, Respond], None] = lambda received, respond: respond(Reply(488), 0.0)
         self.on_end: Callable[[Ended, float], None] = lambda ended, now: None
+        self.on_parted: Callable[[SipMessage | None], None] = lambda bye: None
+        """Told where that comes after `on_end`; of its BYE, where that crossed ours."""
         self.on_invited: Callable[[], None] = lambda: None
         """A re-INVITE came: the next ACK is its own."""
         self.on_ack: Callable[[SipMessage, float], None] = lambda message, now: None
@@ -169,6 +173,10 @@ class DialogSession:
         tries = 0
         request_headers = [("User-Agent", self.stack.config.product), *headers]
 
+        def over() -> None:
+            self._part(None)
+            done()
+
         def send(extra: Sequence[Header], now: float) -> None:
             def known(hops: list[Hop], now: float) -> None:
                 self.stack.sender.request(request, hops, user, now)
@@ -183,10 +191,10 @@ class DialogSession:
                         send([header for header in again.headers if header[0].lower().endswith("authorization")], now)
                         return
                 if status >= 200:
-                    done()
+                    over()
 
             request = self.dialog.request("BYE", [*request_headers, *extra], body)
-            user = ResponseUser(on_response, lambda failure, now: done())
+            user = ResponseUser(on_response, lambda failure, now: over())
             self.stack.hops(self.dialog.next_hop, self.back, known, now)
 
         send((), now)
@@ -206,10 +214,13 @@ class DialogSession:
         method = message.method or ""
         if self.over:
             self._respond(received, transaction, Reply(200 if method == "BYE" else 481), now)
+            if method == "BYE" and self._goodbye is None:
+                self._part(message)
         elif not self.dialog.in_order(message):
             self._respond(received, transaction, Reply(500, "CSeq out of order"), now)
         elif method == "BYE":
             self._respond(received, transaction, Reply(200), now)
+            self.parted = True
             self._end(Ended(EndedBy.PEER, message), now)
         elif method == "OPTIONS":
             self._respond(received, transaction, Reply(200, headers=[("Accept", self.stack.config.accept)]), now)
@@ -366,9 +377,19 @@ class DialogSession:
             for waiting in self._unacknowledged.values():
                 waiting.stop()
             self._unacknowledged.clear()
-            self.stack.remove(self)
+            if ended.by is not EndedBy.TIMER:  # else the peer may be there, and its BYE cross ours
+                self.stack.remove(self)
         serving, self._serving = self._serving, None
         if serving is not None and not serving[1].answered:  # the dialog is gone (section 15.1.2)
             self._respond(*serving, Reply(487), now)
         self._asks.close("the session is over", now)
         self.on_end(ended, now)
+
+    def _part(self, bye: SipMessage | None) -> None:
+        """Nothing more comes that is of the session."""
+        if self.parted:
+            return
+        self.parted = True
+        self.stack.remove(self)
+        told, self.on_parted = self.on_parted, lambda bye: None
+        told(bye)

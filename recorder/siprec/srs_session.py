@@ -107,6 +107,8 @@ class ServerSession:
         self.view = View()
         self.paused = False
         self.over = False
+        self.leaving = False
+        """It is over, and the SRC does not know that yet: what it still sends is recorded."""
         self.id = f"r{number}"
         self.asked = False
         """A snapshot was asked for."""
@@ -259,9 +261,26 @@ class ServerSession:
         if ended.message is not None:
             self._hear(ended.message)
         self.over = True
-        self.show(_OVER.get(ended.by, Over.LOST))
-        self._answerer.close()
+        if ended.by in _OVER:
+            self._close(_OVER[ended.by])
+        elif self.session is None or self.session.parted:
+            self._close(Over.LOST)
+        else:
+            self.leaving = True
+            self.session.on_parted = self.part
         self._around.ended(self, ended)
+
+    def part(self, bye: SipMessage | None) -> None:
+        """The SRC knows that it is over, by our BYE or by its own, `bye`; or that is waited for no more."""
+        if self.leaving:
+            self.leaving = False
+            if bye is not None:
+                self._hear(bye)
+            self._close(Over.LOST if bye is None else Over.BYE)
+
+    def _close(self, over: Over) -> None:
+        self.show(over)
+        self._answerer.close()
 
     # What we do
 

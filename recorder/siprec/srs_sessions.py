@@ -45,6 +45,7 @@ from recorder.siprec.srs_answer import OfferError
 from recorder.siprec.srs_calls import SessionCalls
 from recorder.siprec.srs_events import SrsEvents
 from recorder.siprec.srs_info import info_of
+from recorder.siprec.srs_leaving import Leaving
 from recorder.siprec.srs_message import (
     ACCEPT,
     CONTACT,
@@ -115,6 +116,7 @@ class RecordingServer:
             shares=PortShares(admission.rules.streams_of_one),
         )
         self._sessions: dict[int, ServerSession] = {}
+        self._leaving = Leaving(reception)
         self._peers: dict[int, Peer] = {}
         self._over: OrderedDict[int, tuple[int, SessionInfo]] = OrderedDict()
         """When it ended, and how it stood."""
@@ -227,7 +229,12 @@ class RecordingServer:
         while self._over and (len(self._over) > MOST_REMEMBERED or self._first_over() < now - REMEMBERED):
             self._over.popitem(last=False)
         self._events.of(EventKind.STOP, session, ended.text, {"by": ended.by.value})
-        if not self._sessions:
+        if session.leaving:
+            self._leaving.add(session, now)
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        if not self._sessions and not self._leaving:
             self._idle.set()
 
     def _first_over(self) -> int:
@@ -243,6 +250,8 @@ class RecordingServer:
 
     def look(self, now: int) -> None:
         """Ask those that are silent whether they are there, and those without metadata for them."""
+        self._leaving.look(now)
+        self._note_idle()
         settings = self._settings
         sessions = list(self._sessions.values())
         for ask in asks_due(sessions, now, settings.silence, settings.snapshot_after, self._last_sign):
@@ -275,6 +284,7 @@ class RecordingServer:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._leaving.forget()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -9,7 +9,7 @@ import pytest
 from decoders.sip import SipMessage
 from recorder.sip_ua.agent import SipAgent
 from recorder.sip_ua.agent_session import AgentSession
-from recorder.sip_ua.api import Body, Ended, EndedBy, NewSession, RefusedError, Reply
+from recorder.sip_ua.api import Body, Ended, EndedBy, Incoming, NewSession, RefusedError, Reply
 from recorder.sip_ua.config import AgentConfig
 from tests.sip_network import MemoryTransports, Network, locate, random, run
 from tests.sip_peer import RawPeer
@@ -438,6 +438,41 @@ def test_a_request_that_nobody_waits_for_is_not_cancelled_on_the_wire():
         bench.peer.answer(request, 100)
         assert await bench.peer.quiet(40, "CANCEL")
         assert not session.over
+        await close(bench)
+
+    play(job())
+
+
+@pytest.mark.parametrize("crossing", [False, True])
+def test_without_an_ack_the_session_ends_and_whoever_leads_it_is_told_when_the_peer_knows(crossing: bool):
+    """RFC 3261, section 13.3.1.4; a BYE of the peer that crosses ours is answered 200 and told."""
+
+    async def job() -> None:
+        bench = Bench()
+        told: list[SipMessage | None] = []
+        begun: list[AgentSession] = []
+
+        def take(incoming: Incoming) -> None:
+            begun.append(bench.adopt(incoming.accept(OFFER)))
+            begun[0].on_parted = told.append
+
+        bench.agent.on_invite = take
+        bench.peer.ask(US, "INVITE", 1, f"Contact: <sip:peer@{THEM}>", uri=f"sip:us@{US}", body=SDP)
+        accepted = await bench.peer.get("200")
+        bye = await bench.peer.get("BYE")
+        assert [ended.by for ended in bench.ended] == [EndedBy.TIMER]
+        await bench.peer.get("BYE")
+        assert (told, begun[0].parted) == ([], False)
+        if crossing:
+            to = accepted.get("to") or ""
+            bench.peer.ask(US, "BYE", 2, uri=f"sip:us@{US}", to_value=to)
+            await bench.peer.get("200")
+            assert [message.method for message in told if message is not None] == ["BYE"]
+        bench.peer.answer(bye, 200)
+        await asyncio.sleep(1.0)
+        assert begun[0].parted
+        assert len(told) == 1
+        assert bench.agent.core.sessions == []
         await close(bench)
 
     play(job())

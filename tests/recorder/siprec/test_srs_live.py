@@ -11,6 +11,8 @@ import pytest
 from capture.media_ports import MediaPortOptions, MediaPorts
 from decoders.rtcp import parse_rtcp
 from recorder.sip_ua.api import Body, NewSession
+from recorder.sip_ua.config import AgentConfig
+from recorder.sip_ua.timers import Intervals
 from recorder.siprec.admission import Admission, AdmissionRules
 from recorder.siprec.loop import SessionLoop
 from recorder.siprec.media_reception import MediaReception
@@ -19,13 +21,15 @@ from recorder.siprec.srs_calls import SessionCalls
 from recorder.siprec.srs_sessions import RecordingServer
 from tests.live import recordings, service
 from tests.sip_wire import listening
+from tests.srs_by_hand import HandClient
 from tests.srs_lab import line, metadata, multipart, sdp
 
 
 class LiveServer:
     """A service in a thread of its own, and the sessions' loop."""
 
-    def __init__(self, out):
+    def __init__(self, out, config=None):
+        self.config = config
         options = MediaPortOptions(low=44000, high=44999, linger=0.05, rest=0.0, pace=0.002)
         self.reception = MediaReception(MediaPorts(options), interval=0.3)
         self.calls = SessionCalls()
@@ -52,7 +56,7 @@ class LiveServer:
         self.service.run([self.reception], self.ready.set, lambda _: None)
 
     async def _open(self):
-        agent, _, ports = await listening()
+        agent, _, ports = await listening(config=self.config)
         server = RecordingServer(agent, self.reception, self.calls, Admission(AdmissionRules()), run=self.loop.run)
         return agent, server, next(iter(ports.values()))
 
@@ -121,3 +125,22 @@ def test_a_session_over_the_wire_is_a_recording(live, tmp_path):
     # A machine that is busy with other things sends later than it says.
     assert 16000 <= document.audio.samples < 24000
     assert [each.what for each in read(directory)] == ["INVITE", "BYE"]
+
+
+def test_what_is_said_until_the_client_has_seen_our_bye_is_recorded(tmp_path):
+    """It never acknowledges our 200, and our BYEs are lost for a while (RFC 3261, section 13.3.1.4)."""
+    with LiveServer(tmp_path / "out", AgentConfig(intervals=Intervals(t1=0.03))) as live:
+        client = HandClient(live.port, acknowledges=False)
+        while client.waits("BYE") is None:
+            client.speak()
+        lost, before = time.monotonic() + 0.5, client.spoken
+        while (bye := client.waits("BYE")) is None or time.monotonic() < lost:
+            client.speak()
+        client.agree(bye)
+        assert live.server.sessions()[0].state == "ended"
+        client.close()
+    assert client.spoken - before >= 20
+    ((document, _),) = recordings(tmp_path / "out")
+    assert [stream.packets for stream in document.streams] == [client.spoken] * 2
+    assert document.state == "incomplete"
+    assert "end-not-seen" in {warning.code for warning in document.warnings}
