@@ -20,6 +20,9 @@ LOUD = 500
 PIECE = FRAME // 4
 """Samples by which it is told whose a stretch is."""
 
+MULTIPLIER = 0x9E3779B97F4A7C15
+"""Odd, with its bits in no order."""
+
 Samples = NDArray[np.int16]
 
 
@@ -59,11 +62,11 @@ def compare(heard: Samples, sent: Sequence[Sent]) -> Channel:
     everything = [np.asarray(expected_samples(e.number, e.side, max(e.most, 1) / 50), np.int16) for e in sent]
     everything = [samples[: each.most * FRAME] for each, samples in zip(sent, everything, strict=True)]
     packets = np.concatenate([np.empty(0, np.int16), *everything]).reshape(-1, FRAME)
-    places = _chain(_candidates(heard, packets))
+    loud = _loud(packets)
+    places = _chain(_candidates(heard, packets, loud, np.repeat(np.arange(len(sent)), [each.most for each in sent])))
     for at in places.values():
         explained[at : at + FRAME] = True
     found, before = Channel(), 0
-    loud = _loud(packets)
     for each in sent:
         missing = (place for place in range(each.packets) if loud[before + place] and before + place not in places)
         found.absent.append(list(missing))
@@ -78,17 +81,38 @@ def compare(heard: Samples, sent: Sequence[Sent]) -> Channel:
     return found
 
 
-def _candidates(heard: Samples, packets: Samples) -> Iterator[tuple[int, list[int]]]:
-    """Each loud packet with all places where it stands: speech of a minute has some that are alike."""
-    keys = _keys(heard)
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    loud = np.flatnonzero(_loud(packets))
-    sought = np.array([_keys(packets[packet])[0] for packet in loud], np.int64)
-    ranges = zip(loud, np.searchsorted(keys, sought, "left"), np.searchsorted(keys, sought, "right"), strict=True)
-    for packet, begin, end in ranges:
-        places = (int(at) for at in order[begin:end])
-        yield int(packet), [at for at in places if np.array_equal(heard[at : at + FRAME], packets[packet])]
+def _candidates(
+    heard: Samples, packets: Samples, loud: NDArray[np.bool_], take: NDArray[np.int64]
+) -> Iterator[tuple[int, list[int]]]:
+    """Each loud packet with the places where it stands: speech of a minute has some that are alike.
+
+    `take`: whose each packet is. Where all of one stand at one distance, these places are all that count.
+    """
+    hashes, sought = _hashes(heard), np.flatnonzero(loud)
+    order = np.argsort(hashes, kind="stable")
+    sought_hashes = _hashes(packets.reshape(-1))[sought * FRAME]
+    begin, end = (np.searchsorted(hashes[order], sought_hashes, side) for side in ("left", "right"))
+    packet = np.repeat(sought, end - begin)
+    at = np.concatenate([np.empty(0, np.int64), *(order[low:high] for low, high in zip(begin, end, strict=True))])
+    shift, whose, kept = at - packet * FRAME, take[packet], np.ones(len(at), bool)
+    for each in np.unique(whose):
+        shifts, counts = np.unique(shift[whose == each], return_counts=True)
+        if counts.max() == np.count_nonzero(loud[take == each]):
+            kept[(whose == each) & (shift != shifts[np.argmax(counts)])] = False
+    packet, at = packet[kept], at[kept]
+    for places in np.split(np.arange(len(at)), np.flatnonzero(np.diff(packet)) + 1):
+        if len(places):
+            yield int(packet[places[0]]), at[places].tolist()
+
+
+def _hashes(samples: Samples) -> NDArray[np.uint64]:
+    """A number for each FRAME samples in a row; none where there are fewer. (Modulo 2**64, where odd numbers have an
+    inverse.)"""
+    wide = len(samples)
+    powers = np.full(wide, MULTIPLIER, np.uint64).cumprod(dtype=np.uint64)
+    inverse = np.full(wide, pow(MULTIPLIER, -1, 1 << 64), np.uint64).cumprod(dtype=np.uint64)
+    sums = np.concatenate([np.zeros(1, np.uint64), (samples.astype(np.int64).astype(np.uint64) * powers).cumsum()])
+    return np.asarray((sums[FRAME:] - sums[:-FRAME]) * inverse[: max(wide - FRAME + 1, 0)], np.uint64)
 
 
 def _chain(candidates: Iterable[tuple[int, list[int]]]) -> dict[int, int]:
@@ -120,14 +144,6 @@ def _chain(candidates: Iterable[tuple[int, list[int]]]) -> dict[int, int]:
 def _loud(packets: Samples) -> NDArray[np.bool_]:
     """Whether a packet is; what is silence need not be found."""
     return np.asarray(np.abs(packets.astype(np.int32)).max(axis=1, initial=0) > LOUD)
-
-
-def _keys(samples: Samples) -> NDArray[np.int64]:
-    """Each four samples in a row as one number; none where there are fewer."""
-    wide = samples.astype(np.int64)
-    if len(wide) < 4:
-        return wide[:0]
-    return wide[:-3] << 48 ^ wide[1:-2] << 32 ^ wide[2:-1] << 16 ^ wide[3:]
 
 
 def _pieces(heard: Samples, explained: NDArray[np.bool_]) -> list[int]:
