@@ -1,5 +1,7 @@
 """What a killed recorder missed of a call is declared, whatever of its signalling fell into the time between."""
 
+import asyncio
+import os
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -7,7 +9,10 @@ from pathlib import Path
 from scapy.layers.inet import UDP
 from scapy.utils import rdpcap, wrpcap
 
+from recorder.wav import FRAME, HEADER
 from tests.live import recordings, service
+from tests.srs_lab import ALICE, SrsLab, metadata
+from tests.srs_lab import run as finish
 from tests.stamped_source import WALL, Clocks, Killed, StampedHere
 
 CAPTURE = Path(__file__).parents[2] / "pcaps" / "pcmu.pcap"
@@ -77,3 +82,47 @@ def test_media_that_came_after_a_restart_is_recorded_although_the_answer_was_mis
     assert len(document.streams) == 2
     assert (place / "audio.wav").exists()
     assert span_of(document)[1] <= bye - SECOND + SECOND // 100
+
+
+OTHER = "b3RoZXJvdGhlcm90aGVyb3Q="
+DELAY = 4.5
+"""s between a call's BYE and the kill, less than for which a call that is over is kept open."""
+
+
+def after_a_kill(tmp_path, *, talks_on, on_disk):
+    """Warnings of a call that ended `DELAY` s before the recorder was killed, of which only so many s of 10 are on the
+    disk: the worker that had the rest was killed first. Another call has all of its own there, up to `talks_on` s after
+    the end of the first."""
+    first = SrsLab(tmp_path / "out")
+
+    async def before(lab):
+        ended = lab.record(call_id="rs-1@src")
+        other = metadata(session=OTHER).replace(ALICE, "ZXJpbmVyaW5lcmluZXJpbg==").replace("alice@a", "erin@e")
+        goes_on = lab.record(said=other, call_id="rs-2@src")
+        for place in (0, 1):
+            lab.speak(ended, place, 10)
+            lab.speak(goes_on, place, 10 + talks_on, ssrc=100 + place)
+        lab.after(10)
+        lab.bye(ended)
+        lab.after(DELAY)
+        (place,) = [lab.engine.directory_of(call) for call in lab.active if call.call_id == "rs-1@src"]
+        lab.kill()
+        os.truncate(place / "audio.wav", HEADER + round(on_disk * 8000) * FRAME)
+
+    asyncio.run(before(first))
+
+    async def after(lab):
+        lab.after(70)
+
+    found = finish(SrsLab(tmp_path / "out", now=first.now + 2 * SECOND), after)
+    (codes,) = [each.codes for each in found if each.document.call_id == "rs-1@src"]
+    return codes
+
+
+def test_a_call_that_ended_within_the_last_window_and_lacks_audio_is_not_taken_to_be_whole(tmp_path):
+    """What is written is written window by window, by several workers: others have theirs, and it has not."""
+    assert "interrupted" in after_a_kill(tmp_path, talks_on=1.5, on_disk=8)
+
+
+def test_a_call_that_ended_a_window_before_what_others_have_is_whole_however_silent_its_end(tmp_path):
+    assert "interrupted" not in after_a_kill(tmp_path, talks_on=DELAY, on_disk=8)
