@@ -5,6 +5,7 @@ nothing.
 """
 
 import json
+import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 from bench.faults_check import nanoseconds
 from recorder.siprec.received import FILE, read
+from recorder.siprec.spool import FILE as SPOOLED
 
 _NUMBER = re.compile(r"sip:\+4930(\d{7})@")
 _SESSION = re.compile(rb'session_id="([^"]+)"')
@@ -68,8 +70,11 @@ def at(store: Path) -> dict[int, At]:
 def spooled(directory: Path) -> set[int]:
     """Calls that wait in a spool."""
     found = set()
-    for path in directory.rglob("*.json"):
-        number = number_of(path.read_text(errors="replace"))
+    for name in os.listdir(directory) if directory.exists() else ():
+        try:
+            number = number_of((directory / name / SPOOLED).read_text(errors="replace"))
+        except FileNotFoundError:
+            continue  # it has been delivered meanwhile
         if number is not None:
             found.add(number)
     return found

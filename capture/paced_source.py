@@ -18,8 +18,8 @@ from capture.live import SourceCounters
 from capture.source import CaptureSource
 
 BATCH_PACKETS = 2048
-_STEP = 0.005
-"""s between two batches: what falls due meanwhile comes together."""
+STEP = 0.005
+"""s between two batches, where nothing else is said: what falls due meanwhile comes together."""
 
 
 class Pace:
@@ -51,13 +51,15 @@ class PacedSource:
 
     stamped_here = False
 
-    def __init__(self, paths: Sequence[str | Path], pace: Pace, *, lead: float = 0.0) -> None:
-        """`lead`: s before the first packet, where this source is the first to be polled."""
+    def __init__(self, paths: Sequence[str | Path], pace: Pace, *, lead: float = 0.0, step: float = STEP) -> None:
+        """`lead`: s before the first packet, where this source is the first to be polled. `step`: s between two
+        batches."""
         self._source = CaptureSource(paths, batch_size=BATCH_PACKETS, hash_files=False)
         self.name = ", ".join(file.name for file in self._source.files)
         self._batches: Iterator[PacketBatch] = iter(self._source)
         self._pace = pace
         self._lead = lead
+        self._step = step
         self._batch: PacketBatch | None = None
         self._place = 0
         self._ended = False
@@ -84,7 +86,7 @@ class PacedSource:
             left = deadline - time.monotonic()
             if left <= 0:
                 return None
-            time.sleep(min(max(wait, _STEP), left))
+            time.sleep(min(max(wait, self._step), left))
         return None
 
     def counters(self) -> SourceCounters:

@@ -89,6 +89,7 @@ def src_command(
     if captures and hep is not None:
         raise typer.BadParameter("goes with an interface (-i)", param_hint="--hep")
     from recorder import privileges
+    from recorder.allocator import keep_little
     from recorder.live_command import (
         Recording,
         enter_sandbox,
@@ -104,6 +105,7 @@ def src_command(
     from recorder.siprec.src_files import read_files
     from recorder.warmup import choose_kernel_cache, load_kernels_directly
 
+    keep_little()
     rules = Rules(srs)
     settings = rules.settings
     files = read_files(settings)  # the key may be for root alone

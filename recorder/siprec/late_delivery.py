@@ -32,10 +32,14 @@ LEAD = 1.0
 """s before the first packet."""
 LAST = 20.0
 """s that the sessions have to end after the last packet."""
-_TURN = 0.1
+_TURN = 0.5
 """s between two looks at what the call's messages say: it is over already, nothing hurries."""
+_STEP = 0.02
+"""s between two looks at its media: what is due comes together, as a packet of each stream at most codecs."""
 _ROOM = Capacity(flows=512, sources=64, legs=64, history=4 << 20, rows=1 << 10)
 """For the media of one call."""
+_WINDOW = 1 << 12, 1 << 20
+"""Packets and octets of media that its engine looks at together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class LateDelivery:
         )
         sessions.listen(told.append)
         follower = SrcFollower(forwarder, lambda facts: decide(facts.call_id), sessions.post, known.group)
-        calls, media = (PacedSource([entry.packets], pace, lead=LEAD) for _ in range(2))
+        calls, media = (PacedSource([entry.packets], pace, lead=LEAD, step=_STEP) for _ in range(2))
         # Threads of its own: those of the loop are few, and others wait for them.
         threads = ThreadPoolExecutor(2, "spanrec-late")
         loop = asyncio.get_running_loop()
@@ -124,6 +128,7 @@ def _play(entry: Entry, source: PacedSource, pace: Pace, follower: SrcFollower) 
             begun=follower.begun,
             dropped=follower.dropped,
             listening=lambda _: Listening.COUNTED,
+            room=_WINDOW,
         )
         follower.attach(engine, lambda _: None)
         while not source.ended:
