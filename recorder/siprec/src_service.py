@@ -173,6 +173,7 @@ class SrcService:
             local_host=local_host,
             options=self._options(),
             keep=self.told.kept,
+            doubted=lambda picture: self.follower.spool(picture.index),
             clock=self.clock,
             noted=noted,
         )

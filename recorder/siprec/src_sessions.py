@@ -90,12 +90,13 @@ class SrcSessions:
         local_host: Callable[[Server, str], Awaitable[str]],
         options: SrcOptions | None = None,
         keep: Callable[[Kept], None] = lambda kept: None,
+        doubted: Callable[[CallPicture], None] = lambda picture: None,
         clock: Callable[[], int] = time.time_ns,
         octets: Callable[[int], bytes] = os.urandom,
         noted: Noted = unnoted,
     ) -> None:
         """`clock` gives capture time in ns; `local_host` our address on the way of an agent to a server; `noted` is
-        told of dialogs."""
+        told of dialogs, `doubted` of calls that may have to be kept soon, as no server of theirs is up."""
         self.calls: dict[int, KnownCall] = {}
         self.sessions: dict[str, SrcSession] = {}
         self.servers = Servers(time.monotonic, self._server_changed)
@@ -103,6 +104,7 @@ class SrcSessions:
         self.clock = clock
         self._options = options or SrcOptions()
         self._keep = keep
+        self._doubted = doubted
         self._loop = asyncio.get_running_loop()
         self._agents = agents
         self._forwarder = forwarder
@@ -307,8 +309,13 @@ class SrcSessions:
         for session in list(self.sessions.values()):
             if up:
                 session.retry()
-            elif session.link is not None and session.link.server.uri == server.uri:
+                continue
+            if session.link is not None and session.link.server.uri == server.uri:
                 session.server_down()
+            if session.instance.spool and not any(map(self.servers.is_up, session.instance.servers)):
+                # It may take seconds until the last one was tried in vain, and calls may end meanwhile.
+                for call in session.calls:
+                    self._doubted(call.picture)
 
     async def _look_again_and_again(self) -> None:
         while True:

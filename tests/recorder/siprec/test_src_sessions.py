@@ -60,6 +60,7 @@ class Src:
         self.instance = Instance(**{"servers": tuple(Server(each.uri) for each in self.servers), **instance})
         self.decision = decision or SrcDecision(record=True, instances=(self.instance,))
         self.kept = []
+        self.doubted = []
         self.events = []
         self.now = START + 3 * SECOND
         self.sessions = SrcSessions(
@@ -69,6 +70,7 @@ class Src:
             local_host=self.local_host,
             options=options,
             keep=self.kept.append,
+            doubted=self.doubted.append,
             clock=lambda: self.now,
             octets=os.urandom,
         )
@@ -263,6 +265,21 @@ def test_two_hundred_calls_are_at_the_second_server_within_five_seconds_after_th
             assert asyncio.get_running_loop().time() - died < 3
             assert EventKind.SERVER_DOWN in src.kinds()
             await settled(lambda: src.kinds().count(EventKind.FAILOVER) == 200, 6)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("spool", [True, False])
+def test_calls_in_progress_may_have_to_be_kept_as_soon_as_no_server_of_theirs_is_up(spool):
+    async def run():
+        async with Src(FakeServer(ONE), FakeServer(TWO), spool=spool) as src:
+            src.sessions.take(picture(1))
+            await settled(lambda: src.states() == [SessionState.RECORDING])
+            src.sessions.servers.failed(Server(TWO), unreachable=True)
+            assert not src.doubted
+            src.sessions.servers.failed(Server(ONE), unreachable=True)
+            assert [each.index for each in src.doubted] == ([1] if spool else [])
+            assert EventKind.SPOOLED not in src.kinds()
 
     asyncio.run(run())
 
