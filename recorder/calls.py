@@ -215,6 +215,10 @@ class CallTracker:
         """Two calls belong to one conversation."""
         self._groups.join(max(a, b, key=_index), min(a, b, key=_index).index, why)
 
+    def join(self, call: Call, other: int, why: GroupReason) -> None:
+        """A call belongs to the conversation of another, by that one's `Call.index`, which may have finished."""
+        self._groups.join(call, other, why)
+
     def group_identifier(self, call: Call) -> UUID | None:
         """`Call.id` of the first call of its group, its own where it is alone."""
         return self._groups.identifier(call)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
+from weakref import ref
 
 from capture.address import Endpoint
 from decoders.sip import Replaces, SipMessage
@@ -45,8 +46,9 @@ class _Group:
     root: int
     root_id: UUID | None
     members: list[int]
-    calls: dict[int, Call]
-    """Members whose documents may still be written: also those that finished after they were grouped."""
+    calls: "dict[int, ref[Call]]"
+    """Members whose documents may still be written: also those that finished after they were grouped, as long as
+    somebody else keeps them."""
 
 
 class Groups:
@@ -143,8 +145,10 @@ class Groups:
             for member in second.members:
                 self._group_of[member] = first
             first.calls |= second.calls
-            for member_call in first.calls.values():
-                member_call.group = first.root
+            for reference in first.calls.values():
+                member_call = reference()
+                if member_call is not None:
+                    member_call.group = first.root
         if not known and len(call.group_reasons) < MAX_GROUP:
             call.group_reasons.append((other, why))
             note(call, call.last_seen, call.last_packet, "grouped", f"belongs with call {other} by {why}")
@@ -190,7 +194,7 @@ class Groups:
         if group is None:
             call = self._active.get(index)
             group = self._group_of[index] = _Group(
-                index, call.id if call else None, [index], {index: call} if call else {}
+                index, call.id if call else None, [index], {index: ref(call)} if call else {}
             )
         return group
 

@@ -193,7 +193,7 @@ class GroupReason(StrEnum):
     """An SRC says so: both are of one `group` (RFC 7865, section 6.2), or of one communication session."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Call:
     """All that one Call-ID did (or, with `call_id` None, media that no signalling explains)."""
 

@@ -37,6 +37,9 @@ AHEAD = 2 * SECOND
 """By how much an SRC's clock may be before ours and still be believed, ns."""
 BEHIND = 7 * 24 * 3600 * SECOND
 MOST_OTHERS = 64
+MOST_AORS = 64
+MOST_SESSIONS = 256
+"""Recording sessions of a call that are told of one by one."""
 _SESSION_ID = re.compile(r"[0-9a-f]{32}(?:;remote=[0-9a-f]{32})?", re.IGNORECASE | re.ASCII)
 """RFC 7989; what else stands in a sipSessionID is a Call-ID as a rule."""
 _NOWHERE = 0x0100 << 48
@@ -161,7 +164,8 @@ class ReceivedCall:
         told = RecordingSession(picture.call_id, picture.began, None, picture.src, picture.srs, (), ())
         leg = self.legs[picture.rs] = _Leg(self.hops, told)
         self.hops += 1
-        self.call.recorded_by.append(told)
+        if len(self.call.recorded_by) < MOST_SESSIONS:
+            self.call.recorded_by.append(told)
         return leg
 
     def _learn(self, picture: RsPicture, session: Communication) -> None:
@@ -239,7 +243,8 @@ class ReceivedCall:
         if person is not None and person.identities:
             fresh = [each for each in person.identities if each not in party.identities]
             party.identities = sorted([*party.identities, *fresh], key=_trust)[:MAX_IDENTITIES]
-            self._aors.update(dict.fromkeys(identity.uri for identity in person.identities[:4]))
+            for identity in person.identities[:4] if len(self._aors) < MOST_AORS else ():
+                self._aors[identity.uri] = None
         if person is not None and person.address:
             host, _, port = person.address.rpartition(":")
             if port.isdecimal():

@@ -84,8 +84,8 @@ class SessionCalls:
         self._by_key: dict[str, ReceivedCall] = {}
         self._views: dict[int, View] = {}
         """Last metadata of each call's sessions."""
-        self._lately: OrderedDict[str, Call] = OrderedDict()
-        """The last call of each group and communication session."""
+        self._lately: OrderedDict[str, int] = OrderedDict()
+        """`Call.index` of the last call of each group and communication session."""
         self._dues: list[tuple[int, int]] = []
         """(when a call may be over, its `Call.index`), a heap; what has changed since is passed over."""
         self._noted = 0
@@ -322,9 +322,9 @@ class SessionCalls:
         tracker.share(call, keys, GroupReason.METADATA)
         for key in keys:
             before = self._lately.pop(key, None)
-            if before is not None and before is not call and before.index not in self._calls:
-                tracker.group(call, before, GroupReason.METADATA)
-            self._lately[key] = call
+            if before is not None and before != call.index and before not in self._calls:
+                tracker.join(call, before, GroupReason.METADATA)
+            self._lately[key] = call.index
             if len(self._lately) > MAX_LATELY:
                 self._lately.popitem(last=False)
 

@@ -1,7 +1,10 @@
 """Calls of one conversation, on evidence, and calls that merely look alike, which stay apart."""
 
+import gc
 from uuid import UUID
+from weakref import ref
 
+from recorder.calls import CallTracker
 from recorder.grouping import MAX_SHARING
 from recorder.model import GroupReason
 from tests.playbook import SECOND, Played, at, play
@@ -222,3 +225,18 @@ def test_a_group_that_joins_an_older_one_takes_its_finished_calls_along():
     assert 1 not in tracker.calls_active
     tracker.group(calls[0], calls[2], GroupReason.MEDIA)
     assert [call.group for call in calls] == [0, 0, 0, None]
+
+
+def test_a_call_that_is_written_is_not_kept_for_its_group():
+    tracker = CallTracker()
+    calls = [tracker.admit(f"call-{number}", at(number), lambda now: None) for number in range(2)]
+    for number, call in enumerate(calls):
+        call.id = UUID(int=number + 1)
+        tracker.share(call, ["a value"], GroupReason.METADATA)
+    kept = ref(calls[0])
+    tracker.dismiss(calls.pop(0), at(5))
+    gc.collect()
+    assert kept() is None
+    third = tracker.admit("call-3", at(6), lambda now: None)
+    tracker.share(third, ["a value"], GroupReason.METADATA)
+    assert {tracker.group_identifier(call) for call in (*calls, third)} == {UUID(int=1)}

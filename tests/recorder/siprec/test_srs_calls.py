@@ -1,9 +1,11 @@
 """Recording sessions that SRCs send us, from the INVITE to the files: the real engine, media as batches."""
 
 import asyncio
+import gc
 import struct
 from email import message_from_bytes, policy
 from pathlib import Path
+from weakref import ref
 
 import pytest
 from lxml import etree
@@ -13,6 +15,7 @@ from decoders.srtp_protect import SrtpSender
 from recorder.sip_ua.api import RefusedError
 from recorder.siprec.received import FILE, Received, ReceivedFile, read, session_of
 from recorder.siprec.sdp_write import crypto_line
+from recorder.siprec.srs_call import MOST_AORS, MOST_SESSIONS
 from tests.srs_lab import (
     ALICE,
     BOB,
@@ -815,6 +818,43 @@ def test_groups_of_the_metadata_join_calls_of_several_sessions(lab):
     recordings = run(lab, script)
     groups = {each.document.call_id: each.document.group_id for each in recordings}
     assert groups["rs-1@src"] == groups["rs-2@src"] != groups["rs-3@src"]
+
+
+# What is kept in memory
+
+
+def test_a_call_that_is_written_is_let_go_of_and_the_next_one_of_its_session_belongs_with_it(lab):
+    lab.publisher.take = lambda ended, correction: identifiers.append(ended.group)
+    identifiers = []
+
+    async def script(lab):
+        first = lab.record()
+        (call,) = lab.active
+        kept, group = ref(call), call.id
+        del call
+        lab.bye(first)
+        lab.after(20)
+        gc.collect()
+        assert kept() is None
+        lab.bye(lab.record(call_id="rs-2@src"))
+        lab.after(20)
+        assert identifiers == [group, group]
+
+    run(lab, script)
+
+
+def test_a_call_of_endless_sessions_keeps_some_of_them_and_of_the_people(lab):
+    async def script(lab):
+        for number in range(MOST_SESSIONS + 10):
+            people = metadata().replace("alice@a", f"alice{number}@a")
+            session = lab.record(said=people, call_id=f"rs-{number}@src")
+            (call,) = lab.active
+            lab.after(0.1)
+            lab.lose(session)
+        assert len(call.recorded_by) == MOST_SESSIONS
+        assert max(len(told.aors) for told in call.recorded_by) <= MOST_AORS + 8
+
+    run(lab, script)
 
 
 # A restart of the process
