@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -291,17 +292,22 @@ def make_src(
     from recorder.siprec.spooling import Spooling
     from recorder.siprec.src_service import SrcService, SrcTold
 
-    def lost(kept: "Kept") -> None:
+    def lost(why: str, kept: "Kept") -> None:
         picture = kept.picture
-        text = "not delivered, or not all of it, and calls of captures are not kept"
+        text = f"not delivered, or not all of it, and {why}"
         tell(SessionEvent(EventKind.FAILURE, clock(), call=str(picture.id), call_id=picture.call_id or "", text=text))
 
-    spooling = None
-    if spool is not None:
-        spooling = Spooling(spool, lambda text: log.logger.error("spool-failed", text=text), leave_packets=recording)
-    told = SrcTold(
-        event=tell,
-        kept=spooling.keep if spooling is not None else lost,
-        failed=lambda error: log.logger.error("src-failed", text=f"{type(error).__name__}: {error}"),
+    def failed(error: BaseException) -> None:
+        log.logger.error("src-failed", text=f"{type(error).__name__}: {error}")
+
+    if spool is None:
+        told = SrcTold(tell, partial(lost, "calls of captures are not kept"), failed=failed)
+        return SrcService(rules.settings, rules.decide, told, clock, None, kept, files), None
+    spooling = Spooling(
+        spool,
+        lambda text: log.logger.error("spool-failed", text=text),
+        partial(lost, "it was over before its packets could be kept"),
+        leave_packets=recording,
     )
+    told = SrcTold(tell, spooling.keep, spooling.doubted, spooling.spared, failed)
     return SrcService(rules.settings, rules.decide, told, clock, spool, kept, files), spooling

@@ -52,6 +52,9 @@ class Surroundings:
     tell: Callable[[SessionEvent], None]
     keep: Callable[[RecordedCall, Instance], None]
     """Told of a call that was not delivered, or not all of it, when it is over."""
+    doubted: Callable[[RecordedCall], None]
+    """Told of a call that may have to be kept; `keep` or `spared` follows when it is over."""
+    spared: Callable[[RecordedCall], None]
     octets: Callable[[int], bytes]
     """So many random ones."""
     number: Callable[[], int]

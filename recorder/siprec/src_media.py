@@ -36,8 +36,10 @@ class RecordedCall:
     until: int | None = None
     """When its recording ceased."""
     late: bool = False
+    doubted: bool = False
+    """At some time it was in doubt whether a server could be had for it."""
     missed: bool = False
-    """At some time no server could be had for it."""
+    """At some time none could."""
     associated: int = 0
     """When the session it is in now began to record it."""
     lines: dict[tuple[Side, int], Line] = field(default_factory=dict)

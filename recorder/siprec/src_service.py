@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from uuid import UUID
 
 from capture.errors import SpanrecError
 from capture.live import LiveSource
@@ -52,7 +51,10 @@ class SrcTold:
 
     event: Callable[[SessionEvent], None] = lambda event: None
     kept: Callable[[Kept], None] = lambda kept: None
-    """A call that was not delivered, or not all of it, is over; in the sessions' loop."""
+    """A call that was not delivered, or not all of it, is over; in the sessions' loop, as the next two."""
+    doubted: Callable[[CallPicture], None] = lambda picture: None
+    """A call may have to be kept: its packets are kept from now on. `kept` or `spared` follows."""
+    spared: Callable[[CallPicture], None] = lambda picture: None
     failed: Callable[[BaseException], None] = lambda error: None
     """What nobody foresaw, and ended nothing."""
 
@@ -173,7 +175,8 @@ class SrcService:
             local_host=local_host,
             options=self._options(),
             keep=self.told.kept,
-            doubted=lambda picture: self.follower.spool(picture.index),
+            doubted=self._doubted,
+            spared=self.told.spared,
             clock=self.clock,
             noted=noted,
         )
@@ -256,13 +259,13 @@ class SrcService:
         if self._open is not None:
             self._open.sessions.post(picture)
 
+    def _doubted(self, picture: CallPicture) -> None:
+        """In the sessions' loop."""
+        self.follower.spool(picture.index)
+        self.told.doubted(picture)
+
     def _heard(self, event: SessionEvent) -> None:
         """In the sessions' loop."""
-        if event.kind is EventKind.SPOOLED and self._open is not None:
-            identifier = UUID(event.call)
-            for index, known in self._open.sessions.calls.items():
-                if known.picture.id == identifier:
-                    self.follower.spool(index)
         if event.kind is EventKind.SERVER_UP and self._open is not None and self._open.delivery is not None:
             self._open.delivery[0].retry()
         self.told.event(event)

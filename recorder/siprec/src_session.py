@@ -20,6 +20,7 @@ from recorder.siprec.snapshot import Elements
 from recorder.siprec.src_connect import Connector, Surroundings
 from recorder.siprec.src_decision import Instance, OnBye
 from recorder.siprec.src_farewell import finish, goodbye
+from recorder.siprec.src_keeping import Keeping
 from recorder.siprec.src_link import Link
 from recorder.siprec.src_media import MediaOptions, RecordedCall, SrcMedia
 from recorder.siprec.src_stay import Stay, why_ended
@@ -52,6 +53,7 @@ class SrcSession:
             octets=around.octets,
         )
         self.connector = Connector(instance, around, self.media, self.calls, self._changed)
+        self.keeping = Keeping(instance, around, self.calls)
         self._around = around
         self._done = done
         self._stay = Stay(
@@ -71,6 +73,7 @@ class SrcSession:
 
     def start(self) -> None:
         """Begin to connect; at least one call has been added."""
+        self._without_server()
         self._begin(self._run)
 
     def start_with(self, session: Session, elements: Elements) -> None:
@@ -92,13 +95,12 @@ class SrcSession:
     def add(self, picture: CallPicture, since: int, *, paused: bool = False, late: bool = False) -> RecordedCall:
         """Record a call too, from capture time `since` on. Raises PortsExhausted."""
         call = RecordedCall(picture, since, self.instance.overrides, by_rule=paused, late=late)
-        call.missed = self.state is SessionState.SPOOLING
         call.associated = self._around.clock()
         self.first = self.first or picture
         self.media.add(call)
         self.calls.append(call)
-        if call.missed:
-            self._tell(EventKind.SPOOLED, "no recording server can be had: the call is kept here", call=call)
+        if self.state is SessionState.SPOOLING:
+            self._miss("no recording server can be had")
         self._changed()
         return call
 
@@ -242,6 +244,7 @@ class SrcSession:
 
     def _connected(self, link: Link) -> None:
         self.link, self.peer = link, link.server.uri
+        self.keeping.served()
         self._around.servers.hold(link.server, +1)
         moved = self._stay.begin()
         self._set_state()
@@ -257,8 +260,11 @@ class SrcSession:
             while not link.over:
                 self._wake.clear()
                 if self._finishing:
-                    if not await finish(link, self._around.clock, recent=self._stay.seconds < RECENT):
-                        self._unheard()
+                    if not await finish(link, self._around.clock, recent=self._stay.seconds < RECENT) and (
+                        not self.keeping.unheard()
+                    ):
+                        self.note = "the server was gone at the end: it may lack what it had not written yet"
+                        self._tell(EventKind.FAILURE, self.note)
                     return True
                 wait = link.wait()
                 if wait == 0:
@@ -287,23 +293,12 @@ class SrcSession:
         if not self.instance.spool:
             self._fail(why)
             return False
-        missed = [call for call in self.calls if not call.missed]
-        for call in missed:
-            call.missed = True
+        missed = self.keeping.miss()
         if missed:
             self.state = SessionState.SPOOLING
         for call in missed:
             self._tell(EventKind.SPOOLED, f"{why}: the call is kept here", call=call)
         return True
-
-    def _unheard(self) -> None:
-        """The server was gone when the calls ended: nobody knows how much of them it has."""
-        late = [call for call in self.calls if call.late]
-        for call in late:
-            call.missed = True  # its packets are still there: all of it is sent once more
-        if len(late) < len(self.calls):
-            self.note = "the server was gone at the end: it may lack what it had not written yet"
-            self._tell(EventKind.FAILURE, self.note)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, or until there is something to do."""
@@ -324,6 +319,7 @@ class SrcSession:
             self._miss("servers take it and end it at once")
             return False
         self.state = SessionState.CONNECTING
+        self._without_server()
         now = self._around.clock()
         for call in self.calls:
             call.associated = now
@@ -336,8 +332,7 @@ class SrcSession:
         self._stay.close()
         self.media.close()
         for call in self.calls:
-            if call.missed:
-                self._around.keep(call, self.instance)
+            self.keeping.settle(call)
         if self.state is not SessionState.FAILED:
             self.state = SessionState.ENDED
         if self._started:
@@ -359,8 +354,7 @@ class SrcSession:
         """A call of several is over, or is to be recorded no longer."""
         call.until = self._around.clock()
         self.media.forget(call)
-        if call.missed:
-            self._around.keep(call, self.instance)
+        self.keeping.settle(call)
         if self.link is None:
             self.calls.remove(call)
         self._changed()
@@ -383,6 +377,9 @@ class SrcSession:
         if self.link is not None:
             self._set_state()
         self._tell(EventKind.PAUSE if call.paused else EventKind.RESUME, "", call=call)
+
+    def _without_server(self) -> None:
+        self.keeping.without(asyncio.get_running_loop().time())
 
     def _set_state(self) -> None:
         paused = bool(self.calls) and all(call.paused for call in self.calls)

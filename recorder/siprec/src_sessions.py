@@ -91,12 +91,14 @@ class SrcSessions:
         options: SrcOptions | None = None,
         keep: Callable[[Kept], None] = lambda kept: None,
         doubted: Callable[[CallPicture], None] = lambda picture: None,
+        spared: Callable[[CallPicture], None] = lambda picture: None,
         clock: Callable[[], int] = time.time_ns,
         octets: Callable[[int], bytes] = os.urandom,
         noted: Noted = unnoted,
     ) -> None:
         """`clock` gives capture time in ns; `local_host` our address on the way of an agent to a server; `noted` is
-        told of dialogs, `doubted` of calls that may have to be kept soon, as no server of theirs is up."""
+        told of dialogs, `doubted` of a call that may have to be kept, for each session where that is so: `keep` or
+        `spared` follows from each."""
         self.calls: dict[int, KnownCall] = {}
         self.sessions: dict[str, SrcSession] = {}
         self.servers = Servers(time.monotonic, self._server_changed)
@@ -104,7 +106,6 @@ class SrcSessions:
         self.clock = clock
         self._options = options or SrcOptions()
         self._keep = keep
-        self._doubted = doubted
         self._loop = asyncio.get_running_loop()
         self._agents = agents
         self._forwarder = forwarder
@@ -124,6 +125,8 @@ class SrcSessions:
             local_host=local_host,
             tell=self._tell,
             keep=self._kept,
+            doubted=lambda call: doubted(call.picture),
+            spared=lambda call: spared(call.picture),
             octets=octets,
             number=lambda: next(numbers),
             noted=noted,
@@ -309,13 +312,8 @@ class SrcSessions:
         for session in list(self.sessions.values()):
             if up:
                 session.retry()
-                continue
-            if session.link is not None and session.link.server.uri == server.uri:
+            elif session.link is not None and session.link.server.uri == server.uri:
                 session.server_down()
-            if session.instance.spool and not any(map(self.servers.is_up, session.instance.servers)):
-                # It may take seconds until the last one was tried in vain, and calls may end meanwhile.
-                for call in session.calls:
-                    self._doubted(call.picture)
 
     async def _look_again_and_again(self) -> None:
         while True:
@@ -326,6 +324,9 @@ class SrcSessions:
         """Look at servers and sessions; twice a second."""
         for server in self.servers.due():
             self._start(self._ping(server))
+        now = self._loop.time()
+        for session in self.sessions.values():
+            session.keeping.look(now)
         self._looks += 1
         turn = self._looks % CALM
         sessions = [each for each in self.sessions.values() if each.uneasy or hash(each.id) % CALM == turn]

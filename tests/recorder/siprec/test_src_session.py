@@ -57,7 +57,7 @@ class Stage:
         self.agent = FakeAgent(*self.servers)
         self.forwarder = FakeForwarder()
         self.events = []
-        self.kept = []
+        self.kept, self.doubted, self.spared = [], [], []
         self.now = START + 3 * SECOND
         numbers = count(1)
         self.health = Servers(lambda: asyncio.get_running_loop().time())
@@ -69,6 +69,8 @@ class Stage:
             local_host=self.local_host,
             tell=self.events.append,
             keep=lambda call, instance: self.kept.append((call, instance)),
+            doubted=self.doubted.append,
+            spared=self.spared.append,
             octets=os.urandom,
             number=lambda: next(numbers),
         )

@@ -15,7 +15,16 @@ from capture.address import parse_endpoint
 from capture.port_pool import PortsExhausted
 from recorder.model import Side, Transport
 from recorder.sip_ua.api import EndedBy, Peer, UnreachableError
-from recorder.siprec import servers, src_connect, src_farewell, src_link, src_move, src_session, src_sessions
+from recorder.siprec import (
+    servers,
+    src_connect,
+    src_farewell,
+    src_keeping,
+    src_link,
+    src_move,
+    src_session,
+    src_sessions,
+)
 from recorder.siprec.control import ControlError, EventKind, SessionControl, SessionState
 from recorder.siprec.src_control import SrcControl
 from recorder.siprec.src_decision import NOT_RECORDED, Instance, Server, SrcDecision
@@ -59,8 +68,7 @@ class Src:
         self.forwarder = FakeForwarder()
         self.instance = Instance(**{"servers": tuple(Server(each.uri) for each in self.servers), **instance})
         self.decision = decision or SrcDecision(record=True, instances=(self.instance,))
-        self.kept = []
-        self.doubted = []
+        self.kept, self.doubted, self.spared = [], [], []
         self.events = []
         self.now = START + 3 * SECOND
         self.sessions = SrcSessions(
@@ -71,6 +79,7 @@ class Src:
             options=options,
             keep=self.kept.append,
             doubted=self.doubted.append,
+            spared=self.spared.append,
             clock=lambda: self.now,
             octets=os.urandom,
         )
@@ -269,17 +278,28 @@ def test_two_hundred_calls_are_at_the_second_server_within_five_seconds_after_th
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("spool", [True, False])
-def test_calls_in_progress_may_have_to_be_kept_as_soon_as_no_server_of_theirs_is_up(spool):
+def test_a_call_is_in_doubt_while_no_server_answers_and_spared_when_one_had_it(monkeypatch):
+    monkeypatch.setattr(src_keeping, "PATIENCE", 0.0)
+
     async def run():
-        async with Src(FakeServer(ONE), FakeServer(TWO), spool=spool) as src:
+        async with Src() as src:
+            answers = asyncio.Event()
+            invite = src.agent.invite
+
+            async def slow(new):
+                await answers.wait()
+                return await invite(new)
+
+            src.agent.invite = slow
             src.sessions.take(picture(1))
+            src.sessions.look()
+            assert [each.index for each in src.doubted] == [1]
+            answers.set()
             await settled(lambda: src.states() == [SessionState.RECORDING])
-            src.sessions.servers.failed(Server(TWO), unreachable=True)
-            assert not src.doubted
-            src.sessions.servers.failed(Server(ONE), unreachable=True)
-            assert [each.index for each in src.doubted] == ([1] if spool else [])
-            assert EventKind.SPOOLED not in src.kinds()
+            src.sessions.take(over(picture(1)))
+            await settled(lambda: not src.sessions.sessions)
+            assert [each.index for each in src.spared] == [1]
+            assert not src.kept
 
     asyncio.run(run())
 

@@ -1,0 +1,74 @@
+"""Calls of a recording session that no server takes: which of them are to be kept, and from when on.
+
+In: the session's calls, when it began to be without a server, that none could be had. Out: word to whoever keeps
+packets (`Surroundings`): that a call is in doubt, and when it is over, that it is to be kept or can be spared. It is in
+doubt before it is known that no server can be had: to find that out takes seconds, and calls may end meanwhile.
+"""
+
+from dataclasses import dataclass
+
+from recorder.siprec.src_connect import Surroundings
+from recorder.siprec.src_decision import Instance
+from recorder.siprec.src_media import RecordedCall
+
+PATIENCE = 1.5
+"""s without a server after which calls are in doubt: longer than most servers take to answer."""
+
+
+@dataclass(slots=True, eq=False)
+class Keeping:
+    """Of one session."""
+
+    instance: Instance
+    around: Surroundings
+    calls: list[RecordedCall]
+    """Of the session, which adds to it and takes away."""
+    _since: float | None = None
+    """Since when it has been without a server, by the loop's clock."""
+
+    def without(self, now: float) -> None:
+        """The session has no server."""
+        self._since = now
+        if not any(map(self.around.servers.is_up, self.instance.servers)):
+            self._doubt()
+
+    def served(self) -> None:
+        """It has one."""
+        self._since = None
+
+    def look(self, now: float) -> None:
+        """Look how long it has been without; now and then."""
+        if self._since is not None and now >= self._since + PATIENCE:
+            self._doubt()
+            self._since = None
+
+    def miss(self) -> list[RecordedCall]:
+        """No server can be had for what the calls say from now on: they are kept. Gives those that were not yet."""
+        missed = [call for call in self.calls if not call.missed]
+        for call in missed:
+            call.missed = True
+        self._doubt()
+        return missed
+
+    def unheard(self) -> bool:
+        """The server was gone when the calls ended: nobody knows how much of them it has. Whether all are kept."""
+        late = [call for call in self.calls if call.late]
+        for call in late:
+            call.missed = True  # its packets are still there: all of it is sent once more
+        return len(late) == len(self.calls)
+
+    def settle(self, call: RecordedCall) -> None:
+        """A call is over here; a second time changes nothing."""
+        if call.missed:
+            self.around.keep(call, self.instance)
+        elif call.doubted:
+            self.around.spared(call)
+        call.doubted = call.missed = False
+
+    def _doubt(self) -> None:
+        if not self.instance.spool:
+            return
+        for call in self.calls:
+            if not call.doubted:
+                call.doubted = True
+                self.around.doubted(call)
