@@ -179,15 +179,14 @@ def _next_waiting(tables: Tables, number: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _move_cursor(tables: Tables, leg: Int64, number: int) -> None:
-    """A leg is to go on behind packet `number` of its source: what has gone meanwhile counts as unsent."""
+def _count_gone(tables: Tables, leg: Int64, number: int) -> None:
+    """Packets of a leg's source up to `number` that it has not sent are there no more: they count as unsent."""
     source = tables.sources[leg[LEG_SOURCE]]
-    skipped = number - leg[CURSOR_NUMBER] - 1
+    gone = number - leg[CURSOR_NUMBER]
     if leg[CURSOR_NUMBER] == 0:
-        skipped = lost_since(skipped, source[BEGAN], source[GONE_AT], leg[SINCE])
-    if skipped > 0:
-        leg[UNSENT] += skipped
-    leg[CURSOR_NUMBER] = number
+        gone = lost_since(gone, source[BEGAN], source[GONE_AT], leg[SINCE])
+    if gone > 0:
+        leg[UNSENT] += gone
 
 
 @njit(cache=True, nogil=True)
@@ -196,13 +195,14 @@ def _send_waiting(tables: Tables, number: int) -> bool:
     leg = tables.legs[number]
     entry = _next_waiting(tables, number)
     if entry < 0:
-        _move_cursor(tables, leg, tables.sources[leg[LEG_SOURCE], NUMBER] + 1)
-        leg[CURSOR_NUMBER] -= 1
-        leg[MODE] = LIVE
+        newest = tables.sources[leg[LEG_SOURCE], NUMBER]
+        _count_gone(tables, leg, newest)
+        leg[CURSOR_NUMBER], leg[MODE] = newest, LIVE
         return False
-    leg[CURSOR] = entry
-    _move_cursor(tables, leg, tables.entries[row_of(tables, entry), ENTRY_NUMBER])
-    if tables.entries[row_of(tables, entry), TIME] >= leg[SINCE]:
+    row = tables.entries[row_of(tables, entry)]
+    _count_gone(tables, leg, row[ENTRY_NUMBER] - 1)
+    leg[CURSOR], leg[CURSOR_NUMBER] = entry, row[ENTRY_NUMBER]
+    if row[TIME] >= leg[SINCE]:
         send_entry(tables, number, entry)
     return bool(leg[MODE] == DRAINING)
 
