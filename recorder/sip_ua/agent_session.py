@@ -160,6 +160,17 @@ class AgentSession:
     async def _ask(
         self, method: str, body: Body | None, headers: Sequence[Header], answer: Answer | None
     ) -> SipMessage:
+        result = await self._outcome(method, body, headers, answer)
+        if isinstance(result, SipMessage):
+            return result
+        try:
+            raise result
+        finally:
+            del result  # its traceback leads here, and must not lead back
+
+    async def _outcome(
+        self, method: str, body: Body | None, headers: Sequence[Header], answer: Answer | None
+    ) -> Outcome:
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def done(result: Outcome, now: float) -> None:
@@ -169,14 +180,11 @@ class AgentSession:
         ask = self.core.ask(method, body, headers, done, self._driver.now(), answer)
         self._driver.pump()
         try:
-            result = await outcome
+            return await outcome
         except asyncio.CancelledError:
             self.core.give_up(ask, self._driver.now())
             self._driver.pump()
             raise
-        if not isinstance(result, SipMessage):
-            raise result
-        return result
 
     def _on_request(self, received: Received, respond: Respond) -> None:
         self._driver.start(self._reply(received.message, respond))

@@ -204,12 +204,13 @@ class Asks:
             ask.limit.stop()
         if 200 <= status < 300:
             self._on_success(ask, request, response, now)
-        elif self._closed is None and ask.sent is not None and not ask.given_up:
-            ask.sent = None
-            if not self._mend(ask, request, response, now):
-                self._finish(ask, refusal(response), now)
-                if status in (408, 481):
-                    self._asker.broken(f"{ask.method} was answered {status}", response, now)
+            return
+        sent, ask.sent = ask.sent, None
+        if sent is None or self._closed is not None or ask.given_up or self._mend(ask, request, response, now):
+            return
+        self._finish(ask, refusal(response), now)
+        if status in (408, 481):
+            self._asker.broken(f"{ask.method} was answered {status}", response, now)
 
     def _on_success(self, ask: Ask, request: Request, response: SipMessage, now: float) -> None:
         if ask.acknowledge is not None:
@@ -240,6 +241,7 @@ class Asks:
     def _on_failure(self, ask: Ask, failure: Failure, now: float) -> None:
         if ask.limit is not None:
             ask.limit.stop()
+        ask.sent = None
         if self._closed is None and not ask.given_up:
             text = f"{ask.method}: {failure.text}"
             self._finish(ask, UnreachableError(text), now)
@@ -286,6 +288,28 @@ class Asks:
             self._others.remove(ask)
         ask.done(outcome, now)
         self.advance(now)
+
+
+class NoAsks:
+    """Those of a session that is over: whoever asks is told so."""
+
+    negotiating = False
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def add(self, ask: Ask, now: float) -> None:
+        """See `Asks`."""
+        ask.done(UnreachableError(self._why), now)
+
+    def advance(self, now: float) -> None:
+        """Nothing waits."""
+
+    def give_up(self, ask: Ask, now: float) -> None:
+        """It is given up already."""
+
+    def close(self, why: str, now: float) -> None:
+        """It is."""
 
 
 def _waiting_time(response: SipMessage) -> float | None:

@@ -11,6 +11,9 @@ from recorder.sip_ua.layer import Failure, FailureKind, Hop, Layer, Received, Re
 from recorder.sip_ua.message import Request
 from recorder.sip_ua.timers import Timer
 
+_NOBODY = ResponseUser(lambda received, now: None, lambda failure, now: None)
+"""The user of a transaction that is gone: its own one would be kept by it, as it is by that one."""
+
 
 class ClientState(StrEnum):
     """States of figures 5 and 6. An INVITE begins in Calling, other requests in Trying."""
@@ -56,7 +59,7 @@ class InviteClient:
 
     def receive(self, received: Received, now: float) -> None:
         """A response came."""
-        status = received.message.status or 0
+        status, user = received.message.status or 0, self._user
         if self.state in (ClientState.CALLING, ClientState.PROCEEDING):
             if status < 200:
                 self._stop(self._retransmit, self._limit)
@@ -65,17 +68,18 @@ class InviteClient:
                 self._enter(ClientState.ACCEPTED, now + self._layer.intervals.patience)  # timer M
             else:
                 self._complete(received, now)
-            self._user.on_response(received, now)
+            user.on_response(received, now)
         elif self.state is ClientState.ACCEPTED and 200 <= status < 300:
-            self._user.on_response(received, now)
+            user.on_response(received, now)
         elif self.state is ClientState.COMPLETED and status >= 300:
             self._layer.send(self._ack, self.hop, self.failed)
 
     def failed(self, why: str, now: float) -> None:
         """The transport could not send, or lost the connection (section 17.1.4)."""
         if self.state in (ClientState.CALLING, ClientState.PROCEEDING):
+            user = self._user
             self.terminate()
-            self._user.on_failure(Failure(FailureKind.TRANSPORT, why), now)
+            user.on_failure(Failure(FailureKind.TRANSPORT, why), now)
         elif self.state is ClientState.COMPLETED:
             self.terminate()
 
@@ -84,6 +88,7 @@ class InviteClient:
         if self.state is not ClientState.TERMINATED:
             self._stop(self._retransmit, self._limit)
             self.state = ClientState.TERMINATED
+            self._user = _NOBODY
             self._gone()
 
     def _complete(self, received: Received, now: float) -> None:
@@ -107,8 +112,9 @@ class InviteClient:
         self._retransmit = self._layer.timers.start(now + interval, fire)
 
     def _timer_b(self, now: float) -> None:
+        user = self._user
         self.terminate()
-        self._user.on_failure(Failure(FailureKind.TIMEOUT, "no response"), now)
+        user.on_failure(Failure(FailureKind.TIMEOUT, "no response"), now)
 
     @staticmethod
     def _stop(*timers: Timer | None) -> None:
@@ -150,6 +156,7 @@ class PlainClient:
         """A response came."""
         if self.state not in (ClientState.TRYING, ClientState.PROCEEDING):
             return
+        user = self._user
         if (received.message.status or 0) < 200:
             self.state = ClientState.PROCEEDING
         else:
@@ -161,13 +168,14 @@ class PlainClient:
                 self.terminate()
             else:  # timer K
                 self._limit = self._layer.timers.start(now + self._layer.intervals.t4, lambda now: self.terminate())
-        self._user.on_response(received, now)
+        user.on_response(received, now)
 
     def failed(self, why: str, now: float) -> None:
         """The transport could not send, or lost the connection (section 17.1.4)."""
         if self.state in (ClientState.TRYING, ClientState.PROCEEDING):
+            user = self._user
             self.terminate()
-            self._user.on_failure(Failure(FailureKind.TRANSPORT, why), now)
+            user.on_failure(Failure(FailureKind.TRANSPORT, why), now)
 
     def terminate(self) -> None:
         """End it without a word."""
@@ -176,6 +184,7 @@ class PlainClient:
             if self._limit is not None:
                 self._limit.stop()
             self.state = ClientState.TERMINATED
+            self._user = _NOBODY
             self._gone()
 
     def _start_timer_e(self, interval: float, now: float) -> None:
@@ -187,8 +196,9 @@ class PlainClient:
         self._retransmit = self._layer.timers.start(now + interval, fire)
 
     def _timer_f(self, now: float) -> None:
+        user = self._user
         self.terminate()
-        self._user.on_failure(Failure(FailureKind.TIMEOUT, "no response"), now)
+        user.on_failure(Failure(FailureKind.TIMEOUT, "no response"), now)
 
 
 ClientTransaction = InviteClient | PlainClient

@@ -7,6 +7,7 @@ the same version: nothing is negotiated anew.
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
+from weakref import proxy
 
 from decoders.sip import SipMessage
 from recorder.sip_ua.api import Body, Header
@@ -47,7 +48,7 @@ class Refresher:
     def __init__(self, session: Refreshed) -> None:
         self.timer: SessionTimer | None = None
         """What was agreed."""
-        self._session = session
+        self._session: Refreshed = proxy(session)  # whose it is: it goes when that goes
         self._alarms: list[Timer] = []
 
     def set(self, timer: SessionTimer | None, now: float) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from decoders.sip import SipMessage
 from recorder.sip_ua.accepted import Unacknowledged
 from recorder.sip_ua.api import Body, Ended, EndedBy, Header, Peer, Reply
-from recorder.sip_ua.asks import Answer, Ask, Asks, Outcome
+from recorder.sip_ua.asks import Answer, Ask, Asks, NoAsks, Outcome
 from recorder.sip_ua.bodies import describes_session, session_description
 from recorder.sip_ua.dialog import Dialog
 from recorder.sip_ua.layer import Hop, Received, ResponseUser
@@ -31,6 +31,8 @@ from recorder.sip_ua.wire import Flow, Target
 Respond = Callable[[Reply, float], None]
 _ASKED = frozenset({"INVITE", "UPDATE", "INFO", "NOTIFY", "MESSAGE"})
 """Requests that `on_request` answers."""
+_MOST_BYES = 3
+"""Of one session: each challenge needs another."""
 
 
 class DialogSession:
@@ -69,7 +71,7 @@ class DialogSession:
         self.on_ack: Callable[[SipMessage, float], None] = lambda message, now: None
         self.body = session_description(body)
         """What we last said of ourselves in an offer or answer, without what came with it."""
-        self._asks = Asks(self)
+        self._asks: Asks | NoAsks = Asks(self)
         self._least = 0
         """Min-SE that a 422 demanded."""
         self._refresher = Refresher(self)
@@ -169,35 +171,37 @@ class DialogSession:
         methods = frozenset(method.upper() for method in message.getlist("allow"))
         self.allows = methods or self.allows
 
-    def _send_bye(self, body: Body | None, headers: Sequence[Header], done: Callable[[], None], now: float) -> None:
-        tries = 0
-        request_headers = [("User-Agent", self.stack.config.product), *headers]
+    def _send_bye(
+        self,
+        body: Body | None,
+        headers: Sequence[Header],
+        done: Callable[[], None],
+        now: float,
+        credentials: Sequence[Header] = (),
+        tries: int = 1,
+    ) -> None:
+        def known(hops: list[Hop], now: float) -> None:
+            self.stack.sender.request(request, hops, user, now)
 
         def over() -> None:
             self._part(None)
             done()
 
-        def send(extra: Sequence[Header], now: float) -> None:
-            def known(hops: list[Hop], now: float) -> None:
-                self.stack.sender.request(request, hops, user, now)
+        def on_response(received: Received, now: float) -> None:
+            status = received.message.status or 0
+            if status in (401, 407) and tries < _MOST_BYES and self.authorize is not None:
+                again = self.authorize(received.message, request)
+                if again is not None:
+                    named = [header for header in again.headers if header[0].lower().endswith("authorization")]
+                    self._send_bye(body, headers, done, now, named, tries + 1)
+                    return
+            if status >= 200:
+                over()
 
-            def on_response(received: Received, now: float) -> None:
-                nonlocal tries
-                status = received.message.status or 0
-                tries += status >= 200
-                if status in (401, 407) and tries < 3 and self.authorize is not None:
-                    again = self.authorize(received.message, request)
-                    if again is not None:
-                        send([header for header in again.headers if header[0].lower().endswith("authorization")], now)
-                        return
-                if status >= 200:
-                    over()
-
-            request = self.dialog.request("BYE", [*request_headers, *extra], body)
-            user = ResponseUser(on_response, lambda failure, now: over())
-            self.stack.hops(self.dialog.next_hop, self.back, known, now)
-
-        send((), now)
+        own = ("User-Agent", self.stack.config.product)
+        request = self.dialog.request("BYE", [own, *headers, *credentials], body)
+        user = ResponseUser(on_response, lambda failure, now: over())
+        self.stack.hops(self.dialog.next_hop, self.back, known, now)
 
     def _say_goodbye(self, now: float) -> None:
         for waiting in self._unacknowledged.values():
@@ -382,7 +386,8 @@ class DialogSession:
         serving, self._serving = self._serving, None
         if serving is not None and not serving[1].answered:  # the dialog is gone (section 15.1.2)
             self._respond(*serving, Reply(487), now)
-        self._asks.close("the session is over", now)
+        asks, self._asks = self._asks, NoAsks("the session is over")  # no references in circles
+        asks.close("the session is over", now)
         self.on_end(ended, now)
 
     def _part(self, bye: SipMessage | None) -> None:

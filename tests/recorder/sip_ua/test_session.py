@@ -1,16 +1,19 @@
 """Sessions with peers that are made by hand: timers, provisional responses, forks, glare, odd peers."""
 
 import asyncio
-from collections.abc import Coroutine
+import gc
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
+from weakref import ref
 
 import pytest
 
 from decoders.sip import SipMessage
 from recorder.sip_ua.agent import SipAgent
 from recorder.sip_ua.agent_session import AgentSession
-from recorder.sip_ua.api import Body, Ended, EndedBy, Incoming, NewSession, RefusedError, Reply
+from recorder.sip_ua.api import Body, Ended, EndedBy, Incoming, NewSession, RefusedError, Reply, UnreachableError
 from recorder.sip_ua.config import AgentConfig
+from recorder.sip_ua.session import DialogSession
 from tests.sip_network import MemoryTransports, Network, locate, random, run
 from tests.sip_peer import RawPeer
 
@@ -23,6 +26,7 @@ MIXED = Body(
     + OFFER.data
     + b"\r\n--b\r\nContent-Type: text/x\r\n\r\nx\r\n--b--\r\n",
 )
+End = Callable[["Bench", str, AgentSession], Awaitable[None]]
 ALLOW = ("Allow", "INVITE, ACK, BYE, CANCEL, UPDATE")
 
 
@@ -476,3 +480,72 @@ def test_without_an_ack_the_session_ends_and_whoever_leads_it_is_told_when_the_p
         await close(bench)
 
     play(job())
+
+
+async def _bye_of_the_peer(bench: Bench, to: str, session: AgentSession) -> None:
+    bench.peer.ask(US, "BYE", 9, uri=f"sip:us@{US}", to_value=to)
+    await bench.peer.get("200")
+
+
+async def _bye_of_ours(bench: Bench, to: str, session: AgentSession) -> None:
+    asking = asyncio.ensure_future(session.bye())
+    bench.peer.answer(await bench.peer.get("BYE"), 200)
+    await asking
+
+
+async def _requests_first(bench: Bench, to: str, session: AgentSession) -> None:
+    for method in ("INFO", "INVITE"):
+        asking = asyncio.ensure_future(session.request(method, OFFER))
+        bench.peer.answer(await bench.peer.get(method), 200, body=OFFER)
+        await asking
+    await _bye_of_the_peer(bench, to, session)
+
+
+async def _forgotten_by_the_peer(bench: Bench, to: str, session: AgentSession) -> None:
+    async def answer() -> None:
+        for method in ("OPTIONS", "BYE"):
+            bench.peer.answer(await bench.peer.get(method), 481)
+
+    answering = asyncio.ensure_future(answer())
+    with pytest.raises(RefusedError):
+        await session.request("OPTIONS")
+    await answering
+
+
+async def _silence(bench: Bench, to: str, session: AgentSession) -> None:
+    with pytest.raises(UnreachableError):
+        await session.request("OPTIONS")
+
+
+async def _no_ack(bench: Bench, to: str, session: AgentSession) -> None:
+    bench.peer.answer(await bench.peer.get("BYE"), 200)
+
+
+@pytest.mark.parametrize(
+    "end", [_bye_of_the_peer, _bye_of_ours, _requests_first, _forgotten_by_the_peer, _silence, _no_ack]
+)
+def test_a_session_that_is_over_does_not_wait_in_memory_for_a_search_for_cycles(end: End):
+    """There are many, and the search comes late (`recorder.collection`)."""
+
+    async def one(bench: Bench, begun: list[AgentSession]) -> "ref[DialogSession]":
+        bench.peer.ask(US, "INVITE", 1, f"Contact: <sip:peer@{THEM}>", uri=f"sip:us@{US}", body=SDP)
+        to = (await bench.peer.get("200")).get("to") or ""
+        if end is not _no_ack:
+            bench.peer.ask(US, "ACK", 1, uri=f"sip:us@{US}", to_value=to)
+        await end(bench, to, begun[0])
+        return ref(begun.pop().core)
+
+    async def job() -> None:
+        bench = Bench(AgentConfig(session_expires=1800))
+        begun: list[AgentSession] = []
+        bench.agent.on_invite = lambda incoming: begun.append(bench.adopt(incoming.accept(OFFER)))
+        core = await one(bench, begun)
+        await asyncio.sleep(100)
+        assert core() is None
+        await close(bench)
+
+    gc.disable()
+    try:
+        play(job())
+    finally:
+        gc.enable()
