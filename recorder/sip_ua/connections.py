@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from capture.address import Endpoint, parse_endpoint
@@ -33,6 +33,8 @@ hour, ever less often, and a host that comes back meanwhile is not noticed."""
 _QUIET = 60
 """s after which a silent peer's host is asked whether it is there."""
 _PONG = b"\r\n"
+_AT_ONCE = 64 << 10
+"""Octets that are taken from a connection at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,11 @@ class ConnectionUser:
     lost: Callable[["Connection", str], None]
     largest_body: int = MAX_BODY
     """Octets; a connection with a larger one is ended."""
+    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(_AT_ONCE)))
+    """Where octets of all connections come first, for a moment each."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """A connection that is being made, is there, or is over."""
 
     def __init__(self, number: int, transport: Transport, user: ConnectionUser, name: str = "") -> None:
@@ -141,13 +145,17 @@ class Connection(asyncio.Protocol):
         for data, failed in waiting:
             self.send(data, failed)
 
-    def data_received(self, data: bytes) -> None:
-        """Octets have come."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where octets are to come."""
+        return self._user.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Octets have come there."""
         if self.over or self.flow is None or self._peer is None:
             return
         self.last = self._loop.time()
         try:
-            messages = self._framer.feed(data)
+            messages = self._framer.feed(self._user.buffer[:nbytes])
         except FramingError as error:
             self.end(f"what came is no SIP: {error}")
             return

@@ -37,6 +37,8 @@ class DatagramSocket:
         self._received = received
         self._waiting: OrderedDict[Endpoint, Failed] = OrderedDict()
         """Destination -> who is told that nobody is there."""
+        self._buffer = bytearray(LARGEST)
+        """A datagram is copied from here to memory of its own size: what is cut to size leaves holes."""
         self._loop = asyncio.get_running_loop()
         family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
         self._socket = opened = socket.socket(family, socket.SOCK_DGRAM)
@@ -89,12 +91,12 @@ class DatagramSocket:
         self._read_errors()
         for _ in range(MOST_AT_ONCE):
             try:
-                data, address = self._socket.recvfrom(LARGEST)
+                octets, address = self._socket.recvfrom_into(self._buffer)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
                 continue  # an ICMP error; its details are in the queue
-            source = parse_endpoint(address[0], address[1])
+            source, data = parse_endpoint(address[0], address[1]), bytes(memoryview(self._buffer)[:octets])
             if source is not None and data.strip(b"\r\n\0 "):
                 self._waiting.pop(source, None)
                 self._received(data, source)

@@ -39,7 +39,7 @@ class Framer:
         """Part of a message is here."""
         return bool(self._buffer)
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes | memoryview) -> list[bytes]:
         """The messages that `data` completes. Raises FramingError."""
         self._buffer += data
         messages = []

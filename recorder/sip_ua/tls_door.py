@@ -25,7 +25,7 @@ class DoorUser:
 
     full: Callable[[], bool]
     """Asked before each connection is let in."""
-    make: Callable[[], asyncio.Protocol]
+    make: Callable[[], asyncio.BufferedProtocol]
     """The protocol of one more connection; it is told of the connection once the handshake is done."""
 
 
