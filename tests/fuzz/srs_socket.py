@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from statistics import median
 
 from capture.errors import SpanrecError
 from recorder.siprec.control_client import ControlClient
@@ -38,12 +39,19 @@ SETTINGS = (
 )
 CALLS = 4
 """Sessions with known audio at any time."""
-GROWTH_MB, GROWTH_DESCRIPTORS, GROWTH_THREADS = 20.0, 30, 4
+GROWTH_DESCRIPTORS, GROWTH_THREADS = 30, 4
 """What the process may hold more at the end."""
-LOOKS = 12
+GROWTH_MB = 80.0
+"""MB that it may hold more than before the attack, whatever for."""
+LOOKS = 48
 """How often it is asked in the course of an attack what it holds."""
-WARM = 1 / 3
-"""Part of the attack after which it has all that it needs: memory counts from then on."""
+WARM = 130.0
+"""s after which it knows as many sessions that are over as it will at any time: 64 s until one that nobody acknowledged
+is, 60 in which its call waits for another. Memory is to stand still from then on."""
+LEAK_MB = 0.3
+"""MB for 1,000 inputs by which it may grow between the two halves of what follows: 300 octets for each."""
+ENOUGH = 8
+"""Looks of a half at least."""
 FORGET = 75.0
 """s after which sessions that nobody acknowledged must be gone: RFC 3261 gives 32 s to the ACK, and 32 to our BYE."""
 HABIT = Habit("call", "a call in progress", plain)
@@ -53,6 +61,8 @@ HABIT = Habit("call", "a call in progress", plain)
 class Held:
     """What the process holds."""
 
+    inputs: int
+    """That it had got."""
     megabytes: float
     descriptors: int
     threads: int
@@ -65,20 +75,20 @@ class Outcome:
 
     inputs: dict[str, int] = field(default_factory=dict)
     before: Held | None = None
-    warm: Held | None = None
-    """Once it had been attacked for `WARM` of the time."""
     after: Held | None = None
     course: list[tuple[float, Held]] = field(default_factory=list)
     """What it held meanwhile, s after the begin of the attack."""
+    growth: float | None = None
+    """MB for 1,000 inputs, of a run that was long enough."""
     calls: int = 0
     packets: int = 0
     faults: list[str] = field(default_factory=list)
 
 
-def held(server: RunningServer) -> Held:
+def held(server: RunningServer, inputs: int = 0) -> Held:
     """Ask the system, and the server."""
     sessions = len(_sessions(server))
-    return Held(server.resident_mb(), server.descriptors(), server.threads(), sessions)
+    return Held(inputs, server.resident_mb(), server.descriptors(), server.threads(), sessions)
 
 
 def _sessions(server: RunningServer) -> Sequence[str]:
@@ -142,7 +152,8 @@ def attack(server: RunningServer, seconds: float, seed: int, outcome: Outcome) -
                 peer.step()
             if now - looked >= seconds / LOOKS:
                 looked = now
-                outcome.course.append((now - begun, held(server)))
+                inputs = sum(sum(peer.sent.values()) for peer in peers)
+                outcome.course.append((now - begun, held(server, inputs)))
         for peer in peers:
             peer.end_dialogs()
     finally:
@@ -162,7 +173,7 @@ def fuzz(work: Path, seconds: float, seed: int, *, exact: bool) -> Outcome:
             lane.start()
         # What it holds once it has recorded calls is what it holds for good.
         calls.begun.acquire()
-        outcome.before = outcome.warm = held(server)
+        outcome.before = held(server)
         attack(server, seconds, seed, outcome)
         calls.over.set()
         for lane in lanes:
@@ -179,26 +190,39 @@ def fuzz(work: Path, seconds: float, seed: int, *, exact: bool) -> Outcome:
         if exact and not server.wait_for(forgotten, FORGET):
             outcome.faults.append(f"{len(_sessions(server))} sessions are still there")
         outcome.after = held(server)
-        outcome.warm = next((each for at, each in outcome.course if at >= WARM * seconds), outcome.before)
-        outcome.faults += _grown(outcome.before, outcome.warm, outcome.after) if exact else []
+        outcome.growth = growth(outcome.course)
+        if exact:
+            outcome.faults += _grown(outcome.before, outcome.after, outcome.growth)
     told = [f"{line['event']}: {line.get('text', '')}" for line in server.messages("srs-failed", "failed")]
     outcome.faults += told
     calls.judge(outcome, exact=exact)
     return outcome
 
 
-def _grown(before: Held, warm: Held, after: Held) -> list[str]:
-    """What it holds more of than it should: memory since it was warm, the rest since the begin."""
-    bounds = (
-        ("megabytes", warm, GROWTH_MB),
-        ("descriptors", before, GROWTH_DESCRIPTORS),
-        ("threads", before, GROWTH_THREADS),
-    )
-    return [
-        f"{name} grew from {getattr(since, name):.0f} to {getattr(after, name):.0f}"
-        for name, since, bound in bounds
-        if getattr(after, name) - getattr(since, name) > bound
+def growth(course: Sequence[tuple[float, Held]]) -> float | None:
+    """MB for 1,000 inputs by which memory grew once the process was warm: the middle of the second half of the looks
+    against that of the first. None where the run was too short to tell."""
+    warm = [each for at, each in course if at >= WARM]
+    half = len(warm) // 2
+    if half < ENOUGH:
+        return None
+    first, second = warm[:half], warm[-half:]
+    megabytes = median(each.megabytes for each in second) - median(each.megabytes for each in first)
+    inputs = median(each.inputs for each in second) - median(each.inputs for each in first)
+    return 1000 * megabytes / max(inputs, 1)
+
+
+def _grown(before: Held, after: Held, grown: float | None) -> list[str]:
+    """What it holds more of than it should."""
+    bounds = (("megabytes", GROWTH_MB), ("descriptors", GROWTH_DESCRIPTORS), ("threads", GROWTH_THREADS))
+    found = [
+        f"{name} grew from {getattr(before, name):.0f} to {getattr(after, name):.0f}"
+        for name, bound in bounds
+        if getattr(after, name) - getattr(before, name) > bound
     ]
+    if grown is not None and grown > LEAK_MB:
+        found.append(f"memory grows by {grown:.2f} MB for 1,000 inputs")
+    return found
 
 
 def alone(arguments: Sequence[str]) -> int:
@@ -216,12 +240,14 @@ def tell(outcome: Outcome) -> None:
     print(f"| inputs | {total} |")
     for what, count in sorted(outcome.inputs.items()):
         print(f"| of them {what} | {count} |")
-    looks = [("before", outcome.before), ("warm", outcome.warm), ("after", outcome.after)]
+    looks = [("before", outcome.before), ("after", outcome.after)]
     for name in ("megabytes", "descriptors", "threads", "sessions"):
         told = [f"{when} {getattr(each, name):.0f}" for when, each in looks if each is not None]
         print(f"| {name} | {', '.join(told)} |")
     course = ", ".join(f"{at:.0f}: {each.megabytes:.0f} ({each.sessions})" for at, each in outcome.course)
     print(f"| s: megabytes (sessions) | {course} |")
+    grown = "not told: too short" if outcome.growth is None else f"{outcome.growth:.2f}"
+    print(f"| MB for 1,000 inputs, from {WARM:.0f} s on | {grown} |")
     print(f"| calls in progress meanwhile | {outcome.calls}, {outcome.packets} packets |")
     print(f"| found | {'; '.join(outcome.faults) or 'nothing'} |", flush=True)
 
