@@ -5,7 +5,7 @@ left. It knows nothing of interfaces, time or waiting.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -85,7 +85,7 @@ class RingRows:
         return RingRows(*(each[order] for each in self._columns()))
 
     def _columns(self) -> list:  # type: ignore[type-arg]  # arrays of two types
-        return [getattr(self, each.name) for each in fields(self)]
+        return [self.time, self.offset, self.captured, self.wire, self.link_type, self.block]
 
 
 class RingView(NamedTuple):

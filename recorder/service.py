@@ -86,7 +86,8 @@ class CaptureService:
         self._wall, self._steady = options.wall_clock, options.steady_clock
         self._started = self._wall()
         self._clock = CaptureClock.begin(self._started, self._steady())
-        self.board = StatusBoard(Snapshot(self._started, version("spanrec"), self._started))
+        self._version = version("spanrec")  # found in files: not once a second
+        self.board = StatusBoard(Snapshot(self._started, self._version, self._started))
         self._store = RecordingStore(options.out)
         self._working = options.out / WORKING
         self._working.mkdir(exist_ok=True)
@@ -434,7 +435,7 @@ class CaptureService:
         now = time.monotonic()
         return Snapshot(
             time=wall,
-            version=version("spanrec"),
+            version=self._version,
             started=self._started,
             sources=self._watch.statuses(sources, now),
             calls=self._lister.states(),

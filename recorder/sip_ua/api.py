@@ -26,6 +26,8 @@ class Body:
     content_type: str
     data: bytes
     disposition: str | None = None
+    parts: "tuple[Body, ...]" = field(default=(), repr=False, compare=False)
+    """What it was made of, where that is known and it has several parts: nobody need take it apart."""
 
 
 @dataclass(frozen=True, slots=True)

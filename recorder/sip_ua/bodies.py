@@ -24,5 +24,7 @@ def session_description(body: Body | None) -> Body | None:
         return Body(SDP, body.data)
     if not kind.startswith("multipart/"):
         return None
+    if body.parts:
+        return next((Body(SDP, part.data) for part in body.parts if media_type(part.content_type) == SDP), None)
     parts = split_body(body.data, body.content_type, None, [])
     return next((Body(SDP, part.data) for part in parts if part.content_type == SDP), None)

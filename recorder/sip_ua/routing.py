@@ -5,6 +5,7 @@ In: URIs, messages. Out: targets. Names are `recorder.sip_ua.locate`'s (RFC 3263
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 
 from capture.address import Endpoint, parse_endpoint
 from decoders.sip import SipMessage
@@ -16,6 +17,8 @@ from recorder.sip_ua.wire import Flow, Target
 LARGEST_DATAGRAM = 1300
 """Octets of a request beyond which it must not go by UDP (RFC 3261, section 18.1.1)."""
 
+_MOST_REMEMBERED = 256
+"""Targets, and characters of their URIs: the same few servers are asked for again and again."""
 _TRANSPORTS = {"udp": Transport.UDP, "tcp": Transport.TCP, "tls": Transport.TLS}
 
 
@@ -27,6 +30,10 @@ def default_port(transport: Transport) -> int:
 def literal_target(uri: str) -> Target | None:
     """Target of a URI whose host is an address (RFC 3263, sections 4.1 and 4.2); None for names, other schemes and
     transports that are not served."""
+    return _remembered(uri) if len(uri) <= _MOST_REMEMBERED else _literal_target(uri)
+
+
+def _literal_target(uri: str) -> Target | None:
     parts = parse_uri(uri)
     if parts.scheme not in ("sip", "sips"):
         return None
@@ -40,6 +47,9 @@ def literal_target(uri: str) -> Target | None:
         return None
     endpoint = parse_endpoint(host, parts.port if parts.port is not None else default_port(transport))
     return Target(transport, endpoint, host.strip("[]")) if endpoint is not None else None
+
+
+_remembered = lru_cache(maxsize=_MOST_REMEMBERED)(_literal_target)
 
 
 def response_hop(request: SipMessage, source: Endpoint, flow: Flow) -> Hop:

@@ -2,7 +2,8 @@
 
 In: flows that the forwarder has found, the registry of media endpoints, and capture time, once for each turn of the
 engine's loop. Out: flows placed as sources of calls with their formats and keys, or passed over. Used by the engine's
-thread alone. The registry is asked when a flow is new, when an endpoint of it is announced, and once a second.
+thread alone. The registry is asked when a flow is new, when an endpoint of it is announced, and once a second as long
+as somebody claims the flow or its media are kept.
 """
 
 from collections import deque
@@ -25,6 +26,8 @@ ASKED_EVERY = 1_000_000_000
 UNCLAIMED = 16_000_000_000
 """ns after its first packet for which a flow's media is kept though nobody has announced it: longer than packets are
 kept at all, as signalling may be far behind where the machine has more to do than it can."""
+MOST_UNCLAIMED = 4
+"""Times that are asked in vain for a flow that is passed over: those of calls that are over would be half of all."""
 MOST_ASKED = 4096
 """Flows that are asked for again in one turn."""
 
@@ -72,6 +75,10 @@ class _Flow:
     claims: list[Claim] = field(default_factory=list)
     """What the answers follow from."""
     passed_over: bool = False
+    due: bool = True
+    """Whether it is asked for again once a second."""
+    unclaimed: int = 0
+    """How often in a row it was asked for, passed over already, and nobody claimed it."""
 
 
 class ForwardClaims:
@@ -94,7 +101,7 @@ class ForwardClaims:
         self._at: dict[Endpoint, set[int]] = {}
         """Endpoint -> flows from it or to it."""
         self._due: deque[tuple[int, int, int]] = deque()
-        """(when to ask again, number, first packet) of each flow, in order."""
+        """(when to ask again, number, first packet) of each flow that is `due`, in order."""
         self._announced: set[Endpoint] = set()
 
     def turn(self, now: int) -> None:
@@ -132,9 +139,14 @@ class ForwardClaims:
         while self._due and len(found) < MOST_ASKED and not now < self._due[0][0] <= now + ASKED_EVERY:
             _, number, first = self._due.popleft()
             known = self._flows.get(number)
-            if known is not None and known.flow.first == first:
-                found.append(number)
-                self._due.append((now + ASKED_EVERY, number, first))
+            if known is None or known.flow.first != first:
+                continue
+            known.unclaimed = known.unclaimed + 1 if known.passed_over and not known.claims else 0
+            if known.unclaimed > MOST_UNCLAIMED:
+                known.due = False  # only an announcement can change that
+                continue
+            found.append(number)
+            self._due.append((now + ASKED_EVERY, number, first))
         return found
 
     def _ask(self, numbers: Mapping[int, None], now: int) -> None:
@@ -151,6 +163,9 @@ class ForwardClaims:
             if known.answers and self._is_left(claims) and all(self._lingers(each.call) for each in known.answers):
                 continue
             known.claims = claims
+            if claims and not known.due:
+                known.due, known.unclaimed = True, 0
+                self._due.append((now + ASKED_EVERY, number, flow.first))
             answers = self._answers(flow, claims)
             if known.answers.keys() - answers.keys() or (not answers and self._is_stale(known, now)):
                 self._forwarder.pass_over(known.flow)

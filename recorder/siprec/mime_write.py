@@ -35,7 +35,8 @@ def write_body(parts: Sequence[Body], random: Callable[[], str] = lambda: secret
     while any(boundary.encode() in part.data for part in parts):
         boundary = random()
     written = [_written(part, boundary) for part in parts]
-    return Body(f"multipart/mixed;boundary={boundary}", b"".join([*written, f"--{boundary}--\r\n".encode()]))
+    data = b"".join([*written, f"--{boundary}--\r\n".encode()])
+    return Body(f"multipart/mixed;boundary={boundary}", data, parts=tuple(parts))
 
 
 def _written(part: Body, boundary: str) -> bytes:

@@ -8,7 +8,7 @@ was. It keeps no versions: whoever makes the values does.
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 
-from decoders.sdp import CryptoKey, MediaDescription, PayloadFormat, SessionDescription
+from decoders.sdp import CryptoKey, MediaDescription, Origin, PayloadFormat, SessionDescription
 
 LEAST_FORMAT = "0"
 """What stands as the format of a media description that is refused: there must be one, and it means nothing."""
@@ -22,7 +22,7 @@ def write_sdp(description: SessionDescription, cnames: Mapping[int, str] | None 
     host = description.address or origin.address
     lines = [
         "v=0",
-        f"o={origin.user} {origin.session_id} {origin.version or 0} IN {_family(origin.address)} {origin.address}",
+        origin_line(origin).decode(),
         f"s={description.name or '-'}",
         f"c=IN {_family(host)} {host}",
         "t=0 0",
@@ -30,6 +30,12 @@ def write_sdp(description: SessionDescription, cnames: Mapping[int, str] | None 
     for media in description.media:
         lines += _media(media, host, cnames or {})
     return "".join(f"{_one_line(line)}\r\n" for line in lines).encode()
+
+
+def origin_line(origin: Origin) -> bytes:
+    """The line that has the version, without its end."""
+    host = origin.address
+    return f"o={origin.user} {origin.session_id} {origin.version or 0} IN {_family(host)} {host}".encode()
 
 
 def _media(media: MediaDescription, host: str, cnames: Mapping[int, str]) -> Iterator[str]:

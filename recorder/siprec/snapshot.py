@@ -147,6 +147,7 @@ def _document(mode: str, elements: Mapping[Key, Element]) -> bytes:
 
 def _elements(told: Told) -> Iterable[tuple[Key, Element]]:
     picture, ids = told.picture, Identifiers(told.picture.id)
+    streams = [(stream_id(ids, stream), stream) for stream in told.streams]
     session = id_text(ids.session)
     group = id_text(told.overrides.group or group_uuid(picture.group))
     yield (_GROUP, group, ""), Element(_group(told, group))
@@ -154,8 +155,7 @@ def _elements(told: Told) -> Iterable[tuple[Key, Element]]:
     for party in picture.parties:
         identifier = id_text(party.participant_id)
         yield (_PARTICIPANT, identifier, ""), Element(_participant(told, party, identifier))
-    for stream in told.streams:
-        identifier = stream_id(ids, stream)
+    for identifier, stream in streams:
         yield (_STREAM, identifier, ""), Element(_stream(stream, identifier, session))
     recorded = time_lines(told.since, told.until)
     text = f'  <sessionrecordingassoc session_id="{session}">\n{recorded}  </sessionrecordingassoc>\n'
@@ -168,7 +168,7 @@ def _elements(told: Told) -> Iterable[tuple[Key, Element]]:
         for party in picture.parties:
             identifier = id_text(party.participant_id)
             begin = max(_joined(picture, party), told.since)
-            yield (_MEDIA, identifier, ""), Element(_media(told, party, identifier, begin, ids), begin)
+            yield (_MEDIA, identifier, ""), Element(_media(streams, party, identifier, begin), begin)
     if told.late:
         yield (
             (_OWN, "delivery", session),
@@ -272,15 +272,15 @@ def _member(
     )
 
 
-def _media(told: Told, party: PartyPicture, identifier: str, begin: int, ids: Identifiers) -> str:
+def _media(streams: Iterable[tuple[str, ToldStream]], party: PartyPicture, identifier: str, begin: int) -> str:
     """RFC 7865, section 6.8: who is on hold does not send, who holds does not receive. Who has left does neither."""
     if party.left is not None:
         return _stream_association(identifier, "", begin, party.left)
     lines = ""
     for name, own in (("send", True), ("recv", False)):
-        for stream in told.streams:
+        for known, stream in streams:
             if stream.sending and (stream.side is party.side) is own:
-                lines += f"    <{name}>{stream_id(ids, stream)}</{name}>\n"
+                lines += f"    <{name}>{known}</{name}>\n"
     return _stream_association(identifier, lines, begin, None)
 
 

@@ -21,7 +21,7 @@ from decoders.sdp import (
 from recorder.siprec.forward_formats import parameters, same_encoding
 from recorder.siprec.legs import LegId, LocalMedia, RemoteMedia
 from recorder.siprec.picture import StreamPicture
-from recorder.siprec.sdp_write import write_sdp
+from recorder.siprec.sdp_write import origin_line, write_sdp
 
 KEYS = (("AES_256_CM_HMAC_SHA1_80", 46), ("AES_CM_128_HMAC_SHA1_80", 30))
 """Suites that are offered, in order of preference, and the octets of their master key and salt (RFC 4568, section 6.2;
@@ -209,10 +209,10 @@ class Offer:
     def _write(self, media: Sequence[MediaDescription]) -> bytes:
         """The text; versions only tell apart what differs."""
         cnames = {line.local.ssrc: line.local.cname for line in self.lines if line.local is not None}
-        description = SessionDescription(self._origin, "-", tuple(media), self.host)
-        if write_sdp(description, cnames) != self._text:
-            self._origin = replace(self._origin, version=(self._origin.version or 0) + 1)
-            self._text = write_sdp(replace(description, origin=self._origin), cnames)
+        same = write_sdp(SessionDescription(self._origin, "-", tuple(media), self.host), cnames)
+        if same != self._text:
+            before, self._origin = self._origin, replace(self._origin, version=(self._origin.version or 0) + 1)
+            self._text = same.replace(origin_line(before), origin_line(self._origin), 1)
         return self._text
 
 
