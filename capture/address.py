@@ -20,13 +20,19 @@ class Endpoint(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        host = format_address(self.high, self.low)
-        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        return _text_of(self)
 
     @property
     def host(self) -> str:
         """The address alone, as text."""
         return format_address(self.high, self.low)
+
+
+@lru_cache(maxsize=4096)
+def _text_of(endpoint: Endpoint) -> str:
+    """Trace, document and metadata of a call name the same few endpoints."""
+    host = format_address(endpoint.high, endpoint.low)
+    return f"[{host}]:{endpoint.port}" if ":" in host else f"{host}:{endpoint.port}"
 
 
 def format_address(high: int, low: int) -> str:

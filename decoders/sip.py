@@ -6,6 +6,7 @@ is corrected by guessing. Never raises, never holds state between messages.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from decoders.multipart import BodyPart, media_type, split_body
 from decoders.sdp import SessionDescription, parse_sdp
@@ -35,6 +36,8 @@ __all__ = [
 MAX_HEAD = 65536
 """Octets of start line and header fields."""
 MAX_NUMBER = 0xFFFFFFFF
+_SHORT = 64
+"""Characters of a value that is remembered."""
 
 _UNSET = object()
 
@@ -46,8 +49,8 @@ class SipMessage:
     """
 
     __slots__ = (
-        *("_addresses", "_fields", "_notes", "_parts", "_sdp"),
-        *("body", "method", "reason", "request_uri", "status"),
+        *("_addresses", "_notes", "_parts", "_sdp"),
+        *("body", "headers", "method", "reason", "request_uri", "status"),
     )
 
     def __init__(self, start: StartLine, fields: Fields, body: bytes, notes: list[str]) -> None:
@@ -56,7 +59,8 @@ class SipMessage:
         self.status = start.status
         self.reason = start.reason
         self.body = body
-        self._fields = fields
+        self.headers: Mapping[str, list[str]] = fields
+        """Every header field: canonical lower-case name to values in order, comma lists not split."""
         self._notes = notes
         self._addresses: dict[str, NameAddress | None] = {}
         self._parts: list[BodyPart] | None = None
@@ -71,20 +75,15 @@ class SipMessage:
         """What was unsound so far: framing and header lines from the start, bodies once they were asked for."""
         return tuple(self._notes)
 
-    @property
-    def headers(self) -> Mapping[str, list[str]]:
-        """Every header field: canonical lower-case name to values in order, comma lists not split."""
-        return self._fields
-
     def get(self, name: str) -> str | None:
         """First value of a header field as it stands on its line, None where it is absent."""
-        values = self._fields.get(name) or self._fields.get(canonical_name(name))
+        values = self.headers.get(name) or self.headers.get(canonical_name(name))
         return values[0] if values else None
 
     def getlist(self, name: str) -> list[str]:
         """All values of a header field in order, comma lists split where the grammar has lists; may be empty."""
         name = canonical_name(name)
-        values = self._fields.get(name, [])
+        values = self.headers.get(name, [])
         if name not in LISTS:
             return list(values)
         return [item for value in values for item in split_list(value)]
@@ -92,16 +91,17 @@ class SipMessage:
     @property
     def call_id(self) -> str | None:
         """Call-ID, None where it is absent or empty."""
-        return self.get("call-id") or None
+        values = self.headers.get("call-id")
+        return (values[0] or None) if values else None
 
     @property
     def cseq(self) -> tuple[int, str] | None:
         """CSeq number and method; None where absent, unsound, or beyond 32 bits (RFC 3261, section 8.1.1.5)."""
-        words = (self.get("cseq") or "").split(None, 2)
-        if len(words) < 2:
+        values = self.headers.get("cseq")
+        if not values:
             return None
-        number = _number(words[0])
-        return None if number is None else (number, words[1])
+        value = values[0]
+        return _sequence(value) if len(value) <= _SHORT else _sequence.__wrapped__(value)
 
     @property
     def from_(self) -> NameAddress | None:
@@ -229,7 +229,7 @@ class SipMessage:
 
     def _address(self, name: str) -> NameAddress | None:
         if name not in self._addresses:
-            values = self._fields.get(name)
+            values = self.headers.get(name)
             first = (split_list(values[0]) if name in LISTS else values[:1]) if values else []
             self._addresses[name] = parse_name_address(first[0]) if first else None
         return self._addresses[name]
@@ -323,8 +323,20 @@ def _drop_junk(message: SipMessage) -> None:
         message._notes.append("junk before the start line")
 
 
+@lru_cache(maxsize=1024)
+def _sequence(value: str) -> tuple[int, str] | None:
+    """A CSeq value, of which there are few different ones at a time."""
+    words = value.split(None, 2)
+    if len(words) < 2:
+        return None
+    number = _number(words[0])
+    return None if number is None else (number, words[1])
+
+
 def _number(text: str) -> int | None:
     """A decimal number of at most 32 bits; more digits or other characters give None."""
+    if len(text) < 10 and text.isdigit() and text.isascii():
+        return int(text)
     if not text.isascii() or not text.isdigit() or len(text.lstrip("0")) > 10 or len(text) > 64:
         return None
     value = int(text)

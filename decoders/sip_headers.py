@@ -5,6 +5,7 @@ their order. Lines that are no header field are skipped and noted. Bounded by MA
 """
 
 import re
+from operator import methodcaller
 
 MAX_HEADERS = 1024
 """Header lines of a message that are looked at."""
@@ -41,7 +42,16 @@ _USUAL = (
     "Session-Expires Min-SE Reason Date Expires Subject Accept Privacy Allow-Events MIME-Version RSeq RAck Event "
     "Refer-To Referred-By Replaces Authorization Proxy-Authorization WWW-Authenticate Proxy-Authenticate Timestamp"
 )
-_CANONICAL = {name: name.lower() for name in _USUAL.split()} | COMPACT_FORMS
+
+
+class _Names(dict[str, str]):
+    """Names as written to canonical ones; those that are not usual are worked out and not remembered."""
+
+    def __missing__(self, name: str) -> str:
+        return canonical_name(name)
+
+
+_CANONICAL = _Names({name: name.lower() for name in _USUAL.split()} | COMPACT_FORMS)
 
 _LISTS = (
     "accept accept-contact accept-encoding accept-language alert-info allow allow-events call-info contact "
@@ -55,6 +65,7 @@ LISTS = frozenset(_LISTS.split())
 _FOLD = re.compile(r"\n[ \t]+")
 _SPECIAL = {separator: re.compile(rf'[{separator}"<>\\]') for separator in ",;"}
 _ESCAPE = re.compile(r"\\(.)")
+_split_at_colon = methodcaller("split", ":", 1)
 
 Fields = dict[str, list[str]]
 
@@ -88,17 +99,24 @@ def _decode_line(line: bytes) -> str:
 
 def parse_fields(lines: list[str], notes: list[str]) -> Fields:
     """Header fields of the lines after the start line."""
-    fields: Fields = {}
+    canonical = _CANONICAL
     if len(lines) > MAX_HEADERS + 1:
         notes.append("too many header lines")
-    canonical = _CANONICAL.get
+    else:
+        try:
+            fields = {canonical[name]: [value.strip()] for name, value in map(_split_at_colon, lines[1:])}
+        except ValueError:  # a line without a colon
+            fields = {}
+        if len(fields) == len(lines) - 1:  # so nothing is repeated, as in most messages
+            return fields
+    fields = {}
     for line in lines[1 : MAX_HEADERS + 1]:
         written, colon, value = line.partition(":")
         if not colon:
             if written.strip() and "header line without a colon" not in notes:
                 notes.append("header line without a colon")
             continue
-        name = canonical(written) or canonical_name(written)
+        name = canonical[written]
         values = fields.get(name)
         if values is None:
             fields[name] = [value.strip()]

@@ -5,6 +5,7 @@ in front of a message are skipped (section 7.5), and so are a few octets of junk
 """
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 _METHODS = "INVITE ACK BYE CANCEL OPTIONS REGISTER PRACK SUBSCRIBE NOTIFY PUBLISH INFO REFER MESSAGE UPDATE"
@@ -14,6 +15,8 @@ MAX_JUNK = 64
 """Octets that may stand in front of a datagram's start line."""
 MAX_LINE = 8192
 """Octets of a start line."""
+_SHORT = 64
+"""Octets of a status line that is remembered."""
 
 _METHOD = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]{1,64}")
 _VERSION = re.compile(r"SIP/(\d{1,3}\.\d{1,3})", re.IGNORECASE)
@@ -41,9 +44,16 @@ def parse_start_line(line: str) -> StartLine | None:
     """The start line in `line` (without its line end), None where it is none."""
     if len(line) > MAX_LINE:
         return None
+    if line[:8] == "SIP/2.0 " and len(line) <= _SHORT:
+        return _known_line(line)
     fields = line.split(" ")
     if len(fields) == 3 and fields[2] == "SIP/2.0" and fields[0] in METHODS and fields[1] and fields[1][0] != "<":
         return StartLine("2.0", fields[0], fields[1])
+    return _other_line(line)
+
+
+def _other_line(line: str) -> StartLine | None:
+    """A status line, or a request line that is not of the usual form."""
     words = line.split(None, 2)
     if len(words) < 2:
         return None
@@ -54,6 +64,10 @@ def parse_start_line(line: str) -> StartLine | None:
         return None
     reason = words[2].strip() if len(words) > 2 else ""
     return StartLine(version[1], status=int(words[1]), reason=reason, notes=_version_notes(version[1]))
+
+
+_known_line = lru_cache(maxsize=256)(_other_line)
+"""There are few different status lines."""
 
 
 def _request_line(line: str) -> StartLine | None:

@@ -4,6 +4,7 @@ In: what a message says of its dialog, and where it was seen. Out: who sent it (
 direction), at which hop, and the signalling addresses at both ends of the way. Every table is bounded.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from capture.address import Endpoint
@@ -14,6 +15,8 @@ from recorder.model import Side, Sighting
 MAX_TAGS = 64
 MAX_HOPS = 64
 UNKNOWN_NUMBER = -1
+_SHORT = 512
+"""Characters of a From and To whose tags are remembered."""
 
 
 class Exchange(NamedTuple):
@@ -36,26 +39,30 @@ class Exchange(NamedTuple):
 
 def read_exchange(message: SipMessage) -> Exchange | None:
     """The exchange of a message, None where it cannot be told."""
-    cseq = message.cseq
-    if message.method is not None:
-        method = message.method
-    elif cseq is not None:
+    cseq, method = message.cseq, message.method
+    if method is None:
+        if cseq is None:
+            return None
         method = cseq[1].upper()
-    else:
-        return None
     headers = message.headers
     from_values, to_values = headers.get("from"), headers.get("to")
-    from_key = (_tag(from_values[0]) if from_values else None) or _sender(message)
-    to_tag = _tag(to_values[0]) if to_values else None
-    return Exchange(method, message.status, cseq[0] if cseq else UNKNOWN_NUMBER, from_key, to_tag)
+    from_, to = from_values[0] if from_values else "", to_values[0] if to_values else ""
+    from_tag, to_tag = _tags(from_, to) if len(from_) + len(to) <= _SHORT else _tags.__wrapped__(from_, to)
+    return Exchange(method, message.status, cseq[0] if cseq else UNKNOWN_NUMBER, from_tag or _sender(message), to_tag)
 
 
 def _sender(message: SipMessage) -> str:
     return message.from_.uri if message.from_ else ""
 
 
+@lru_cache(maxsize=4096)
+def _tags(from_: str, to: str) -> tuple[str | None, str | None]:
+    """Tags of a From and a To: the messages of a call repeat both to the letter."""
+    return _tag(from_), _tag(to)
+
+
 def _tag(value: str) -> str | None:
-    """Tag of a From or To, read without the rest of the address, which most messages only repeat."""
+    """Tag of a From or To, read without the rest of the address."""
     start = value.find(";tag=", value.rfind(">") + 1)
     if start < 0:
         address = parse_name_address(value) if "tag" in value.lower() else None
@@ -107,10 +114,11 @@ class DialogTags:
         caller, callee = (exchange.from_key, exchange.to_tag)
         if requester is Side.CALLEE:
             caller, callee = callee or "", exchange.from_key
-        if caller and len(self._caller) < MAX_TAGS:
-            self._caller[caller] = None
-        if callee and callee not in self._caller and len(self._callee) < MAX_TAGS:
-            self._callee[callee] = None
+        callers, callees = self._caller, self._callee
+        if caller not in callers and caller and len(callers) < MAX_TAGS:
+            callers[caller] = None
+        if callee and callee not in callees and callee not in callers and len(callees) < MAX_TAGS:
+            callees[callee] = None
 
     def branch(self, tag: str, hop: int) -> bool:
         """The callee's dialog `tag` was heard at `hop`. True where it is new beside others: the call has forked."""
@@ -156,6 +164,7 @@ class Hops:
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[Endpoint, Endpoint, int], int] = {}
+        """Each pair in both orders."""
         self._count = 0
 
     def __len__(self) -> int:
@@ -163,16 +172,15 @@ class Hops:
 
     def known(self, seen: Sighting) -> int | None:
         """Hop of a sighting, whichever way the message went; None for a new pair."""
-        return self._numbers.get(_pair(seen))
+        return self._numbers.get((seen.source, seen.destination, seen.realm))
 
     def between_hosts(self, seen: Sighting) -> int | None:
         """The only hop between the two hosts, None where there are none or several."""
-        first, second, realm = _pair(seen)
-        hosts = {first[:2], second[:2]}
+        hosts = {seen.source[:2], seen.destination[:2]}
         found = {
             number
             for (one, other, where), number in self._numbers.items()
-            if where == realm and {one[:2], other[:2]} == hosts
+            if where == seen.realm and {one[:2], other[:2]} == hosts
         }
         return found.pop() if len(found) == 1 else None
 
@@ -181,14 +189,10 @@ class Hops:
         if number is None:
             number = min(self._count, MAX_HOPS - 1)
             self._count = min(self._count + 1, MAX_HOPS)
-        if len(self._numbers) < 4 * MAX_HOPS:
-            self._numbers[_pair(seen)] = number
+        if len(self._numbers) < 8 * MAX_HOPS:
+            self._numbers[seen.source, seen.destination, seen.realm] = number
+            self._numbers[seen.destination, seen.source, seen.realm] = number
         return number
-
-
-def _pair(seen: Sighting) -> tuple[Endpoint, Endpoint, int]:
-    source, destination = seen.source, seen.destination
-    return (source, destination, seen.realm) if source <= destination else (destination, source, seen.realm)
 
 
 class _Step(NamedTuple):

@@ -29,7 +29,7 @@ class Rule(StrEnum):
     MEDIA_ONLY = "media-only"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Announcement:
     """A media endpoint and the time for which it holds."""
 
@@ -39,6 +39,8 @@ class Announcement:
     rank: int
     """0 as announced, 1 by the address that the announcing message came from (NAT), 2 an ICE candidate."""
     until: int | None = None
+    crowded_out: bool = False
+    """Too many others were entered under `where` after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,25 +76,28 @@ class EndpointRegistry:
             self._add(Announcement(endpoint, behind, 1))
 
     def _add(self, announcement: Announcement) -> None:
-        at = self._at.setdefault(announcement.where, [])
-        new = announcement.endpoint
-        for old in at:
-            same = old.endpoint.call == new.call and old.endpoint.side is new.side and old.endpoint.hop == new.hop
-            if same and old.endpoint.media_index == new.media_index and old.rank == announcement.rank:
+        where, new = announcement.where, announcement.endpoint
+        own = self._of.setdefault(new.call, [])
+        for old in own:
+            if old.where != where or old.rank != announcement.rank or old.crowded_out:
+                continue
+            known = old.endpoint
+            if known.side is new.side and known.hop == new.hop and known.media_index == new.media_index:
                 if (old.endpoint.formats, old.endpoint.crypto) != (new.formats, new.crypto):
                     self._renewed[new.call] = new.since
                     self.redescribed.add(new.call)
                 old.endpoint = replace(new, since=old.endpoint.since)
                 if old.until is not None:
                     old.until = None
-                    self.changed.add(announcement.where)
+                    self.changed.add(where)
                 return
+        at = self._at.setdefault(where, [])
         at.append(announcement)
         if len(at) > MAX_PER_ENDPOINT:
-            del at[0]
-        self._of.setdefault(new.call, []).append(announcement)
+            at.pop(0).crowded_out = True
+        own.append(announcement)
         self._renewed[new.call] = new.since
-        self.changed.add(announcement.where)
+        self.changed.add(where)
 
     def take_renewed(self) -> dict[int, int]:
         """Calls (by index) whose descriptions changed since this was last asked, and when (ns)."""
@@ -135,9 +140,9 @@ class EndpointRegistry:
         """The call is written: its endpoints are gone."""
         self.redescribed.discard(call)
         for announcement in self._of.pop(call, ()):
-            at = self._at.get(announcement.where)
-            if at is not None:
-                at[:] = [a for a in at if a.endpoint.call != call]
+            if not announcement.crowded_out:
+                at = self._at[announcement.where]
+                at.remove(announcement)
                 if not at:
                     del self._at[announcement.where]
 

@@ -18,7 +18,8 @@ SHORTEST, LONGEST = 6, 256
 
 _NAMING = re.compile(r"call-?id|(?:^|-)cid(?:$|-)|correlat|orig(?:inal)?-?call|linked-?id|parent|bleg|aleg|a-leg|b-leg")
 _SHARED = re.compile(r"call-?id|(?:^|-)cid(?:$|-)|correlat|guid|ucid|linked-?id|conversation")
-_OWN = frozenset({"call-id", "p-charging-vector", "in-reply-to"})
+_CHARGING = "p-charging-vector"
+_OWN = frozenset({"call-id", _CHARGING, "in-reply-to"})
 _ICID = re.compile(r'icid-value\s*=\s*(?:"([^"]*)"|([^;,\s]+))', re.IGNORECASE)
 _SESSION = re.compile(r"[0-9a-f]{32}")
 _NIL = "0" * 32
@@ -43,6 +44,12 @@ def _use(name: str) -> _Use:
     return _Use(private or shared, names, shared and (name.startswith("x-") or "guid" in name))
 
 
+@lru_cache(maxsize=256)
+def _telling(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of a message's names of header fields that may say something; a device sends the same ones each time."""
+    return tuple(name for name in names if _use(name).may_name or name == _CHARGING)
+
+
 class Evidence(NamedTuple):
     """What the headers of one message say of other calls."""
 
@@ -56,14 +63,15 @@ def read_evidence(message: SipMessage) -> Evidence:
     """Evidence in vendors' headers, and in the IMS charging identity (RFC 7315, section 5.6)."""
     named: list[tuple[str, bool]] = []
     shared: list[str] = []
-    for name, values in message.headers.items():
-        use = _use(name)
+    headers = message.headers
+    for name in _telling(tuple(headers)):
+        values, use = headers[name], _use(name)
         if use.may_name:
             candidates = [value for value in map(_value, values[:2]) if value is not None]
             named += [(value, use.names) for value in candidates if " " not in value]
             if use.shared:
                 shared += [f"{name} {value}" for value in candidates[:1]]
-        if name == "p-charging-vector":
+        if name == _CHARGING:
             found = _ICID.search(values[0])
             identity = (found[1] or found[2] or "") if found else ""
             if SHORTEST <= len(identity) <= LONGEST:

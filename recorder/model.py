@@ -247,8 +247,10 @@ class Call:
         known = self.captures.get(capture)
         if known is None:
             self.captures[capture] = (packet, packet)
-        elif not known[0] <= packet <= known[1]:
-            self.captures[capture] = (min(known[0], packet), max(known[1], packet))
+        elif packet > known[1]:
+            self.captures[capture] = (known[0], packet)
+        elif packet < known[0]:
+            self.captures[capture] = (packet, known[1])
 
     def party(self, side: Side) -> Party:
         """The participant on `side`."""

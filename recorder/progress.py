@@ -125,7 +125,8 @@ class CallProgress:
         call.see(seen.capture, seen.packet)
         if seen.time >= call.last_seen:
             call.last_seen, call.last_packet = seen.time, seen.packet
-        self.last_signal = max(self.last_signal, seen.time)
+        if seen.time > self.last_signal:
+            self.last_signal = seen.time
         self.fresh_invite = False
         if exchange.status != 100:
             self.tags.learn(exchange, requester)
