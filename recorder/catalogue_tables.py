@@ -114,18 +114,18 @@ def selected(table: Table, version: int) -> str:
 
 def recording_row(document: CallDocument, directory: str) -> dict[str, Any]:
     """The row of a recording that stands in `directory`, relative to OUT."""
-    scores = [stream.mos for stream in document.streams if stream.mos is not None]
+    streams, caller, callee = document.streams, document.caller, document.callee
     return {
         "id": document.id,
         "call_id": document.call_id,
         "group_id": document.group_id,
         "directory": directory,
-        "caller": document.caller.uri,
-        "caller_name": document.caller.name,
-        "caller_number": user_part(document.caller.uri),
-        "callee": document.callee.uri,
-        "callee_name": document.callee.name,
-        "callee_number": user_part(document.callee.uri),
+        "caller": caller.uri,
+        "caller_name": caller.name,
+        "caller_number": user_part(caller.uri),
+        "callee": callee.uri,
+        "callee_name": callee.name,
+        "callee_number": user_part(callee.uri),
         "started": document.started,
         "answered": document.answered,
         "ended": document.ended,
@@ -134,11 +134,11 @@ def recording_row(document: CallDocument, directory: str) -> dict[str, Any]:
         "state": document.state,
         "sip_status": document.sip_status,
         "audio": document.audio.file if document.audio else None,
-        "streams": len(document.streams),
-        "codecs": " ".join(sorted({stream.codec for stream in document.streams})),
-        "packets": sum(stream.packets for stream in document.streams),
-        "lost": sum(stream.lost for stream in document.streams),
-        "mos": min(scores, default=None),
+        "streams": len(streams),
+        "codecs": " ".join(sorted({stream.codec for stream in streams})),
+        "packets": sum([stream.packets for stream in streams]),
+        "lost": sum([stream.lost for stream in streams]),
+        "mos": min([stream.mos for stream in streams if stream.mos is not None], default=None),
         "warnings": " ".join(sorted({warning.code for warning in document.warnings})),
         "tags": " ".join(sorted(set(document.tags))),
         "octets": None,
@@ -148,7 +148,7 @@ def recording_row(document: CallDocument, directory: str) -> dict[str, Any]:
 def trace_row(call: Call, streams: Sequence[StreamReport], recorded: bool) -> dict[str, Any]:
     """The row of what was decided about a call: events in order, then how each stream was claimed."""
     events = [
-        f'{{"at":"{format_time(at)}","packet":{packet},"code":{quoted(code)},"text":{quoted(clean(text))}}}'
+        f'{{"at":"{format_time(at)}","packet":{packet},"code":"{code}","text":{quoted(clean(text))}}}'
         for at, packet, code, text in call.trace
     ]
     claims = [_claim(stream) for stream in streams]

@@ -246,13 +246,14 @@ def describe(
     """
     if call.id is None:
         raise ValueError(f"call {call.index} has no id yet")
+    identifier = str(call.id)
     # A capture's clock may step back; a call still does not end before it starts.
     ended = max(call.ended if call.ended is not None else call.last_seen, call.started)
     return CallDocument(
         schema=SCHEMA,
-        id=str(call.id),
+        id=identifier,
         call_id=None if call.call_id is None else clean(call.call_id),
-        group_id=str(group_id or call.id),
+        group_id=identifier if group_id is None or group_id is call.id else str(group_id),
         caller=_party(call.caller),
         callee=_party(call.callee),
         started=format_time(call.started),
@@ -265,16 +266,18 @@ def describe(
         sip_status=call.sip_status,
         sip_reason=None if call.sip_reason is None else clean(call.sip_reason),
         ended_by=None if call.ended_by is None else _PARTICIPANT[call.ended_by],
-        streams=tuple(_stream(s) for s in streams),
-        dtmf=tuple(_digit(d) for d in call.digits),
-        holds=tuple(HoldEntry(format_time(h.begin), _optional_time(h.end), _PARTICIPANT[h.by]) for h in call.holds),
+        streams=tuple([_stream(s) for s in streams]),
+        dtmf=tuple([_digit(d) for d in call.digits]),
+        holds=tuple([HoldEntry(format_time(h.begin), _optional_time(h.end), _PARTICIPANT[h.by]) for h in call.holds]),
         audio=None if audio is None else _audio(audio),
         metadata=MetadataEntry("metadata.xml", metadata_sha256),
         captures=tuple(
-            CaptureEntry(clean(captures[i].file), captures[i].sha256, first, last)
-            for i, (first, last) in sorted(call.captures.items())
+            [
+                CaptureEntry(clean(captures[i].file), captures[i].sha256, first, last)
+                for i, (first, last) in sorted(call.captures.items())
+            ]
         ),
-        warnings=tuple(WarningEntry(w.code, clean(w.text)) for w in call.warnings),
+        warnings=tuple([WarningEntry(code, clean(text)) for code, text in call.warnings]),
         tags=call.tags,
     )
 

@@ -21,7 +21,7 @@ def call_uuid(capture_started_ns: int, packet: int, ordinal: int = 0) -> UUID:
     `capture_started_ns` is the time of that capture's first packet, `ordinal` tells apart calls that begin in the
     same packet (several SIP messages in one TCP segment).
     """
-    return _uuid5(NAMESPACE, f"call {capture_started_ns} {packet} {ordinal}")
+    return UUID(bytes=_octets5(NAMESPACE.bytes, f"call {capture_started_ns} {packet} {ordinal}"))
 
 
 def part_uuid(call: UUID, kind: str, ordinal: int) -> UUID:
@@ -29,10 +29,15 @@ def part_uuid(call: UUID, kind: str, ordinal: int) -> UUID:
 
     `kind` is a word of RFC 7865's data model: session, participant, stream...
     """
-    return _uuid5(call, f"{kind} {ordinal}")
+    return UUID(bytes=part_octets(call.bytes, kind, ordinal))
 
 
-def _uuid5(namespace: UUID, name: str) -> UUID:
+def part_octets(call: bytes, kind: str, ordinal: int) -> bytes:
+    """The same as the 16 octets of `part_uuid`, from the 16 octets of the call's identifier."""
+    return _octets5(call, f"{kind} {ordinal}")
+
+
+def _octets5(namespace: bytes, name: str) -> bytes:
     """RFC 9562, section 5.5. The digest identifies, it protects nothing (FIPS builds refuse SHA-1 otherwise)."""
-    digest = sha1(namespace.bytes + name.encode(), usedforsecurity=False).digest()
-    return UUID(int=int.from_bytes(digest[:16], "big") & ~_FIXED | _VERSION_5)
+    digest = sha1(namespace + name.encode(), usedforsecurity=False).digest()
+    return (int.from_bytes(digest[:16], "big") & ~_FIXED | _VERSION_5).to_bytes(16, "big")

@@ -20,7 +20,7 @@ from recorder.document import format_time
 from recorder.metadata_ids import Identifiers, Texts, id_text
 from recorder.metadata_text import ANONYMOUS, aor_uri, xml_text
 from recorder.model import AudioReport, Call, CallState, CaptureReport, IdentityOrigin, Party, Side, StreamReport
-from recorder.xml_element import DECLARATION, content, document, leaf, nested
+from recorder.xml_element import DECLARATION, content, document, leaf, quoted
 
 NAMESPACE = "urn:ietf:params:xml:ns:recording:1"
 
@@ -57,16 +57,16 @@ def build_metadata(
     """
     texts = ids.texts(group_id)
     placed = list(zip(streams, _stream_ids(streams, ids), strict=True))
-    parties = [(call.party(side), texts.participants[side]) for side in Side]
+    parties = [(call.caller, texts.participants[Side.CALLER]), (call.callee, texts.participants[Side.CALLEE])]
     parties += [(party, id_text(ids.other(place))) for place, party in enumerate(call.others)]
     parts = [
         _HEAD,
         _group(call, texts, group_id),
         _session(call, texts),
-        *(_participant(party, identifier) for party, identifier in parties),
-        *(_stream(stream, stream_id, texts) for stream, stream_id in placed),
+        *[_participant(party, identifier) for party, identifier in parties],
+        *[_stream(stream, stream_id, texts) for stream, stream_id in placed],
         _session_recording(call, streams, texts),
-        *(_participant_session(call, party, identifier, texts) for party, identifier in parties),
+        *[_participant_session(call, party, identifier, texts) for party, identifier in parties],
         _participant_streams(Side.CALLER, placed, texts),
         _participant_streams(Side.CALLEE, placed, texts),
         extension.provenance(call, audio, captures, version or _version()),
@@ -95,6 +95,8 @@ def time_lines(
 
 def _stream_ids(streams: Sequence[StreamReport], ids: Identifiers) -> list[str]:
     """`stream_id` of each stream; streams that share a label are still told apart."""
+    if not streams:
+        return []
     seen: Counter[str] = Counter()
     found = []
     for stream in streams:
@@ -117,7 +119,7 @@ def _group(call: Call, texts: Texts, group_id: UUID) -> str:
 
 def _session(call: Call, texts: Texts) -> str:
     """RFC 7865, section 6.3."""
-    known = [leaf("    ", "sipSessionID", {}, session_id) for session_id in dict.fromkeys(call.session_ids)]
+    known = [f"    <sipSessionID>{content(each)}</sipSessionID>\n" for each in dict.fromkeys(call.session_ids)]
     for protocol, cause, text in call.reason_headers:
         if cause in _SHORT:  # what the schema cannot hold is in the extension
             known.append(leaf("    ", "reason", {"cause": cause, "protocol": protocol}, text or None))
@@ -131,14 +133,11 @@ def _session(call: Call, texts: Texts) -> str:
 
 def _participant(party: Party, identifier: str) -> str:
     """RFC 7865, section 6.5."""
-    names = [
-        nested("    ", "nameID", {"aor": aor}, leaf("      ", "name", {}, name) if name else "")
-        for aor, name in name_ids(party)
-    ]
-    return (
-        f'  <participant participant_id="{identifier}">\n{"".join(names)}{extension.party_facts(party)}'
-        "  </participant>\n"
-    )
+    names = ""
+    for aor, name in name_ids(party):
+        start = f'    <nameID aor="{quoted(aor)}"'
+        names += f"{start}>\n      <name>{content(name)}</name>\n    </nameID>\n" if name else f"{start}/>\n"
+    return f'  <participant participant_id="{identifier}">\n{names}{extension.party_facts(party)}  </participant>\n'
 
 
 def name_ids(party: Party) -> list[tuple[str, str | None]]:
@@ -150,10 +149,10 @@ def name_ids(party: Party) -> list[tuple[str, str | None]]:
     own = [i for i in party.identities if i.origin is not IdentityOrigin.DIVERSION]
     better = [i for i in own if i.origin is not IdentityOrigin.REQUEST_URI] or own
     names: dict[str, dict[str, None]] = {}
-    for identity in better:
-        heard = names.setdefault(aor_uri(identity.uri), {})
-        if identity.name and identity.name.strip():
-            heard[xml_text(identity.name)] = None
+    for uri, named, _ in better:
+        heard = names.setdefault(aor_uri(uri), {})
+        if named and named.strip():
+            heard[xml_text(named)] = None
     found: list[tuple[str, str | None]] = []
     for aor, heard in names.items():
         found += [(aor, name) for name in heard] or [(aor, None)]
@@ -170,8 +169,8 @@ def _stream(stream: StreamReport, stream_id: str, texts: Texts) -> str:
 
 def _session_recording(call: Call, streams: Sequence[StreamReport], texts: Texts) -> str:
     """RFC 7865, section 6.4: the call was recorded from its first packet seen to its last."""
-    begin = min([call.started, *(s.started for s in streams)])
-    end = max([call.last_seen, call.ended or 0, *(s.ended for s in streams)])
+    begin = min([call.started, *[s.started for s in streams]])
+    end = max([call.last_seen, call.ended or 0, *[s.ended for s in streams]])
     return (
         f'  <sessionrecordingassoc session_id="{texts.session}">\n{time_lines(begin, end)}  </sessionrecordingassoc>\n'
     )
@@ -180,7 +179,7 @@ def _session_recording(call: Call, streams: Sequence[StreamReport], texts: Texts
 def _participant_session(call: Call, party: Party, identifier: str, texts: Texts) -> str:
     """RFC 7865, section 6.6; the parameters are the capabilities of the participant's Contact (RFC 3840)."""
     answered = call.answered if party is call.callee else None
-    joined = next(time for time in (party.joined, answered, call.started) if time is not None)
+    joined = party.joined if party.joined is not None else answered if answered is not None else call.started
     times = time_lines(joined, party.left if party.left is not None else _stop(call))
     params = [leaf("    ", "param", {"pname": name, "pval": value}) for name, value in party.contact_params]
     return (
@@ -191,7 +190,7 @@ def _participant_session(call: Call, party: Party, identifier: str, texts: Texts
 
 def _participant_streams(side: Side, streams: Iterable[tuple[StreamReport, str]], texts: Texts) -> str:
     """RFC 7865, section 6.8: each participant sends its own streams and receives the other's."""
-    placed = [(stream, stream_id) for stream, stream_id in streams if stream.side]
+    placed = [(stream, stream_id) for stream, stream_id in streams if stream.side is not None]
     if not placed:
         return ""
     lines = [

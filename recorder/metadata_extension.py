@@ -21,7 +21,7 @@ from recorder.model import (
     Side,
     StreamReport,
 )
-from recorder.xml_element import Value, attributes_of, leaf, nested
+from recorder.xml_element import Value, attribute, attributes_of, content, leaf, nested, quoted
 
 NAMESPACE = "urn:spanrec:metadata:1"
 PREFIX = "sr"
@@ -29,42 +29,42 @@ PREFIX = "sr"
 
 def conversation(call: Call, first_call: UUID) -> str:
     """In `group`: the first call of the conversation and what ties this call to others."""
+    start = f'    <sr:conversation first-call="{first_call}"'
+    if not call.group_reasons:
+        return f"{start}/>\n"
     reasons = dict.fromkeys(reason for _, reason in call.group_reasons)
     tied = [leaf("      ", "sr:tied-by", {}, reason) for reason in reasons]
-    return nested("    ", "sr:conversation", {"first-call": str(first_call)}, "".join(tied))
+    return f"{start}>\n{''.join(tied)}    </sr:conversation>\n"
 
 
 def call_facts(call: Call) -> str:
     """In `session`: the call as its signalling tells it, and who else recorded it."""
-    attributes = {
-        "state": call.state,
-        "started": format_time(call.started),
-        "ringing": _time(call.ringing),
-        "answered": _time(call.answered),
-        "ended": _time(call.ended),
-        "last-seen": format_time(max(call.last_seen, call.started)),
-        "sip-status": call.sip_status,
-        "sip-reason": call.sip_reason,
-        "ended-by": call.ended_by,
-    }
-    told = [] if call.call_id is None else [leaf("      ", "sr:call-id", {}, call.call_id)]
+    status = "" if call.sip_status is None else f' sip-status="{call.sip_status}"'
+    reason = "" if call.sip_reason is None else f' sip-reason="{quoted(call.sip_reason)}"'
+    ended_by = "" if call.ended_by is None else f' ended-by="{call.ended_by}"'
+    start = (
+        f'    <sr:call state="{call.state}" started="{format_time(call.started)}"{_time("ringing", call.ringing)}'
+        f"{_time('answered', call.answered)}{_time('ended', call.ended)}"
+        f' last-seen="{format_time(max(call.last_seen, call.started))}"{status}{reason}{ended_by}'
+    )
+    told = [] if call.call_id is None else [f"      <sr:call-id>{content(call.call_id)}</sr:call-id>\n"]
     for protocol, cause, text in call.reason_headers:
         told.append(leaf("      ", "sr:reason", {"protocol": protocol, "cause": cause}, text))
     told += [
-        leaf("      ", "sr:hold", {"begin": _time(hold.begin), "end": _time(hold.end), "by": hold.by})
-        for hold in call.holds
+        f'      <sr:hold{_time("begin", hold.begin)}{_time("end", hold.end)} by="{hold.by}"/>\n' for hold in call.holds
     ]
     told += [_recorded_by(recording_session) for recording_session in call.recorded_by]
-    told += [leaf("      ", "sr:warning", {"code": warning.code}, warning.text) for warning in call.warnings]
-    return nested("    ", "sr:call", attributes, "".join(told))
+    for code, text in call.warnings:
+        told.append(f'      <sr:warning code="{quoted(code)}">{content(text)}</sr:warning>\n')
+    return f"{start}>\n{''.join(told)}    </sr:call>\n" if told else f"{start}/>\n"
 
 
 def _recorded_by(session: RecordingSession) -> str:
     """A recording session of somebody else's SRC (RFC 7866) that was seen to record the call."""
     attributes = {
         "call-id": session.call_id,
-        "started": _time(session.started),
-        "ended": _time(session.ended),
+        "started": format_time(session.started),
+        "ended": None if session.ended is None else format_time(session.ended),
         "src": _endpoint(session.src),
         "srs": _endpoint(session.srs),
         "packets": session.packets,
@@ -76,11 +76,14 @@ def _recorded_by(session: RecordingSession) -> str:
 
 def party_facts(party: Party) -> str:
     """In `participant`: role, signalling address and every identity heard, verbatim, with where it stood."""
-    told = []
-    for identity in party.identities:
-        origin = _ORIGINS.get(identity.origin, "From" if party.side is Side.CALLER else "To")
-        told.append(leaf("      ", "sr:identity", {"origin": origin, "uri": identity.uri, "name": identity.name}))
-    return nested("    ", "sr:party", {"role": party.side, "address": _endpoint(party.address)}, "".join(told))
+    told = ""
+    for uri, name, origin in party.identities:
+        header = _ORIGINS.get(origin) or ("From" if party.side is Side.CALLER else "To")
+        named = "" if name is None else f' name="{quoted(name)}"'
+        told += f'      <sr:identity origin="{header}" uri="{quoted(uri)}"{named}/>\n'
+    address = "" if party.address is None else f' address="{party.address}"'
+    start = f'    <sr:party role="{party.side}"{address}'
+    return f"{start}>\n{told}    </sr:party>\n" if told else f"{start}/>\n"
 
 
 _ORIGINS = {
@@ -140,7 +143,7 @@ def media_facts(stream: StreamReport) -> str:
 
 def provenance(call: Call, audio: AudioReport | None, captures: Sequence[CaptureReport], version: str | None) -> str:
     """In `recording`: the program, the audio that goes with the document and the packets that all of it came from."""
-    told = [leaf("    ", "sr:program", {"name": "spanrec", "version": version})]
+    told = [f'    <sr:program name="spanrec"{attribute("version", version)}/>\n']
     if audio is not None:
         attributes: dict[str, Value] = {
             "file": audio.file,
@@ -153,14 +156,12 @@ def provenance(call: Call, audio: AudioReport | None, captures: Sequence[Capture
         }
         told.append(leaf("    ", "sr:audio", attributes))
     for index, (first, last) in sorted(call.captures.items()):
-        place: dict[str, Value] = {
-            "file": captures[index].file,
-            "sha256": captures[index].sha256,
-            "first-packet": first,
-            "last-packet": last,
-        }
-        told.append(leaf("    ", "sr:capture", place))
-    return nested("  ", "sr:provenance", {}, "".join(told))
+        capture = captures[index]
+        told.append(
+            f'    <sr:capture file="{quoted(capture.file)}" sha256="{capture.sha256}" first-packet="{first}"'
+            f' last-packet="{last}"/>\n'
+        )
+    return f"  <sr:provenance>\n{''.join(told)}  </sr:provenance>\n"
 
 
 def _encryption(stream: StreamReport) -> str:
@@ -169,8 +170,9 @@ def _encryption(stream: StreamReport) -> str:
     return "decrypted" if stream.decrypted else "not-decrypted"
 
 
-def _time(time: int | None) -> str | None:
-    return None if time is None else format_time(time)
+def _time(name: str, time: int | None) -> str:
+    """An attribute with a time, after a blank; empty where it is not known."""
+    return "" if time is None else f' {name}="{format_time(time)}"'
 
 
 def _endpoint(endpoint: object | None) -> str | None:

@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
-from recorder.identifiers import part_uuid
+from recorder.identifiers import part_octets, part_uuid
 from recorder.model import Side
 
 
 def id_text(identifier: UUID) -> str:
     """The 24 characters that stand for a UUID in the document."""
-    return b2a_base64(identifier.bytes, newline=False).decode("ascii")
+    return _text(identifier.bytes)
+
+
+def _text(octets: bytes) -> str:
+    return b2a_base64(octets, newline=False).decode("ascii")
 
 
 def group_uuid(first_call: UUID) -> UUID:
@@ -58,8 +62,17 @@ class Identifiers:
 
     def texts(self, first_call: UUID) -> Texts:
         """As written; `first_call` is that of the group."""
-        participants = {side: id_text(self.participant(side)) for side in Side}
-        return Texts(id_text(self.session), id_text(group_uuid(first_call)), participants)
+        call = self.call.bytes
+        first = call if first_call is self.call else first_call.bytes
+        participants = {
+            Side.CALLER: self._participant_text(call, Side.CALLER, 0),
+            Side.CALLEE: self._participant_text(call, Side.CALLEE, 1),
+        }
+        return Texts(_text(call), _text(part_octets(first, "group", 0)), participants)
+
+    def _participant_text(self, call: bytes, side: Side, ordinal: int) -> str:
+        known = self.participants.get(side)
+        return id_text(known) if known is not None else _text(part_octets(call, "participant", ordinal))
 
     def stream(self, label: str, occurrence: int = 0) -> UUID:
         """`stream_id`; `occurrence` tells apart streams that share a label."""

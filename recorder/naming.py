@@ -6,7 +6,7 @@ outside.
 """
 
 import re
-from uuid import UUID
+from functools import lru_cache
 
 LONGEST = 32
 """Characters of a participant's name."""
@@ -19,17 +19,19 @@ _RESERVED = frozenset(
 )
 
 
-def directory_name(started: str, caller: str | None, callee: str | None, identifier: UUID, digits: int = 8) -> str:
+def directory_name(started: str, caller: str | None, callee: str | None, identifier: str, digits: int = 8) -> str:
     """`YYYY/MM/DD/HHMMSS_<caller>_<callee>_<first digits of the identifier>`, in UTC, relative to the store.
 
-    `started` as a document has it (RFC 3339, Z); `caller` and `callee` are URIs or None. More than eight `digits` tell
-    apart what else would share a name.
+    `started` and `identifier` as a document has them (RFC 3339, Z; UUID); `caller` and `callee` are URIs or None. More
+    than eight `digits` tell apart what else would share a name.
     """
     day, _, clock = started.partition("T")
     second = clock[:8].replace(":", "")
-    return f"{day.replace('-', '/')}/{second}_{safe_name(caller)}_{safe_name(callee)}_{identifier.hex[:digits]}"
+    which = identifier.replace("-", "")[:digits]
+    return f"{day.replace('-', '/')}/{second}_{safe_name(caller)}_{safe_name(callee)}_{which}"
 
 
+@lru_cache(maxsize=64)
 def user_part(uri: str | None) -> str:
     """The number or user name of a SIP, SIPS or TEL URI (RFC 3261, section 19.1.1; RFC 3966), without parameters and
     password; its host where it has no user; empty where there is neither."""

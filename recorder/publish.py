@@ -10,18 +10,20 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, fields
+from functools import partial
 from hashlib import sha256
 from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any
 from uuid import UUID
 
+from capture.address import Endpoint
 from recorder.document import CallDocument, describe
 from recorder.engine import FinishedCall
 from recorder.metadata import build_metadata
 from recorder.metadata_ids import Identifiers
 from recorder.mixdown import finish_audio
-from recorder.model import AudioReport, Call, CaptureReport, Party, StreamReport, TraceEvent
+from recorder.model import AudioReport, Call, CaptureReport, Identity, Party, Side, StreamReport, TraceEvent
 
 SPILL = 2_000
 """Calls that wait in memory."""
@@ -38,29 +40,35 @@ class Waiting:
     audio: AudioReport | None
 
     def __reduce__(self) -> tuple[Callable[..., "Waiting"], tuple[object, ...]]:
-        """For the spool: the values of the call alone, at half the cost of the call as an object of objects."""
-        call = self.call
-        parties = [_PARTY_VALUES(party) for party in (call.caller, call.callee)]
-        return _waiting, (_CALL_VALUES(call), parties, [tuple(step) for step in call.trace], self.streams, self.audio)
+        """For the spool: plain values, at a fraction of the cost of an object of objects."""
+        values = list(_CALL_VALUES(self.call))
+        values[_CALLER], values[_CALLEE] = _party_values(values[_CALLER]), _party_values(values[_CALLEE])
+        values[_TRACE] = [*map(tuple, values[_TRACE])]
+        return _waiting, (values, self.streams, self.audio)
 
 
-_NESTED = ("caller", "callee", "trace")
-_CALL_FIELDS = tuple(field.name for field in fields(Call) if field.name not in _NESTED)
+_CALL_FIELDS = [field.name for field in fields(Call)]
 _CALL_VALUES = attrgetter(*_CALL_FIELDS)
-_PARTY_VALUES = attrgetter(*(field.name for field in fields(Party)))
+_CALLER, _CALLEE, _TRACE = (_CALL_FIELDS.index(name) for name in ("caller", "callee", "trace"))
+_trace_event: Callable[[Any], TraceEvent] = partial(tuple.__new__, TraceEvent)
+"""`TraceEvent._make`, without the interpreter."""
 
 
-def _waiting(
-    values: tuple[Any, ...],
-    parties: list[tuple[Any, ...]],
-    trace: list[tuple[Any, ...]],
-    streams: list[StreamReport],
-    audio: AudioReport | None,
-) -> Waiting:
-    caller, callee = (Party(*party) for party in parties)
-    steps = list(map(TraceEvent._make, trace))
-    call = Call(**dict(zip(_CALL_FIELDS, values, strict=True)), caller=caller, callee=callee, trace=steps)
-    return Waiting(call, streams, audio)
+def _waiting(values: list[Any], streams: list[StreamReport], audio: AudioReport | None) -> Waiting:
+    values[_CALLER], values[_CALLEE] = _party(*values[_CALLER]), _party(*values[_CALLEE])
+    values[_TRACE] = [*map(_trace_event, values[_TRACE])]
+    return Waiting(Call(*values), streams, audio)
+
+
+def _party_values(party: Party) -> tuple[Any, ...]:
+    address = party.address
+    identities = [*map(tuple, party.identities)]
+    where = None if address is None else (*address,)
+    return party.side, identities, where, party.contact_params, party.joined, party.left
+
+
+def _party(side: Side, identities: list[Any], where: tuple[int, int, int] | None, *rest: Any) -> Party:
+    return Party(side, [*map(Identity._make, identities)], None if where is None else Endpoint(*where), *rest)
 
 
 @dataclass(slots=True)
@@ -145,7 +153,7 @@ class Publisher:
 
 
 def write_documents(
-    waiting: Waiting, directory: Path, captures: Sequence[CaptureReport], ids: dict[int, UUID]
+    waiting: Waiting, directory: Path | str, captures: Sequence[CaptureReport], ids: dict[int, UUID]
 ) -> CallDocument:
     """Write metadata.xml and call.json of a call into its working directory and give the document."""
     call = waiting.call

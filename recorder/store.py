@@ -56,6 +56,10 @@ class RecordingStore:
 
     def begin(self, identifier: UUID) -> Path:
         """The working directory of a call, made when first asked for."""
+        return Path(self.working(identifier))
+
+    def working(self, identifier: UUID) -> str:
+        """`begin`, and the path as text: parsing it takes as long as making the directory."""
         work = f"{self.partial}/{identifier.hex}"
         try:
             os.mkdir(work)
@@ -63,7 +67,7 @@ class RecordingStore:
             pass
         except OSError as error:
             raise _sentence(work, "make", error) from error
-        return Path(work)
+        return work
 
     def discard(self, work: Path) -> None:
         """Drop the working directory of a call that is not to be recorded."""
@@ -172,7 +176,7 @@ class RecordingStore:
 def _names(document: CallDocument) -> Iterator[str]:
     """Names that a recording may have, the usual one first."""
     for digits in (8, 32):
-        yield directory_name(document.started, document.caller.uri, document.callee.uri, UUID(document.id), digits)
+        yield directory_name(document.started, document.caller.uri, document.callee.uri, document.id, digits)
 
 
 def recording_path(out: Path, directory: str) -> Path:

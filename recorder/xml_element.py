@@ -30,7 +30,7 @@ Value = str | int | float | None
 
 def leaf(indent: str, name: str, attributes: Mapping[str, Value], text: str | None = None) -> str:
     """The line of an element without children; empty text is text, None is none."""
-    start = f"{indent}<{name}{attributes_of(attributes)}"
+    start = f"{indent}<{name}{attributes_of(attributes) if attributes else ''}"
     return f"{start}/>\n" if text is None else f"{start}>{content(text)}</{name}>\n"
 
 
@@ -42,17 +42,28 @@ def nested(indent: str, name: str, attributes: Mapping[str, Value], children: st
 
 def attributes_of(values: Mapping[str, Value]) -> str:
     """The attributes that have a value, each after a blank."""
-    return "".join([f' {name}="{written}"' for name, value in values.items() if (written := shown(value)) is not None])
+    return "".join([attribute(name, value) for name, value in values.items() if value is not None])
+
+
+def attribute(name: str, value: Value) -> str:
+    """One attribute after a blank, empty where it is left out."""
+    written = shown(value)
+    return "" if written is None else f' {name}="{written}"'
 
 
 def shown(value: Value) -> str | None:
     """An attribute's value as it is written; None where it is left out."""
     if isinstance(value, str):
-        return xml_text(value).translate(_IN_ATTRIBUTE) if _NEEDS_CARE(value) else value
+        return quoted(value)
     if isinstance(value, float):
         # Three decimals: what lies beyond is noise.
         return f"{value:.3f}".rstrip("0").removesuffix(".") if isfinite(value) else None
     return None if value is None else str(value)
+
+
+def quoted(text: str) -> str:
+    """A string as it is written between the quotes of an attribute."""
+    return xml_text(text).translate(_IN_ATTRIBUTE) if _NEEDS_CARE(text) else text
 
 
 def content(text: str) -> str:
