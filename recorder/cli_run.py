@@ -188,7 +188,7 @@ class _Roles:
     def reload(self) -> None:
         """The settings have been read again."""
         if self._rules is not None:
-            self._rules.reload()
+            self._rules.reload(self._log)
 
     def start(self, media: "LiveSource | None") -> Any:
         """Open their sockets; gives the operator's commands, None without any role."""

@@ -139,7 +139,8 @@ def src_command(
         commands = ControlPages(src.start(media), media=src.media_counts)
         stack.callback(commands.close)
         control = settings.control
-        how = Recording(workers=workers, audio=record, followers=[src.follower], reloaded=rules.reload)
+        reload = partial(rules.reload, log)
+        how = Recording(workers=workers, audio=record, followers=[src.follower], reloaded=reload)
         if spooling is not None:
             how = replace(how, published=spooling.published)
         service = live_service(store, log, how)
@@ -220,16 +221,25 @@ class Rules:
 
     def __init__(self, srs: str | None) -> None:
         """`srs`: servers that the command line names instead of those of the settings."""
+        from recorder.siprec.sip_settings import Secrets
+
         self._srs = srs
+        self._secrets = Secrets()
         self.settings, self._rules = self._load()
 
     def decide(self, facts: "CallFacts") -> "SrcDecision":
         """What to do with a call that begins."""
         return self._rules.decide(facts)
 
-    def reload(self) -> None:
-        """Take the rules of the settings again; they have been checked. Sockets stay as they are."""
-        _, self._rules = self._load()
+    def reload(self, log: "ServiceLog") -> None:
+        """Take the rules of the settings again. They have been checked, but for files that they name and the command
+        line: where these do not fit, that is told, and the old ones stay. Sockets stay as they are."""
+        from capture.errors import SpanrecError
+
+        try:
+            _, self._rules = self._load()
+        except (SpanrecError, typer.BadParameter) as error:
+            log.logger.warning("settings-refused", text=f"{error}; the rules of recording sessions stay as they were")
 
     def _load(self) -> "tuple[SrcSettings, SrcRules]":
         from capture.errors import SpanrecError
@@ -239,7 +249,7 @@ class Rules:
 
         path = settings.file_of(Path.cwd(), os.environ)
         values = settings.load(Path.cwd(), os.environ)
-        found = load_src(values, path, secrets=True)
+        found = load_src(values, path, secrets=self._secrets)
         if self._srs is not None:
             try:
                 servers = found.servers.find(self._srs)

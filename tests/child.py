@@ -21,15 +21,15 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change 
 def run(script: str, *, seconds: float = 60, **environment: str) -> Any:
     """What `script` gives to `tell`. It finds the project's packages, `tell`, json, os, socket and threading."""
     opening = "import json, os, socket, threading\ntell = lambda value: print(json.dumps(value, default=str))\n"
-    variables = {**os.environ, "PYTHONPATH": _path(), **environment}
-    command = [_interpreter(), "-c", opening + script]
+    variables = {**os.environ, "PYTHONPATH": path_of_packages(), **environment}
+    command = [interpreter(), "-c", opening + script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=variables, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
 @cache
-def _interpreter() -> str:
+def interpreter() -> str:
     for candidate in (sys.executable, "/usr/bin/python3"):
         if os.geteuid() != 0 or _works_for_others(candidate):
             return candidate
@@ -39,14 +39,14 @@ def _interpreter() -> str:
 def _works_for_others(candidate: str) -> bool:
     ask = f"import sys, os; os.setuid(65534); import numpy; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
     command = [candidate, "-c", ask]
-    variables = {**os.environ, "PYTHONPATH": _path()}
+    variables = {**os.environ, "PYTHONPATH": path_of_packages()}
     try:
         return subprocess.run(command, env=variables, capture_output=True, timeout=60, check=False).returncode == 0
     except OSError:
         return False
 
 
-def _path() -> str:
+def path_of_packages() -> str:
     import numpy
 
     return os.pathsep.join((str(ROOT), str(Path(numpy.__file__).parents[1])))

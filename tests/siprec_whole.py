@@ -27,6 +27,7 @@ from recorder.policy import Policy, without_audio
 from recorder.sip_ua.agent import Admit
 from recorder.siprec import src_service
 from recorder.siprec.control import EventKind, SessionEvent
+from recorder.siprec.sip_settings import Secrets
 from recorder.siprec.sip_stack import SipStack, StackOptions, open_stack
 from recorder.siprec.src_decision import SrcDecision
 from recorder.siprec.src_service import SrcService, SrcTold
@@ -159,7 +160,7 @@ class Client:
     async def run(self) -> None:
         """Play the capture to its end, and wait until all sessions have ended."""
         file = self.directory / "spanrec.toml"
-        settings = load_src(tomllib.loads(self.settings), file, secrets=True)
+        settings = load_src(tomllib.loads(self.settings), file, secrets=Secrets())
         decision = SrcDecision(record=True, instances=(settings.usual,), reason="every call")
         pace = Pace(self.speed)
         src = SrcService(

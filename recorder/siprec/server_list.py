@@ -2,7 +2,7 @@
 
 In: `[[server]]` tables, `[src.sets]`, and lists such as `"sip:rec1;transport=tcp, backup"`, whose items are SIP URIs or
 names of those tables. Out: `Server` values, in order. Raises ValueError or SpanrecError with a phrase. Passwords are
-read from files, and only where `secrets` says so.
+read from files by `Secrets`, and only where these are given.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Any
 
 from recorder.settings_table import Place, known, text, texts, truth, whole
 from recorder.sip_ua.api import Credentials
-from recorder.siprec.sip_settings import path, secret, sip_uri
+from recorder.siprec.sip_settings import Secrets, path, sip_uri
 from recorder.siprec.src_decision import Protection, Server
 
 MOST_SERVERS = 32
@@ -68,7 +68,7 @@ def protection(value: object) -> Protection:
     return Protection(str(value))
 
 
-def load_servers(settings: Mapping[str, Any], file: Path, usual: Server, *, secrets: bool) -> ServerList:
+def load_servers(settings: Mapping[str, Any], file: Path, usual: Server, *, secrets: Secrets | None) -> ServerList:
     """The tables `[[server]]` and `[src.sets]`. `usual` has what a server has that says nothing else."""
     tables = settings.get("server", [])
     with Place(file, "server") as place:
@@ -94,7 +94,7 @@ def load_servers(settings: Mapping[str, Any], file: Path, usual: Server, *, secr
     return ServerList(servers, sets, usual)
 
 
-def _server(place: Place, table: dict[str, Any], usual: Server, secrets: bool) -> tuple[str, Server]:
+def _server(place: Place, table: dict[str, Any], usual: Server, secrets: Secrets | None) -> tuple[str, Server]:
     place.key = "name"
     name = text(table.get("name"))
     if not _NAME.fullmatch(name):
@@ -112,7 +112,7 @@ def _server(place: Place, table: dict[str, Any], usual: Server, secrets: bool) -
     return name, Server(uri, weight, media, clear, _credentials(place, table, secrets), via)
 
 
-def _credentials(place: Place, table: dict[str, Any], secrets: bool) -> Credentials | None:
+def _credentials(place: Place, table: dict[str, Any], secrets: Secrets | None) -> Credentials | None:
     place.key = "password_file"
     if "user" not in table and "password_file" not in table and "realm" not in table:
         return None
@@ -122,4 +122,4 @@ def _credentials(place: Place, table: dict[str, Any], secrets: bool) -> Credenti
     place.key = "realm"
     realm = text(table["realm"]) if "realm" in table else None
     place.key = "password_file"
-    return Credentials(user, secret(password_file, "password") if secrets else "", realm)
+    return Credentials(user, secrets.read(password_file, "password") if secrets is not None else "", realm)

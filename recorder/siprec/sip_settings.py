@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from capture.errors import SpanrecError
 from decoders.sip_address import parse_name_address, parse_uri
 from recorder.settings_table import Place, known, seconds, text, texts, truth, whole
 from recorder.sip_ua.listen import Listen, parse_listen
@@ -204,3 +205,19 @@ def _webhook(place: Place, table: dict[str, Any]) -> Webhook:
 def secret(file: Path, what: str) -> str:
     """The one line of a file that others must not read. Raises SpanrecError."""
     return read_secret(file, what)
+
+
+class Secrets:
+    """What secret files said, for a process that can read them no more once it has become another user."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, str] = {}
+
+    def read(self, file: Path, what: str) -> str:
+        """What a file says now, or where it cannot be read, what it said. Raises SpanrecError where it never could."""
+        try:
+            self._known[file] = secret(file, what)
+        except SpanrecError:
+            if file not in self._known:
+                raise
+        return self._known[file]

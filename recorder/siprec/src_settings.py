@@ -87,8 +87,9 @@ class SrcSettings:
     webhooks: tuple[Webhook, ...] = ()
 
 
-def load_src(settings: Mapping[str, Any], file: Path, *, secrets: bool = False) -> SrcSettings:
-    """`[src]` and `[[server]]` of the settings read from `file`; what is not there is as usual."""
+def load_src(settings: Mapping[str, Any], file: Path, *, secrets: sip.Secrets | None = None) -> SrcSettings:
+    """`[src]` and `[[server]]` of the settings read from `file`; what is not there is as usual. `secrets` read the
+    passwords; without, there are none."""
     with Place(file, "[src]") as place:
         table = known(settings.get("src", {}), KEYS)
         place.key = "media"

@@ -13,6 +13,7 @@ from recorder.policy import Action
 from recorder.policy_file import SENDING, load_policy
 from recorder.settings import SettingsError, read
 from recorder.siprec import src_rules, src_settings
+from recorder.siprec.sip_settings import Secrets
 from recorder.siprec.snapshot import why_no_extension
 from recorder.siprec.src_decision import Choice, OnHold, Protection
 from recorder.siprec.src_rules import SrcRules, load_rules
@@ -35,7 +36,7 @@ inside = "tls:10.0.0.1:5061"
 
 def load(text: str) -> SrcRules:
     settings = tomllib.loads(text)
-    return load_rules(settings, PATH, load_src(settings, PATH, secrets=True))
+    return load_rules(settings, PATH, load_src(settings, PATH, secrets=Secrets()))
 
 
 def call(caller: str = "sip:+4930111@example.com", name: str | None = None, **headers: str) -> CallFacts:
@@ -233,13 +234,13 @@ def test_passwords_are_read_only_for_who_needs_them(tmp_path):
     settings = tomllib.loads(text)
     assert load_src(settings, PATH).usual.servers[0].uri == "sip:a"
     with pytest.raises(SettingsError, match=r"server 1: password_file: .*cannot read the password"):
-        load_src(settings, PATH, secrets=True)
+        load_src(settings, PATH, secrets=Secrets())
     secret.write_text("hush\n")
     secret.chmod(0o644)
     with pytest.raises(SettingsError, match="every user can read"):
-        load_src(settings, PATH, secrets=True)
+        load_src(settings, PATH, secrets=Secrets())
     secret.chmod(0o600)
-    found = load_src(settings, PATH, secrets=True)
+    found = load_src(settings, PATH, secrets=Secrets())
     credentials = found.usual.servers[0].credentials
     assert credentials is not None
     assert credentials.password == "hush"
