@@ -8,13 +8,13 @@ from recorder.siprec.src_session import SrcSession
 def info_of(session: SrcSession) -> SessionInfo:
     """What there is to say of a session now."""
     link = session.link
-    first = session.calls[0].picture if session.calls else session.first
+    first = session.calls[0].picture if session.calls else session.telling.first
     names = {side: first.party(side).names[0][0] if first is not None else "" for side in Side}
     return SessionInfo(
         id=session.id,
         role=Role.SRC,
         state=session.state,
-        peer=session.peer,
+        peer=session.telling.peer,
         rs_call_id=link.session.call_id if link is not None and link.session is not None else "",
         calls=tuple(str(call.picture.id) for call in session.calls),
         call_ids=tuple(call.picture.call_id for call in session.calls if call.picture.call_id),

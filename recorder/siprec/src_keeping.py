@@ -7,9 +7,11 @@ doubt before it is known that no server can be had: to find that out takes secon
 
 from dataclasses import dataclass
 
+from recorder.siprec.control import EventKind
 from recorder.siprec.src_connect import Surroundings
 from recorder.siprec.src_decision import Instance
 from recorder.siprec.src_media import RecordedCall
+from recorder.siprec.src_telling import Telling
 
 PATIENCE = 1.5
 """s without a server after which calls are in doubt: longer than most servers take to answer."""
@@ -23,6 +25,7 @@ class Keeping:
     around: Surroundings
     calls: list[RecordedCall]
     """Of the session, which adds to it and takes away."""
+    telling: Telling
     _since: float | None = None
     """Since when it has been without a server, by the loop's clock."""
 
@@ -42,13 +45,15 @@ class Keeping:
             self._doubt()
             self._since = None
 
-    def miss(self) -> list[RecordedCall]:
-        """No server can be had for what the calls say from now on: they are kept. Gives those that were not yet."""
+    def miss(self, why: str) -> bool:
+        """No server can be had for what the calls say from now on: they are kept. Whether that is news of any."""
         missed = [call for call in self.calls if not call.missed]
         for call in missed:
             call.missed = True
         self._doubt()
-        return missed
+        for call in missed:
+            self.telling.tell(EventKind.SPOOLED, f"{why}: the call is kept here", call=call)
+        return bool(missed)
 
     def unheard(self) -> bool:
         """The server was gone when the calls ended: nobody knows how much of them it has. Whether all are kept."""

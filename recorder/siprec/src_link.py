@@ -7,6 +7,7 @@ complete one was accepted (RFC 7866, section 9.1). Nothing here decides where a 
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from socket import SOCK_DGRAM
 
@@ -164,6 +165,12 @@ class Link:
             return
         body = metadata_body(final) if final is not None and self.speaks_siprec else None
         await self.session.bye(body, HEADERS[:1])
+
+    async def ask_alive(self) -> None:
+        """Ask within the dialog: where nobody answers, the agent ends it. Does not raise."""
+        if self.session is not None and not self.over:
+            with suppress(RefusedError, UnreachableError):
+                await self.session.request("OPTIONS")
 
     def last_words(self, before: Elements) -> bytes | None:
         """What a final update was to say, for the BYE."""

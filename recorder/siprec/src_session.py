@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any
 
 from capture.port_pool import PortsExhausted
-from recorder.sip_ua.api import Ended, EndedBy, RefusedError, Session, UnreachableError
-from recorder.siprec.control import EventKind, SessionEvent, SessionState
+from recorder.sip_ua.api import Ended, EndedBy, Session
+from recorder.siprec.control import EventKind, SessionState
 from recorder.siprec.legs import LegId, LegReport
 from recorder.siprec.picture import CallPicture, Phase
 from recorder.siprec.snapshot import Elements
@@ -24,6 +24,7 @@ from recorder.siprec.src_keeping import Keeping
 from recorder.siprec.src_link import Link
 from recorder.siprec.src_media import MediaOptions, RecordedCall, SrcMedia
 from recorder.siprec.src_stay import Stay, why_ended
+from recorder.siprec.src_telling import Telling
 
 RECENT = 12.0
 """s after the answer within which some may still wait."""
@@ -39,12 +40,8 @@ class SrcSession:
         self.instance = instance
         self.state = SessionState.CONNECTING
         self.calls: list[RecordedCall] = []
-        self.first: CallPicture | None = None
-        """Of the call that it began with."""
         self.since = around.clock()
         self.note = ""
-        self.peer = instance.servers[0].uri if instance.servers else ""
-        """URI of the server it is at, or was at last."""
         self.link: Link | None = None
         self.media = SrcMedia(
             around.forwarder,
@@ -53,16 +50,12 @@ class SrcSession:
             octets=around.octets,
         )
         self.connector = Connector(instance, around, self.media, self.calls, self._changed)
-        self.keeping = Keeping(instance, around, self.calls)
+        peer = instance.servers[0].uri if instance.servers else ""
+        self.telling = Telling(name, instance, around, self.calls, peer)
+        self.keeping = Keeping(instance, around, self.calls, self.telling)
         self._around = around
         self._done = done
-        self._stay = Stay(
-            around.clock,
-            around.servers,
-            self.media,
-            self.connector,
-            lambda kind, text, details: self._tell(kind, text, details=details),
-        )
+        self._stay = Stay(around.clock, around.servers, self.media, self.connector, self.telling.tell)
         self._wake = asyncio.Event()
         self._finishing = False
         self._started = self._over = False
@@ -96,7 +89,7 @@ class SrcSession:
         """Record a call too, from capture time `since` on. Raises PortsExhausted."""
         call = RecordedCall(picture, since, self.instance.overrides, by_rule=paused, late=late)
         call.associated = self._around.clock()
-        self.first = self.first or picture
+        self.telling.first = self.telling.first or picture
         self.media.add(call)
         self.calls.append(call)
         if self.state is SessionState.SPOOLING:
@@ -118,11 +111,11 @@ class SrcSession:
             try:
                 self.media.follow(call)
             except (PortsExhausted, ValueError) as error:
-                self._tell(EventKind.FAILURE, f"a stream is not recorded: {error}", call=call)
+                self.telling.tell(EventKind.FAILURE, f"a stream is not recorded: {error}", call=call)
         why = self.connector.why_not(self.link.server) if self.link is not None else ""
         if why:
             self.note = f"the call has become encrypted: {why}"
-            self._tell(EventKind.FAILURE, self.note, call=call)
+            self.telling.tell(EventKind.FAILURE, self.note, call=call)
             self.stop()
         self._changed()
 
@@ -173,7 +166,7 @@ class SrcSession:
         if found.lost:
             self.lose(found.lost)
         elif found.ask:
-            self._beside(self._ask_alive(self.link))
+            self._beside(self.link.ask_alive())
 
     def server_down(self) -> None:
         """The server of this session cannot be reached."""
@@ -243,7 +236,7 @@ class SrcSession:
         await self._serve(link)
 
     def _connected(self, link: Link) -> None:
-        self.link, self.peer = link, link.server.uri
+        self.link, self.telling.peer = link, link.server.uri
         self.keeping.served()
         self._around.servers.hold(link.server, +1)
         moved = self._stay.begin()
@@ -251,7 +244,7 @@ class SrcSession:
         if self.connector.warning:
             self.note = self.connector.warning
         if not moved and not self._started:
-            self._tell(EventKind.START, self.connector.warning)
+            self.telling.tell(EventKind.START, self.connector.warning)
         self._started = True
 
     async def _serve(self, link: Link) -> bool:
@@ -264,7 +257,7 @@ class SrcSession:
                         not self.keeping.unheard()
                     ):
                         self.note = "the server was gone at the end: it may lack what it had not written yet"
-                        self._tell(EventKind.FAILURE, self.note)
+                        self.telling.tell(EventKind.FAILURE, self.note)
                     return True
                 wait = link.wait()
                 if wait == 0:
@@ -293,11 +286,8 @@ class SrcSession:
         if not self.instance.spool:
             self._fail(why)
             return False
-        missed = self.keeping.miss()
-        if missed:
+        if self.keeping.miss(why):
             self.state = SessionState.SPOOLING
-        for call in missed:
-            self._tell(EventKind.SPOOLED, f"{why}: the call is kept here", call=call)
         return True
 
     async def _pause(self, seconds: float) -> None:
@@ -337,10 +327,9 @@ class SrcSession:
             self.state = SessionState.ENDED
         if self._started:
             sent, unsent = self.media.sent
-            self._tell(EventKind.STOP, self.note, {"packets": sent, "unsent": unsent})
+            self.telling.tell(EventKind.STOP, self.note, {"packets": sent, "unsent": unsent})
         self.link = None
         self.connector.let_go()
-        self._stay.let_go()
         self._done(self)
 
     def _call_over(self, call: RecordedCall) -> None:
@@ -376,7 +365,7 @@ class SrcSession:
         self.media.set_sending()
         if self.link is not None:
             self._set_state()
-        self._tell(EventKind.PAUSE if call.paused else EventKind.RESUME, "", call=call)
+        self.telling.tell(EventKind.PAUSE if call.paused else EventKind.RESUME, "", call=call)
 
     def _without_server(self) -> None:
         self.keeping.without(asyncio.get_running_loop().time())
@@ -388,40 +377,12 @@ class SrcSession:
     def _fail(self, why: str) -> None:
         self.note = why
         self.state = SessionState.FAILED
-        self._tell(EventKind.FAILURE, why)
+        self.telling.tell(EventKind.FAILURE, why)
 
     def _changed(self) -> None:
         self._wake.set()
-
-    async def _ask_alive(self, link: Link) -> None:
-        """Within the dialog: where nobody answers, the agent ends it."""
-        if link.session is not None and not link.over:
-            with suppress(RefusedError, UnreachableError):
-                await link.session.request("OPTIONS")
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
-
-    def _tell(
-        self,
-        kind: EventKind,
-        text: str,
-        details: Mapping[str, str | int | float | None] | None = None,
-        *,
-        call: RecordedCall | None = None,
-    ) -> None:
-        about = call.picture if call is not None else self.calls[0].picture if self.calls else self.first
-        self._around.tell(
-            SessionEvent(
-                kind=kind,
-                at=self._around.clock(),
-                session=self.id,
-                call=str(about.id) if about is not None else "",
-                call_id=(about.call_id or "") if about is not None else "",
-                peer=self.peer,
-                text=text,
-                details={**(details or {}), **({"instance": self.instance.name} if self.instance.name else {})},
-            )
-        )

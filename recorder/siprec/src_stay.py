@@ -122,10 +122,6 @@ class Stay:
         if self._move is not None and self._move.at:
             self._tell_move(self.media.reports(), late=True)
 
-    def let_go(self) -> None:
-        """Nothing more is told: no cycle of references is left."""
-        self.tell = _nobody
-
     def _alive_until(self, ended: Ended, link: Link) -> int:
         """Capture time until which a server that was left is known to have been there."""
         now = self.clock()
@@ -143,10 +139,6 @@ class Stay:
         if late or move.settled(new, asyncio.get_running_loop().time()):
             self._move = None
             self.tell(EventKind.FAILOVER, move.why, move.details(new))
-
-
-def _nobody(kind: EventKind, text: str, details: Mapping[str, str | int | float | None]) -> None:
-    """Takes what is told to nobody."""
 
 
 def why_ended(ended: Ended) -> str:

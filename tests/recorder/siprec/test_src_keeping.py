@@ -4,10 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from recorder.siprec.control import EventKind
 from recorder.siprec.servers import Servers
 from recorder.siprec.src_decision import Instance, Server
 from recorder.siprec.src_keeping import PATIENCE, Keeping
 from recorder.siprec.src_media import RecordedCall
+from recorder.siprec.src_telling import Telling
 from tests.siprec_fakes import START, picture
 
 ONE, TWO = Server("sip:one.example"), Server("sip:two.example")
@@ -17,16 +19,19 @@ class Keeper:
     """Who is told, and a session of two calls."""
 
     def __init__(self, *, spool=True):
-        self.doubted, self.spared, self.kept = [], [], []
+        self.doubted, self.spared, self.kept, self.told = [], [], [], []
         self.servers = Servers(lambda: 0.0)
         around = SimpleNamespace(
             servers=self.servers,
             doubted=self.doubted.append,
             spared=self.spared.append,
             keep=lambda call, instance: self.kept.append(call),
+            tell=self.told.append,
+            clock=lambda: START,
         )
         self.calls = [RecordedCall(picture(number), START) for number in (1, 2)]
-        self.keeping = Keeping(Instance((ONE, TWO), spool=spool), around, self.calls)
+        instance = Instance((ONE, TWO), spool=spool)
+        self.keeping = Keeping(instance, around, self.calls, Telling("r1", instance, around, self.calls, ONE.uri))
 
     def settle(self):
         for call in self.calls:
@@ -75,8 +80,12 @@ def test_what_was_in_doubt_is_spared_at_the_end_and_what_was_missed_is_kept():
 
 def test_what_is_missed_is_in_doubt_first():
     keeper = Keeper()
-    assert keeper.keeping.miss() == keeper.doubted == keeper.calls
-    assert keeper.keeping.miss() == []
+    assert keeper.keeping.miss("none is there")
+    assert keeper.doubted == keeper.calls
+    assert not keeper.keeping.miss("none is there")
+    assert [(each.kind, each.call) for each in keeper.told] == [
+        (EventKind.SPOOLED, str(call.picture.id)) for call in keeper.calls
+    ]
 
 
 @pytest.mark.parametrize("late", [True, False])

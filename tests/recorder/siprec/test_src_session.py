@@ -214,7 +214,7 @@ def test_a_server_that_takes_no_media_at_all_is_left():
         first = FakeServer(ONE, change=lambda d: replace(d, media=tuple(replace(m, port=0) for m in d.media)))
         stage = Stage(first, FakeServer(TWO))
         session = await stage.recording()
-        assert session.peer == TWO
+        assert session.telling.peer == TWO
         assert first.methods() == ["INVITE", "BYE"]
         await stage.finish(session)
 
@@ -232,7 +232,7 @@ def test_an_answer_with_codecs_that_the_call_does_not_have_is_never_sent_to():
 
         stage = Stage(FakeServer(ONE, change=other), FakeServer(TWO))
         session = await stage.recording()
-        assert session.peer == TWO
+        assert session.telling.peer == TWO
         assert any("codecs" in each for each in session.connector.attempts)
         await stage.finish(session)
 
@@ -577,7 +577,7 @@ def test_a_server_that_fails_is_followed_by_the_next_with_the_same_legs(failure)
     async def run():
         stage = Stage(FakeServer(ONE, refusals=[failure]), FakeServer(TWO))
         session = await stage.recording()
-        assert session.peer == TWO
+        assert session.telling.peer == TWO
         assert len(session.connector.attempts) == 2
         assert sum(each[0] == "open" for each in stage.forwarder.said) == 2
         await stage.finish(session)
@@ -651,7 +651,7 @@ def test_when_a_server_vanishes_the_call_goes_on_at_the_next_under_the_same_iden
         stage.now = START + 6 * SECOND
         first.alive = False
         session.lose("it answers no OPTIONS")
-        await settled(lambda: session.peer == TWO and session.state is SessionState.RECORDING)
+        await settled(lambda: session.telling.peer == TWO and session.state is SessionState.RECORDING)
         before, after = metadata_in(first.received[0][1]).decode(), metadata_in(second.received[0][1]).decode()
         for name in ("session_id", "participant_id", "group_id", "stream_id"):
             assert set(re.findall(rf'{name}="(.*?)"', before)) == set(re.findall(rf'{name}="(.*?)"', after))
@@ -681,7 +681,7 @@ def test_a_bye_of_the_server_mid_call_leads_to_the_next_or_ends_it():
         session = await stage.recording()
         stage.servers[0].sessions[0].end(EndedBy.PEER)
         if policy is OnBye.NEXT:
-            await settled(lambda: session.peer == TWO and session.state is SessionState.RECORDING)
+            await settled(lambda: session.telling.peer == TWO and session.state is SessionState.RECORDING)
             await stage.finish(session)
         else:
             await settled(lambda: stage.done)
@@ -722,7 +722,7 @@ def test_ports_where_nobody_listens_are_left_after_some_looks():
             stage.forwarder.reports[leg] = a_report(packets=9, unreachable=True)
         for _ in range(src_health.LOOKS):
             session.look(stage.forwarder.report(list(stage.forwarder.open_legs)))
-        await settled(lambda: session.peer == TWO)
+        await settled(lambda: session.telling.peer == TWO)
         await settled(lambda: "BYE" in stage.servers[0].methods())
         await stage.finish(session)
 
@@ -739,11 +739,11 @@ def test_missing_receiver_reports_have_the_server_asked_and_only_silence_ends_it
         reports = stage.forwarder.report(list(stage.forwarder.open_legs))
         session.look(reports)
         await settled(lambda: "OPTIONS" in stage.servers[0].methods())
-        assert session.peer == ONE
+        assert session.telling.peer == ONE
         stage.servers[0].alive = False
         stage.now += 31 * SECOND
         session.look(reports)
-        await settled(lambda: session.peer == TWO)
+        await settled(lambda: session.telling.peer == TWO)
         await stage.finish(session)
 
     asyncio.run(run())
@@ -768,7 +768,7 @@ def test_a_silent_server_is_left_once_its_last_receiver_report_is_old_and_one_th
         assert session.link.ended is None, "its media may be received all the same"
         stage.now += 4 * SECOND
         session.look(stage.forwarder.report(list(stage.forwarder.open_legs)) | others)
-        await settled(lambda: session.peer == TWO)
+        await settled(lambda: session.telling.peer == TWO)
         await stage.finish(session)
 
     asyncio.run(run())

@@ -249,7 +249,7 @@ def test_a_persistent_session_moves_with_all_its_calls():
             await settled(lambda: len(src.forwarder.sending()) == 6)
             session = next(iter(src.sessions.sessions.values()))
             session.lose("dead")
-            await settled(lambda: session.peer == TWO and len(src.forwarder.sending()) == 6)
+            await settled(lambda: session.telling.peer == TWO and len(src.forwarder.sending()) == 6)
             assert metadata_in(src.servers[1].received[0][1]).count(b"<session ") == 3
 
     asyncio.run(run())
