@@ -325,6 +325,8 @@ def report(run: Run, verdicts: list[Verdict], wrong: list[str]) -> None:
     print(f"s: UDP sockets, other descriptors, MB: {held}")
     pace = run.sender.pace
     print(f"Sender late {pace.latest * 1000:.0f} ms at most, {pace.slipped:.1f} s in all.")
+    moved = [verdict.cut for verdict in verdicts if verdict.cut]
+    print(f"{sum(moved)} packets of {len(moved)} calls lie under others that were moved, for the sender was late.")
     for verdict in [each for each in verdicts if each.result is Result.WRONG][:40]:
         print(f"wrong: call {verdict.number}, {verdict.fault}: {verdict.text}")
     for each in wrong:

@@ -8,6 +8,7 @@ because others were moved is known by what is left of it.
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +53,9 @@ class Channel:
 
     absent: list[list[int]] = field(default_factory=list)
     """Of each take, packets that are not there."""
+    cut: int = 0
+    """Packets beside them that others lie over, which the recorder moved to an earlier time: the sender was late before
+    them, and no longer."""
     foreign: list[tuple[float, float]] = field(default_factory=list)
     """From and to, s of the recording: loud, and of none of the takes."""
 
@@ -66,10 +70,11 @@ def compare(heard: Samples, sent: Sequence[Sent]) -> Channel:
     places = _chain(_candidates(heard, packets, loud, np.repeat(np.arange(len(sent)), [each.most for each in sent])))
     for at in places.values():
         explained[at : at + FRAME] = True
-    found, before = Channel(), 0
+    covered = _covered(places, loud)
+    found, before = Channel(cut=len(covered)), 0
     for each in sent:
-        missing = (place for place in range(each.packets) if loud[before + place] and before + place not in places)
-        found.absent.append(list(missing))
+        sought = (place for place in range(each.packets) if loud[before + place])
+        found.absent.append([p for p in sought if before + p not in places and before + p not in covered])
         before += each.most
     octets = [samples.tobytes() for samples in everything]
     strange: list[int] = []
@@ -139,6 +144,18 @@ def _chain(candidates: Iterable[tuple[int, list[int]]]) -> dict[int, int]:
         found[link.packet] = link.at
         link = link.before
     return found
+
+
+def _covered(places: dict[int, int], loud: NDArray[np.bool_]) -> set[int]:
+    """Packets that lie under those behind them: no more than there is no room for."""
+    covered: set[int] = set()
+    found = sorted(places)
+    for left, right in pairwise(found):
+        under = [packet for packet in range(left + 1, right) if loud[packet]]
+        short = (right - left) * FRAME - (places[right] - places[left])
+        if short > 0 and len(under) <= short // FRAME + 2:
+            covered |= set(under)
+    return covered
 
 
 def _loud(packets: Samples) -> NDArray[np.bool_]:

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 
 from bench.live_check import CUT
-from bench.srs_soak_audio import Sent, compare
+from bench.srs_soak_audio import Channel, Sent, compare
 from bench.srs_soak_src import RESTARTED, Fault, SoakCall, Take
 from recorder.siprec.received import read
 
@@ -63,6 +63,8 @@ class Verdict:
     result: Result
     text: str = ""
     """Why it is wrong."""
+    cut: int = 0
+    """Packets that lie under others (`bench.srs_soak_audio.Channel`)."""
 
 
 def recordings(out: Path) -> dict[int, list[Path]]:
@@ -90,7 +92,8 @@ def judge(call: SoakCall, places: Sequence[Path], kills: Sequence[Kill]) -> Verd
         return Verdict(call.number, call.fault, Result.WRONG, f"{len(places)} recordings of {_told(call)}")
     document = json.loads((places[0] / "call.json").read_text())
     wrong, missing = list(_sessions(call, taken, places[0], kills)), False
-    for text, excused in _audio(call, taken, document, places[0], kills):
+    channels = _channels(call, taken, places[0]) if document["audio"] is not None else []
+    for text, excused in _audio(call, taken, channels, kills):
         missing = missing or not text.startswith(STRANGE)
         if not excused:
             wrong.append(text)
@@ -99,9 +102,9 @@ def judge(call: SoakCall, places: Sequence[Path], kills: Sequence[Kill]) -> Verd
     wrong += [f"does not say {code}" for code in sorted(lacking)]
     if not missing and call.fault is Fault.NONE and len(taken) == 1 and not _touched(taken[0], kills):
         wrong += [f"says {code}, and nothing is missing" for code in sorted(codes)]
-    if wrong:
-        return Verdict(call.number, call.fault, Result.WRONG, f"{'; '.join(wrong)} ({places[0]}: {_told(call)})")
-    return Verdict(call.number, call.fault, Result.DECLARED if codes else Result.WHOLE)
+    text = f"{'; '.join(wrong)} ({places[0]}: {_told(call)})" if wrong else ""
+    result = Result.WRONG if wrong else Result.DECLARED if codes else Result.WHOLE
+    return Verdict(call.number, call.fault, result, text, sum(found.cut for found in channels))
 
 
 def _expected(call: SoakCall, taken: Sequence[Take], *, missing: bool) -> set[str]:
@@ -112,17 +115,22 @@ def _expected(call: SoakCall, taken: Sequence[Take], *, missing: bool) -> set[st
     return codes
 
 
+def _channels(call: SoakCall, taken: Sequence[Take], place: Path) -> list[Channel]:
+    """What each side's channel holds."""
+    heard = np.asarray(soundfile.read(place / "audio.wav", dtype="int16", always_2d=True)[0], np.int16)
+    sent = [[Sent(t.number, side, _kept(call, t), t.packets) for t in taken] for side in SIDES]
+    return [compare(heard[:, channel], each) for channel, each in enumerate(sent)]
+
+
 def _audio(
-    call: SoakCall, taken: Sequence[Take], document: dict[str, Any], place: Path, kills: Sequence[Kill]
+    call: SoakCall, taken: Sequence[Take], channels: Sequence[Channel], kills: Sequence[Kill]
 ) -> Iterator[tuple[str, bool]]:
     """What is wrong with the audio of a recording, and whether a kill excuses it."""
-    if document["audio"] is None:
+    if not channels:
         if any(take.packets for take in taken):
             yield "no audio", all(_touched(take, kills) for take in taken)
         return
-    heard = np.asarray(soundfile.read(place / "audio.wav", dtype="int16", always_2d=True)[0], np.int16)
-    for channel, side in enumerate(SIDES):
-        found = compare(heard[:, channel], [Sent(t.number, side, _kept(call, t), t.packets) for t in taken])
+    for side, found in zip(SIDES, channels, strict=True):
         for begin, end in found.foreign[:MOST_TOLD]:
             yield (
                 f"{STRANGE} of another call or side stands in the {side}'s channel from {begin:.2f} to {end:.2f} s",

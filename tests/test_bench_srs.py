@@ -225,3 +225,15 @@ def test_a_take_is_sought_behind_the_one_before_it_wherever_it_begins() -> None:
     chance[stands * FRAME : (stands + 1) * FRAME] = second[lost * FRAME : (lost + 1) * FRAME]
     second[lost * FRAME : (lost + 1) * FRAME] = 0
     assert compare(np.concatenate([chance, gap, second]), takes).absent == [[stands], [lost]]
+
+
+def test_packets_that_others_were_moved_over_are_told_from_lost_ones() -> None:
+    packets, half = 1000, 500 * FRAME
+    sent = expected_samples(7, "caller", packets / 50)
+    late = np.concatenate([sent[:half], np.zeros(480, np.int16), sent[half:]])
+    under = np.concatenate([late[: 700 * FRAME], sent[700 * FRAME :]])
+    found = compare(under, [Sent(7, "caller", packets, packets)])
+    assert found.absent == [[]]
+    assert 0 < found.cut <= 5
+    under[800 * FRAME : 810 * FRAME] = 0
+    assert len(compare(under, [Sent(7, "caller", packets, packets)]).absent[0]) > 5
