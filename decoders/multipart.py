@@ -35,6 +35,8 @@ class BodyPart:
 
 def media_type(value: str | None) -> str:
     """Type and subtype of a Content-Type value: lower case, no parameters, no blanks; empty where there is none."""
+    if value == "application/sdp":
+        return value
     kind = (value or "").partition(";")[0]
     return "".join(kind.split()).lower()
 

@@ -6,7 +6,7 @@ are left out and noted. Bounded by MAX_OCTETS, MAX_MEDIA and MAX_PER_MEDIA. Neve
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import NamedTuple
 
 from decoders.sdp_attributes import parse_candidate, parse_crypto, parse_format_list, parse_rtcp, parse_ssrcs
@@ -38,8 +38,12 @@ MAX_MEDIA = 64
 MAX_PER_MEDIA = 64
 """Formats, candidates, keys or sources of one media description."""
 MAX_NOTES = 32
+_SHORT = 64
+"""Characters of a connection line that is remembered."""
 
 _DIRECTIONS = {direction.value: direction for direction in Direction}
+_USUAL_HEAD = re.compile("\nv=0\no=([^\n]*)\ns=([^\n]*)(\nc=[^\n]*)?\nt=[^\n]*\n?").fullmatch
+"""The session level of most descriptions."""
 _LINE = re.compile("[a-z]=").match
 _LINES = re.compile("(?:[a-z]=[^\n\r\0]*\n)*(?:[a-z]=[^\n\r\0]*)?").fullmatch
 _OF_THIS_CALL = re.compile(r"\na=\s*(?:candidate|crypto|ssrc|fingerprint|ice-)", re.IGNORECASE).search
@@ -88,17 +92,23 @@ def parse_sdp(body: bytes) -> SessionDescription | None:
     head, *sections = f"\n{_lines(body)}".split("\nm=")
     origin, name, version_seen = None, "", False
     common = ""
-    for line in head.split("\n"):
-        kind = line[:2]
-        if kind in ("a=", "c="):
-            common = f"{common}\n{line}"
-        elif kind == "o=":
-            origin = origin or _origin(line[2:].strip(), notes)
-        elif kind == "s=":
-            name = name or line[2:].strip()
-        elif kind == "v=":
-            version_seen = True
-    session = _Section(common)
+    usual = _USUAL_HEAD(head)
+    if usual is not None:
+        said, name, common = usual.groups("")
+        origin, name, version_seen = _origin(said.strip(), notes), name.strip(), True
+        session = _connection_only(common) if len(common) <= _SHORT else _Section(common)
+    else:
+        for line in head.split("\n"):
+            kind = line[:2]
+            if kind in ("a=", "c="):
+                common = f"{common}\n{line}"
+            elif kind == "o=":
+                origin = origin or _origin(line[2:].strip(), notes)
+            elif kind == "s=":
+                name = name or line[2:].strip()
+            elif kind == "v=":
+                version_seen = True
+        session = _Section(common)
     notes += session.notes
     media = tuple(_media_descriptions(session, common, sections, notes))
     if not media and not version_seen:
@@ -112,6 +122,12 @@ def parse_sdp(body: bytes) -> SessionDescription | None:
         groups=_groups(session.attributes),
         notes=tuple(notes[:MAX_NOTES]),
     )
+
+
+@lru_cache(maxsize=256)
+def _connection_only(line: str) -> _Section:
+    """The session level that has a connection line at most; to be read only."""
+    return _Section(line)
 
 
 def _lines(body: bytes) -> str:
@@ -185,13 +201,13 @@ def _media_descriptions(
             continue
         read = _read_media.__wrapped__ if _OF_THIS_CALL(newline + lines) or _OF_THIS_CALL(shared) else _read_media
         described = read(index, fields[0], fields[2] if len(fields) > 2 else "", lines, shared)
-        notes += described.notes
-        yield described.build(
-            port=port,
-            port_count=count,
-            address=described.connection or session.connection,
-            crypto=described.crypto if described.crypto is not None else session_keys,
-        )
+        kind, protocol, formats, transport, rest, connection, crypto, unsound = described
+        dtls, label, mid, candidates, record, bundle_only, ssrcs = rest
+        notes += unsound
+        yield MediaDescription(
+            index, kind, port, protocol, connection or session.connection, formats, count, *transport,
+            session_keys if crypto is None else crypto, dtls, label, mid, candidates, record, bundle_only, ssrcs,
+        )  # fmt: skip
 
 
 def _port(index: int, fields: list[str], notes: list[str]) -> tuple[int | None, int]:
@@ -207,11 +223,19 @@ def _port(index: int, fields: list[str], notes: list[str]) -> tuple[int | None, 
     return port, max(1, min(_number(count_text) or 1, 0xFFFF)) if count_text else 1
 
 
+_Rest = tuple[bool, str | None, str | None, tuple[Candidate, ...], str | None, bool, tuple[int, ...]]
+"""The fields of `MediaDescription` from dtls on."""
+
+
 class _Described(NamedTuple):
     """A media description but for what each call has of its own."""
 
-    build: "partial[MediaDescription]"
-    """Wants port, port_count, address and crypto."""
+    media: str
+    protocol: str
+    formats: Mapping[int, PayloadFormat]
+    transport: tuple[Direction, int | None, str | None, bool, float | None]
+    """The fields of `MediaDescription` from direction to ptime."""
+    rest: _Rest
     connection: str
     crypto: tuple[CryptoKey, ...] | None
     """None where the keys are those of the session, if any."""
@@ -232,27 +256,21 @@ def _read_media(index: int, kind: str, protocol_and_formats: str, lines: str, co
         formats, unsound = parse_format_list(tuple(listed[:MAX_PER_MEDIA]), tuple(rtpmaps), tuple(fmtps))
         notes += [f"media description {index}: {note}" for note in unsound]
     candidates = [parse_candidate(value) for value in attributes.get("candidate", ())[:MAX_PER_MEDIA]]
-    build = partial(
-        MediaDescription,
-        index=index,
-        media=kind.lower(),
-        protocol=protocol,
-        formats=formats,
-        direction=section.direction or session.direction or Direction.SENDRECV,
-        rtcp_port=rtcp_port,
-        rtcp_address=rtcp_address,
-        rtcp_mux="rtcp-mux" in attributes or "rtcp-mux-only" in attributes,
-        ptime=_milliseconds(section.first("ptime") or session.first("ptime")),
-        dtls="fingerprint" in attributes or "fingerprint" in session.attributes,
-        label=section.first("label") or None,
-        mid=section.first("mid") or None,
-        candidates=tuple(candidate for candidate in candidates if candidate is not None),
-        record=_record(section.first("record") or session.first("record")),
-        bundle_only="bundle-only" in attributes,
-        ssrcs=parse_ssrcs(attributes.get("ssrc", ())),
+    direction = section.direction or session.direction or Direction.SENDRECV
+    mux = "rtcp-mux" in attributes or "rtcp-mux-only" in attributes
+    ptime = _milliseconds(section.first("ptime") or session.first("ptime"))
+    rest = (
+        "fingerprint" in attributes or "fingerprint" in session.attributes,
+        section.first("label") or None,
+        section.first("mid") or None,
+        tuple(candidate for candidate in candidates if candidate is not None),
+        _record(section.first("record") or session.first("record")),
+        "bundle-only" in attributes,
+        parse_ssrcs(attributes.get("ssrc", ())),
     )
     crypto = _keys(attributes, notes) if "crypto" in attributes else None
-    return _Described(build, section.connection, crypto, notes)
+    transport = (direction, rtcp_port, rtcp_address, mux, ptime)
+    return _Described(kind.lower(), protocol, formats, transport, rest, section.connection, crypto, notes)
 
 
 def _keys(attributes: Attributes, notes: list[str]) -> tuple[CryptoKey, ...]:

@@ -5,6 +5,7 @@ decoded when they are asked for, or None where there is no SIP. What is unsound 
 is corrected by guessing. Never raises, never holds state between messages.
 """
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -40,6 +41,8 @@ _SHORT = 64
 """Characters of a value that is remembered."""
 
 _UNSET = object()
+_ODD_END = re.compile(rb"\r(?!\n[^ \t])").search
+"""A CR that ends no line, a line that the next one continues."""
 
 
 class SipMessage:
@@ -228,11 +231,12 @@ class SipMessage:
         return next((described for described in found if described), None)
 
     def _address(self, name: str) -> NameAddress | None:
-        if name not in self._addresses:
+        known = self._addresses
+        if name not in known:
             values = self.headers.get(name)
-            first = (split_list(values[0]) if name in LISTS else values[:1]) if values else []
-            self._addresses[name] = parse_name_address(first[0]) if first else None
-        return self._addresses[name]
+            first = (split_list(values[0]) if name in LISTS else values) if values else None
+            known[name] = parse_name_address(first[0]) if first else None
+        return known[name]
 
     def _address_list(self, name: str) -> list[NameAddress]:
         return [address for value in self.getlist(name) if (address := parse_name_address(value)) is not None]
@@ -261,7 +265,9 @@ def parse_message(data: bytes) -> SipMessage | None:
         notes.append("no empty line after the header")
     notes.extend(start.notes)
     fields = parse_fields(lines, notes)
-    body = _body(data[body_at:] if body_at >= 0 else b"", fields.get("content-length"), notes)
+    body, lengths = data[body_at:] if body_at >= 0 else b"", fields.get("content-length")
+    if lengths != [str(len(body))]:
+        body = _body(body, lengths, notes)
     message = SipMessage(start, fields, body, notes)
     if start.method is not None and start.method not in METHODS:
         _drop_junk(message)
@@ -270,15 +276,30 @@ def parse_message(data: bytes) -> SipMessage | None:
 
 def _head(data: bytes, begin: int, notes: list[str]) -> tuple[list[str], int]:
     """Lines of the header, and where the body begins (-1 where no empty line separates them)."""
-    before = len(notes)
     end = data.find(b"\r\n\r\n", begin, begin + MAX_HEAD)
     if end >= 0:
-        lines = split_lines(data[begin:end], notes)
+        head = data[begin:end]
+        lines = _usual_lines(head)
+        if lines is not None:
+            return lines, end + 4
+        before = len(notes)
+        lines = split_lines(head, notes)
         if "" not in lines:
             return lines, end + 4
         del notes[before:]
     end, body_at = _head_end(data, begin)
     return split_lines(data[begin:end], notes), body_at
+
+
+def _usual_lines(head: bytes) -> list[str] | None:
+    """Lines of UTF-8 that all end in CR LF, none of them folded; None where `split_lines` has to look closer."""
+    if b"\0" in head or _ODD_END(head):
+        return None
+    try:
+        lines = head.decode().split("\r\n")
+    except UnicodeDecodeError:
+        return None
+    return lines if head.count(b"\n") == len(lines) - 1 else None
 
 
 def _head_end(data: bytes, begin: int) -> tuple[int, int]:

@@ -42,16 +42,7 @@ _USUAL = (
     "Session-Expires Min-SE Reason Date Expires Subject Accept Privacy Allow-Events MIME-Version RSeq RAck Event "
     "Refer-To Referred-By Replaces Authorization Proxy-Authorization WWW-Authenticate Proxy-Authenticate Timestamp"
 )
-
-
-class _Names(dict[str, str]):
-    """Names as written to canonical ones; those that are not usual are worked out and not remembered."""
-
-    def __missing__(self, name: str) -> str:
-        return canonical_name(name)
-
-
-_CANONICAL = _Names({name: name.lower() for name in _USUAL.split()} | COMPACT_FORMS)
+_CANONICAL = {name: name.lower() for name in _USUAL.split()} | COMPACT_FORMS
 
 _LISTS = (
     "accept accept-contact accept-encoding accept-language alert-info allow allow-events call-info contact "
@@ -99,12 +90,15 @@ def _decode_line(line: bytes) -> str:
 
 def parse_fields(lines: list[str], notes: list[str]) -> Fields:
     """Header fields of the lines after the start line."""
-    canonical = _CANONICAL
+    canonical = _CANONICAL.get
     if len(lines) > MAX_HEADERS + 1:
         notes.append("too many header lines")
     else:
         try:
-            fields = {canonical[name]: [value.strip()] for name, value in map(_split_at_colon, lines[1:])}
+            fields = {
+                canonical(name) or canonical_name(name): [value.strip()]
+                for name, value in map(_split_at_colon, lines[1:])
+            }
         except ValueError:  # a line without a colon
             fields = {}
         if len(fields) == len(lines) - 1:  # so nothing is repeated, as in most messages
@@ -116,7 +110,7 @@ def parse_fields(lines: list[str], notes: list[str]) -> Fields:
             if written.strip() and "header line without a colon" not in notes:
                 notes.append("header line without a colon")
             continue
-        name = canonical[written]
+        name = canonical(written) or canonical_name(written)
         values = fields.get(name)
         if values is None:
             fields[name] = [value.strip()]

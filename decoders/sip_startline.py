@@ -42,10 +42,10 @@ class StartLine(NamedTuple):
 
 def parse_start_line(line: str) -> StartLine | None:
     """The start line in `line` (without its line end), None where it is none."""
+    if len(line) <= _SHORT and line.startswith("SIP/2.0 "):
+        return _known_line(line)
     if len(line) > MAX_LINE:
         return None
-    if line[:8] == "SIP/2.0 " and len(line) <= _SHORT:
-        return _known_line(line)
     fields = line.split(" ")
     if len(fields) == 3 and fields[2] == "SIP/2.0" and fields[0] in METHODS and fields[1] and fields[1][0] != "<":
         return StartLine("2.0", fields[0], fields[1])

@@ -40,6 +40,8 @@ _OPENING = frozenset({"INVITE", "ACK", "BYE", "CANCEL"})
 _IN_DIALOG = frozenset({"PRACK", "UPDATE", "INFO", "REFER"})
 """Requests that prove a call inside a dialog."""
 _ENDING = frozenset({"BYE", "CANCEL"})
+_RELATING = frozenset({"INVITE", "REFER"})
+"""Methods that may say something of other calls."""
 _METADATA_BEARERS = frozenset({"UPDATE", "INFO", "MESSAGE"})
 """Requests beside INVITE in which recording metadata have been seen."""
 
@@ -110,17 +112,18 @@ class CallTracker:
         events: list[CallEvent] = []
         if index is None:
             if not self._begins_call(call_id, message, exchange, seen):
-                return []
+                return events
             events, index = self._begin(call_id, seen)
         progress = self._progress[index]
         heard = progress.hear(message, exchange, seen)
-        table = REQUESTS if exchange.status is None else RESPONSES
-        handler = table.get(exchange.method)
+        method, status = exchange.method, exchange.status
+        handler = (REQUESTS if status is None else RESPONSES).get(method)
         if handler is not None:
             learnt = handler(progress, heard)
-            self._relate(progress, message, exchange, seen, learnt)
+            if method in _RELATING or progress.call.recording_session is not None:
+                self._relate(progress, message, exchange, seen, learnt)
             events += learnt
-            if exchange.method in _ENDING or (exchange.status or 0) >= 300:
+            if method in _ENDING or (status is not None and status >= 300):
                 self._schedule(progress)
         return events
 

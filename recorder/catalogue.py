@@ -96,9 +96,13 @@ class Catalogue:
         rows = self._rows[table]
         if rows and self._connection is not None:
             with telling(self.path, "write"):
-                places = ", ".join(f":{name}" for name in table.names)
+                names = ", ".join(rows[0])  # all rows have the same
+                places = ", ".join("?" * len(rows[0]))
                 self._connection.execute("BEGIN")
-                self._connection.executemany(f"INSERT OR REPLACE INTO {table.name} VALUES ({places})", rows)
+                self._connection.executemany(
+                    f"INSERT OR REPLACE INTO {table.name} ({names}) VALUES ({places})",
+                    [tuple(row.values()) for row in rows],
+                )
                 self._connection.execute("COMMIT")
         rows.clear()
 

@@ -227,7 +227,9 @@ class Engine:
     def _feed(self, message: Message) -> None:
         for observer in self.observers:
             observer.heard(message)
-        self._handle(self.tracker.feed(message.parsed, message.seen))
+        events = self.tracker.feed(message.parsed, message.seen)
+        if events:
+            self._handle(events)
 
     def _hear_rtcp(self, datagrams: DatagramBatch, row: int) -> None:
         begin, length = int(datagrams.payload[row]), int(datagrams.length[row])
@@ -260,20 +262,19 @@ class Engine:
     def _handle(self, events: Iterable[CallEvent]) -> None:
         """Carry out what the tracker decided."""
         for event in events:
-            match event:
-                case EndpointOffered(endpoint, signalled_from):
-                    self.registry.announce(endpoint, signalled_from)
-                case EndpointReleased(endpoint, at):
-                    self.registry.release_endpoint(endpoint, at)
-                case CallStarted(call):
-                    self._name(call)
-                    self.begun(call)
-                    if self.media is not None:
-                        self.media.start_call(call)
-                case CallEnded(call, at):
-                    self.registry.release(call.index, at)
-                case CallFinished(call):
-                    self._finish_call(call)
+            if isinstance(event, EndpointOffered):
+                self.registry.announce(event.endpoint, event.signalled_from)
+            elif isinstance(event, CallStarted):
+                self._name(event.call)
+                self.begun(event.call)
+                if self.media is not None:
+                    self.media.start_call(event.call)
+            elif isinstance(event, CallFinished):
+                self._finish_call(event.call)
+            elif isinstance(event, CallEnded):
+                self.registry.release(event.call.index, event.at)
+            elif isinstance(event, EndpointReleased):
+                self.registry.release_endpoint(event.endpoint, event.at)
 
     def _name(self, call: Call) -> None:
         """Identify a call, by where it stands in its capture unless others do it."""

@@ -4,6 +4,7 @@ In: messages of a call. Out: `Party.identities`, distinct, in order of trust (RF
 Request-URI) and then of sighting, at most MAX_IDENTITIES a party. Withheld names stay as they were heard.
 """
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ _FEATURES = (
 )
 _BASE_FEATURES = frozenset(_FEATURES.split())
 """Feature tags that RFC 3840, section 5, writes without a plus sign."""
+_BARE_CONTACT = re.compile('[^<>,"]*<[^<>,"]*>').fullmatch
+"""A Contact without parameters, as most are."""
 _OPAQUE = ("anonymous", "unavailable", "unknown", "restricted")
 
 
@@ -47,13 +50,12 @@ def anonymous(address: Address) -> bool:
 
 def learn_initial(call: Call, message: SipMessage) -> None:
     """Identities in an initial INVITE: the caller's, and whom it calls."""
-    caller, callee = call.caller, call.callee
+    caller, callee, from_, to = call.caller, call.callee, message.from_, message.to
     learn_sender(caller, message)
-    if message.from_:
-        _add_address(caller, message.from_, IdentityOrigin.ADDRESS)
-    usable = message.to is not None and not _names_nobody(message.to.uri)
-    if usable and message.to:
-        _add_address(callee, message.to, IdentityOrigin.ADDRESS)
+    if from_ is not None:
+        _add_address(caller, from_, IdentityOrigin.ADDRESS)
+    if to is not None and not _names_nobody(to.uri):
+        _add_address(callee, to, IdentityOrigin.ADDRESS)
     elif message.request_uri:
         _add(callee, message.request_uri, None, IdentityOrigin.REQUEST_URI)
     headers = message.headers
@@ -67,10 +69,11 @@ def learn_initial(call: Call, message: SipMessage) -> None:
 
 def learn_dialog(call: Call, message: SipMessage, requester: Side) -> None:
     """From and To of a message inside a dialog whose INVITE was not seen."""
-    if message.from_:
-        _add_address(call.party(requester), message.from_, IdentityOrigin.ADDRESS)
-    if message.to:
-        _add_address(call.party(requester.other), message.to, IdentityOrigin.ADDRESS)
+    from_, to = message.from_, message.to
+    if from_ is not None:
+        _add_address(call.party(requester), from_, IdentityOrigin.ADDRESS)
+    if to is not None:
+        _add_address(call.party(requester.other), to, IdentityOrigin.ADDRESS)
 
 
 def learn_sender(party: Party, message: SipMessage) -> None:
@@ -86,12 +89,14 @@ def learn_sender(party: Party, message: SipMessage) -> None:
 
 def learn_contact(party: Party, message: SipMessage) -> None:
     """Capabilities in the sender's Contact (RFC 3840): the first that has any stay."""
-    if party.contact_params or message.contact is None:
+    values = message.headers.get("contact")
+    if values is None or party.contact_params or _BARE_CONTACT(values[0]):
+        return
+    contact = message.contact
+    if contact is None:
         return
     found = [
-        (name, value or "")
-        for name, value in message.contact.params.items()
-        if name.startswith("+") or name in _BASE_FEATURES
+        (name, value or "") for name, value in contact.params.items() if name.startswith("+") or name in _BASE_FEATURES
     ]
     party.contact_params = tuple(found[:MAX_PARAMS])
 

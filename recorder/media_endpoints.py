@@ -48,24 +48,9 @@ def _endpoint(
     ice: bool,
 ) -> MediaEndpoint:
     return MediaEndpoint(
-        call=call,
-        side=side,
-        hop=hop,
-        media_index=media.index,
-        media=media.media,
-        endpoint=endpoint,
-        rtcp=rtcp,
-        formats=media.formats,
-        direction=media.direction,
-        crypto=media.crypto,
-        encrypted=media.encrypted,
-        dtls=media.dtls,
-        label=media.label,
-        since=seen.time,
-        packet=seen.packet,
-        realm=seen.realm,
-        ice=ice,
-    )
+        call, side, hop, media.index, media.media, endpoint, rtcp, media.formats, media.direction, media.crypto,
+        media.encrypted, media.dtls, media.label, seen.time, seen.packet, seen.realm, ice,
+    )  # fmt: skip
 
 
 def literal(address: str, port: int) -> Endpoint | None:

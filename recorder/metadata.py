@@ -87,10 +87,12 @@ def time_lines(
     begin: int | None, end: int | None, first: str = "associate-time", last: str = "disassociate-time"
 ) -> str:
     """Begin and end as far as known; an end never lies before its begin (captures of two clocks can say so)."""
-    lines = "" if begin is None else f"    <{first}>{format_time(begin)}</{first}>\n"
+    if begin is None:
+        return "" if end is None else f"    <{last}>{format_time(end)}</{last}>\n"
     if end is None:
-        return lines
-    return f"{lines}    <{last}>{format_time(end if begin is None else max(begin, end))}</{last}>\n"
+        return f"    <{first}>{format_time(begin)}</{first}>\n"
+    end = max(begin, end)
+    return f"    <{first}>{format_time(begin)}</{first}>\n    <{last}>{format_time(end)}</{last}>\n"
 
 
 def _stream_ids(streams: Sequence[StreamReport], ids: Identifiers) -> list[str]:

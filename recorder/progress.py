@@ -120,20 +120,23 @@ class CallProgress:
 
     def hear(self, message: SipMessage, exchange: Exchange, seen: Sighting) -> Heard:
         """Place a message: at which hop, from whom, and when."""
-        call = self.call
-        requester = self.tags.requester(exchange)
-        call.see(seen.capture, seen.packet)
-        if seen.time >= call.last_seen:
-            call.last_seen, call.last_packet = seen.time, seen.packet
-        if seen.time > self.last_signal:
-            self.last_signal = seen.time
+        call, tags = self.call, self.tags
+        time, packet, capture = seen[:3]
+        requester = tags.requester(exchange)
+        call.see(capture, packet)
+        if time >= call.last_seen:
+            call.last_seen, call.last_packet = time, packet
+        if time > self.last_signal:
+            self.last_signal = time
         self.fresh_invite = False
         if exchange.status != 100:
-            self.tags.learn(exchange, requester)
+            tags.learn(exchange, requester)
         if "session-id" in message.headers:
             self._learn_session_id(message)
         hop = self.hops.known(seen)
-        return Heard(message, exchange, seen, self._hop(message, exchange, seen) if hop is None else hop, requester)
+        if hop is None:
+            hop = self._hop(message, exchange, seen)
+        return Heard(message, exchange, seen, hop, requester)
 
     def _hop(self, message: SipMessage, exchange: Exchange, seen: Sighting) -> int:
         """Hop of a pair of endpoints not seen before. A response may go to another port than its request came from."""
