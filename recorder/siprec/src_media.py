@@ -107,6 +107,7 @@ class SrcMedia:
         `since`. Raises PortsExhausted."""
         self._number, self._secure = number, secure
         self._speech_only, self._encodings = False, None
+        before = self.reports()
         moved: list[tuple[RecordedCall, StreamPicture, Line]] = []
         for call in self._calls:
             for stream in self._wanted(call.picture):
@@ -126,6 +127,8 @@ class SrcMedia:
                     assert left.leg is not None
                     self._past_of(self._forwarder.close(left.leg))
                 raise
+            if line.leg in before:
+                self._past[0] += before[line.leg].packets
             line.leg, line.local = leg, local
             self._place(call, stream, line)
         for call in self._calls:
@@ -294,7 +297,7 @@ class SrcMedia:
 
     @property
     def sent(self) -> tuple[int, int]:
-        """Packets (sent, not sent) of legs that are closed."""
+        """Packets (sent, not sent) of legs that are closed, to whatever server."""
         return self._past[0], self._past[1]
 
     def _wanted(self, picture: CallPicture) -> list[StreamPicture]:

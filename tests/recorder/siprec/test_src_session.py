@@ -671,6 +671,8 @@ def test_when_a_server_vanishes_the_call_goes_on_at_the_next_under_the_same_iden
         assert failover.details["1 callee 0 lost"] == 0
         assert "no OPTIONS" in failover.text
         await stage.finish(session)
+        assert stage.events[-1].kind is EventKind.STOP
+        assert stage.events[-1].details["packets"] == 2 * 100 + 2 * 1
 
     asyncio.run(run())
 
