@@ -5,10 +5,10 @@ incomplete (fragments, TCP segments, half messages) within the bounds of the rea
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +45,11 @@ class Found(NamedTuple):
 
 
 Direction = tuple[Endpoint, Endpoint, int]
+_found: Callable[[tuple[int, bytes, Sighting]], Found] = partial(tuple.__new__, Found)
+_sighting: Callable[[tuple[int, int, int, Endpoint, Endpoint, Transport, int]], Sighting] = partial(
+    tuple.__new__, Sighting
+)
+"""Both of all their fields, without the interpreter: there are two for every message."""
 
 
 @dataclass(slots=True)
@@ -127,8 +132,8 @@ class MessageReader:
         )
         for row, begin, end, time, number, capture, source, destination, realm in fields:
             transport = Transport.TLS if secure and (capture, number) in secure else Transport.UDP
-            seen = Sighting(time, number, capture, source, destination, transport, realm)
-            yield Found(row, packets.buffer[begin:end].tobytes(), seen)
+            seen = _sighting((time, number, capture, source, destination, transport, realm))
+            yield _found((row, packets.buffer[begin:end].tobytes(), seen))
 
     def _rebuilt(self, datagrams: DatagramBatch, piece: Payload) -> Found:
         packets, row = datagrams.packets, piece.packet

@@ -23,7 +23,7 @@ from recorder.engine import FinishedCall
 from recorder.metadata import build_metadata
 from recorder.metadata_ids import Identifiers
 from recorder.mixdown import finish_audio
-from recorder.model import AudioReport, Call, CaptureReport, Identity, Party, Side, StreamReport, TraceEvent
+from recorder.model import AudioReport, Call, CaptureReport, Identity, Party, Side, StreamReport, TraceEvent, Warning_
 
 SPILL = 2_000
 """Calls that wait in memory."""
@@ -43,20 +43,21 @@ class Waiting:
         """For the spool: plain values, at a fraction of the cost of an object of objects."""
         values = list(_CALL_VALUES(self.call))
         values[_CALLER], values[_CALLEE] = _party_values(values[_CALLER]), _party_values(values[_CALLEE])
-        values[_TRACE] = [*map(tuple, values[_TRACE])]
+        values[_TRACE], values[_WARNINGS] = [*map(tuple, values[_TRACE])], [*map(tuple, values[_WARNINGS])]
         return _waiting, (values, self.streams, self.audio)
 
 
 _CALL_FIELDS = [field.name for field in fields(Call)]
 _CALL_VALUES = attrgetter(*_CALL_FIELDS)
-_CALLER, _CALLEE, _TRACE = (_CALL_FIELDS.index(name) for name in ("caller", "callee", "trace"))
+_CALLER, _CALLEE, _TRACE, _WARNINGS = map(_CALL_FIELDS.index, ("caller", "callee", "trace", "warnings"))
 _trace_event: Callable[[Any], TraceEvent] = partial(tuple.__new__, TraceEvent)
-"""`TraceEvent._make`, without the interpreter."""
+_warning: Callable[[Any], Warning_] = partial(tuple.__new__, Warning_)
+"""`_make` of both, without the interpreter."""
 
 
 def _waiting(values: list[Any], streams: list[StreamReport], audio: AudioReport | None) -> Waiting:
     values[_CALLER], values[_CALLEE] = _party(*values[_CALLER]), _party(*values[_CALLEE])
-    values[_TRACE] = [*map(_trace_event, values[_TRACE])]
+    values[_TRACE], values[_WARNINGS] = [*map(_trace_event, values[_TRACE])], [*map(_warning, values[_WARNINGS])]
     return Waiting(Call(*values), streams, audio)
 
 
