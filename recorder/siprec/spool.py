@@ -31,6 +31,8 @@ AT_ONCE = 8
 FIRST_WAIT = 5.0
 """s after a delivery that found no server; doubled with each."""
 LONGEST_WAIT = 300.0
+HELD_BACK = 2.0
+"""s for which a delivery waits where calls in progress wait for its server."""
 BETWEEN_LOOKS = 10.0
 """s between two looks for what deliveries left; each holds Python up for some tenths of a second."""
 MOST_LISTED = 100_000
@@ -219,8 +221,18 @@ class Spool:
 class Delivery:
     """Delivers what waits, oldest first, several at once. `deliver` raises nothing but SpanrecError."""
 
-    def __init__(self, spool: Spool, deliver: Callable[[Entry], Awaitable[Outcome]], at_once: int = AT_ONCE) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        deliver: Callable[[Entry], Awaitable[Outcome]],
+        at_once: int = AT_ONCE,
+        waited_for: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
+        """`waited_for`: URIs of servers for which calls in progress wait. They go first: where the machine or a server
+        has more to do than it can, deliveries would only add to it."""
         self._spool = spool
+        self._waited_for = waited_for
+        self._held_back = False
         self._deliver = deliver
         self._at_once = at_once
         self._running: dict[asyncio.Task[None], Entry] = {}
@@ -253,6 +265,7 @@ class Delivery:
                 self._wake.clear()
                 self._begin()
                 seconds = max(0.0, self._again_at - loop.time()) if self._passed else LONGEST_WAIT
+                seconds = min(seconds, HELD_BACK) if self._held_back else seconds
                 await self._something(min(seconds, BETWEEN_LOOKS) if self._left else seconds)
                 await self._let_go()
                 if self._passed and loop.time() >= self._again_at:
@@ -267,10 +280,15 @@ class Delivery:
     def _begin(self) -> None:
         """Begin as many deliveries as may be in progress. A call does not wait for the servers of another."""
         busy = {entry.directory for entry in self._running.values()}
+        first = self._waited_for()
+        self._held_back = False
         for entry in self._spool.entries:
             if len(self._running) >= self._at_once:
                 return
             if entry.directory in busy or {entry.directory, _servers(entry)} & self._passed:
+                continue
+            if not first.isdisjoint(_servers(entry)):
+                self._held_back = True
                 continue
             self._spool.hold(entry)
             self._running[asyncio.get_running_loop().create_task(self._one(entry))] = entry

@@ -26,24 +26,27 @@ class Keeping:
     calls: list[RecordedCall]
     """Of the session, which adds to it and takes away."""
     telling: Telling
+    waits: bool = False
+    """It has been without a server for a while, or none is up."""
     _since: float | None = None
     """Since when it has been without a server, by the loop's clock."""
 
     def without(self, now: float) -> None:
         """The session has no server."""
         self._since = now
-        if not any(map(self.around.servers.is_up, self.instance.servers)):
+        self.waits = not any(map(self.around.servers.is_up, self.instance.servers))
+        if self.waits:
             self._doubt()
 
     def served(self) -> None:
         """It has one."""
-        self._since = None
+        self.waits, self._since = False, None
 
     def look(self, now: float) -> None:
         """Look how long it has been without; now and then."""
         if self._since is not None and now >= self._since + PATIENCE:
             self._doubt()
-            self._since = None
+            self.waits, self._since = True, None
 
     def miss(self, why: str) -> bool:
         """No server can be had for what the calls say from now on: they are kept. Whether that is news of any."""

@@ -184,7 +184,8 @@ class SrcService:
         sessions.listen(self._heard)
         sessions.watch(settings.usual.servers)
         watching = asyncio.get_running_loop().create_task(self._watch_drops())
-        return _Open(stacks, sessions, self._delivery(stacks, local_host, noted), ending, watching)
+        delivery = self._delivery(stacks, local_host, noted, sessions.waited_for)
+        return _Open(stacks, sessions, delivery, ending, watching)
 
     def _dropped(self) -> int:
         """Packets of all traffic that the system dropped before the forwarder had them."""
@@ -216,13 +217,17 @@ class SrcService:
         return [*self.settings.usual.servers, *self.settings.servers.servers.values()]
 
     def _delivery(
-        self, stacks: Mapping[str, SipStack], local_host: Callable[[Server, str], Awaitable[str]], noted: Noted
+        self,
+        stacks: Mapping[str, SipStack],
+        local_host: Callable[[Server, str], Awaitable[str]],
+        noted: Noted,
+        waited_for: Callable[[], frozenset[str]],
     ) -> "tuple[Delivery, asyncio.Task[None]] | None":
         if self.spool is None:
             return None
         agents = {name: stack.agent for name, stack in stacks.items()}
         deliver = LateDelivery(agents, local_host, self._with_credentials, self.settings.ports, noted)
-        delivery = Delivery(self.spool, deliver, self.settings.spool.at_once)
+        delivery = Delivery(self.spool, deliver, self.settings.spool.at_once, waited_for)
         return delivery, asyncio.get_running_loop().create_task(delivery.run())
 
     def _with_credentials(self, instance: Instance) -> Instance:

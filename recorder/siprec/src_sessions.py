@@ -162,6 +162,11 @@ class SrcSessions:
             task.cancel()
         await asyncio.gather(self._watch, *self._tasks, *(s.wait() for s in sessions), return_exceptions=True)
 
+    def waited_for(self) -> frozenset[str]:
+        """URIs of servers for which sessions have been waiting for a while."""
+        waiting = (session.instance.servers for session in self.sessions.values() if session.keeping.waits)
+        return frozenset(server.uri for servers in waiting for server in servers)
+
     def infos(self) -> list[SessionInfo]:
         """All sessions in progress, and those that ended in the last minute."""
         limit = time.monotonic() - REMEMBERED

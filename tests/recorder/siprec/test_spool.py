@@ -276,6 +276,36 @@ def test_new_calls_for_servers_that_are_away_do_not_have_them_tried_at_once(tmp_
     assert tried[2] == 1
 
 
+def test_calls_in_progress_that_wait_for_a_server_go_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool_module, "HELD_BACK", 0.01)
+    kept, tried, looks = Kept(tmp_path), [], []
+    waiting = {server.uri for server in INSTANCE.servers}
+    kept.put(a_call(1))
+    kept.put(a_call(2, instance=replace(INSTANCE, servers=(Server("sip:there"),))))
+
+    async def deliver(entry):
+        tried.append(entry.call.picture.index)
+        return Outcome.DELIVERED
+
+    def waited_for():
+        looks.append(1)
+        return frozenset(waiting)
+
+    async def run():
+        task = asyncio.create_task(Delivery(kept.spool, deliver, waited_for=waited_for).run())
+        while len(looks) < 5:
+            await asyncio.sleep(0.001)
+        assert tried == [2]
+        waiting.clear()
+        while kept.spool.entries:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    assert tried == [2, 1]
+
+
 def test_a_server_that_returns_and_a_new_call_wake_it(tmp_path):
     kept = Kept(tmp_path)
     up = False

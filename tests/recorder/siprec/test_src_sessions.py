@@ -294,8 +294,10 @@ def test_a_call_is_in_doubt_while_no_server_answers_and_spared_when_one_had_it(m
             src.sessions.take(picture(1))
             src.sessions.look()
             assert [each.index for each in src.doubted] == [1]
+            assert src.sessions.waited_for() == {ONE}
             answers.set()
             await settled(lambda: src.states() == [SessionState.RECORDING])
+            assert not src.sessions.waited_for()
             src.sessions.take(over(picture(1)))
             await settled(lambda: not src.sessions.sessions)
             assert [each.index for each in src.spared] == [1]
