@@ -27,7 +27,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 system: ## Install the programs that the tests compare with
-	@.ci/packages tshark:tshark sipp:sip-tester sox:sox ffmpeg:ffmpeg
+	@.ci/packages tshark:tshark sipp:sip-tester sox:sox ffmpeg:ffmpeg ip:iproute2 curl:curl tcpdump:tcpdump socat:socat
 
 demo: $(READY) ## Record the calls in pcaps/ into build/demo
 	$(BIN)/spanrec replay pcaps/*.pcap pcaps/*.pcapng -o build/demo
