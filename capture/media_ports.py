@@ -228,6 +228,11 @@ class MediaPorts:
             self._reap()
         return self._batch() if len(self._rows) else None
 
+    @property
+    def behind(self) -> bool:
+        """Whether the last `poll` left datagrams waiting: what came before now is not all handed over."""
+        return self._rows.more
+
     def counters(self) -> SourceCounters:
         """Counts since the source was made."""
         with self._lock:

@@ -126,7 +126,8 @@ class MediaReception:
 
     def _close_quiet(self) -> None:
         """Close what has fallen silent; the lock is held."""
-        change = self._leaving.look(time.time_ns(), lambda port: self._monitor.last(port.place // 2))
+        last, behind = (lambda port: self._monitor.last(port.place // 2)), self._ports.behind
+        change = self._leaving.look(time.time_ns(), last, behind=behind)
         for port in change.mute:
             self._monitor.mute(port.place // 2, muted=True)
         for port in change.close:

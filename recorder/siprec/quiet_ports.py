@@ -56,8 +56,9 @@ class QuietPorts:
         self._heard.add(key)
         return True
 
-    def look(self, now: int, last: Callable[[MediaPort], int]) -> Change:
-        """What is due. `last`: when a packet of media last came to a pair, 0 for never."""
+    def look(self, now: int, last: Callable[[MediaPort], int], *, behind: bool = False) -> Change:
+        """What is due. `last`: when a packet of media last came to a pair, 0 for never. `behind`: some that came before
+        are not read yet, and may be of calls that are over: none is muted."""
         if not self._released or 0 <= now - self._next < LOOK:
             return _NOTHING
         self._next = now
@@ -67,7 +68,7 @@ class QuietPorts:
                 change.close.append(port)
                 del self._released[key]
                 self._heard.discard(key)
-            elif key in self._heard and now - since >= LINGER:
+            elif key in self._heard and now - since >= LINGER and not behind:
                 change.mute.append(port)
                 self._heard.discard(key)
         return change

@@ -40,10 +40,33 @@ def test_who_sends_for_ever_keeps_a_pair_for_a_bounded_time():
     assert course(lambda now: now, 200) == {"mute": 0.25, "close": MOST / SECOND}
 
 
+def test_a_pair_is_muted_only_when_all_is_read_that_came_before():
+    ports = QuietPorts(2.0)
+    ports.add(PORT, SECOND)
+    assert ports.look(2 * SECOND, lambda port: 2 * SECOND, behind=True) == ([], [])
+    assert ports.look(3 * SECOND, lambda port: 3 * SECOND) == ([PORT], [])
+
+
 def test_a_clock_that_is_set_back_keeps_no_pair():
     ports = QuietPorts(2.0)
     ports.add(PORT, 1000 * SECOND)
     assert ports.look(900 * SECOND, lambda port: 0).close == [PORT]
+
+
+def test_what_came_before_the_end_is_heard_however_late_it_is_read():
+    options = MediaPortOptions(low=46020, high=46021, linger=0.0, rest=0.0, pace=0.002, steered=False)
+    reception = MediaReception(MediaPorts(options))
+    with closing(reception), closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sender:
+        port = reception.open("127.0.0.1")
+        for number in range(1000):
+            head = struct.pack("!BBHII", 0x80, 0, number, 160 * number, 7)
+            sender.sendto(head + bytes(20), ("127.0.0.1", port.rtp.port))
+        reception.release(port)
+        time.sleep(0.4)  # nobody reads meanwhile
+        heard = 0
+        while (batch := reception.poll(0.2)) is not None:
+            heard += len(batch)
+    assert heard == 1000
 
 
 def test_the_next_call_hears_nothing_of_a_sender_that_goes_on_after_the_end():
