@@ -67,7 +67,9 @@ def compare(heard: Samples, sent: Sequence[Sent]) -> Channel:
     everything = [samples[: each.most * FRAME] for each, samples in zip(sent, everything, strict=True)]
     packets = np.concatenate([np.empty(0, np.int16), *everything]).reshape(-1, FRAME)
     loud = _loud(packets)
-    places = _chain(_candidates(heard, packets, loud, np.repeat(np.arange(len(sent)), [each.most for each in sent])))
+    take = np.repeat(np.arange(len(sent)), [each.most for each in sent])
+    needed = np.concatenate([np.empty(0, bool), *(np.arange(each.most) < each.packets for each in sent)]) & loud
+    places = _chain(_candidates(heard, packets, loud, needed, take))
     for at in places.values():
         explained[at : at + FRAME] = True
     covered = _covered(places, loud)
@@ -87,11 +89,16 @@ def compare(heard: Samples, sent: Sequence[Sent]) -> Channel:
 
 
 def _candidates(
-    heard: Samples, packets: Samples, loud: NDArray[np.bool_], take: NDArray[np.int64]
+    heard: Samples,
+    packets: Samples,
+    loud: NDArray[np.bool_],
+    needed: NDArray[np.bool_],
+    take: NDArray[np.int64],
 ) -> Iterator[tuple[int, list[int]]]:
     """Each loud packet with the places where it stands: speech of a minute has some that are alike.
 
-    `take`: whose each packet is. Where all of one stand at one distance, these places are all that count.
+    `take`: whose each packet is. Where all of one that are needed stand at one distance, these places are all that
+    count.
     """
     hashes, sought = _hashes(heard), np.flatnonzero(loud)
     order = np.argsort(hashes, kind="stable")
@@ -102,8 +109,9 @@ def _candidates(
     shift, whose, kept = at - packet * FRAME, take[packet], np.ones(len(at), bool)
     for each in np.unique(whose):
         shifts, counts = np.unique(shift[whose == each], return_counts=True)
-        if counts.max() == np.count_nonzero(loud[take == each]):
-            kept[(whose == each) & (shift != shifts[np.argmax(counts)])] = False
+        elsewhere = shift != shifts[np.argmax(counts)]
+        if np.count_nonzero(needed[packet[(whose == each) & ~elsewhere]]) == np.count_nonzero(needed[take == each]):
+            kept[(whose == each) & elsewhere] = False
     packet, at = packet[kept], at[kept]
     for places in np.split(np.arange(len(at)), np.flatnonzero(np.diff(packet)) + 1):
         if len(places):
