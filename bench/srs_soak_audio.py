@@ -97,8 +97,8 @@ def _candidates(
 ) -> Iterator[tuple[int, list[int]]]:
     """Each loud packet with the places where it stands: speech of a minute has some that are alike.
 
-    `take`: whose each packet is. Where all of one that are needed stand at one distance, these places are all that
-    count.
+    `take`: whose each packet is. Where there is one, and all of it that is needed stands at one distance, these
+    places are all that count.
     """
     hashes, sought = _hashes(heard), np.flatnonzero(loud)
     order = np.argsort(hashes, kind="stable")
@@ -107,7 +107,7 @@ def _candidates(
     packet = np.repeat(sought, end - begin)
     at = np.concatenate([np.empty(0, np.int64), *(order[low:high] for low, high in zip(begin, end, strict=True))])
     shift, whose, kept = at - packet * FRAME, take[packet], np.ones(len(at), bool)
-    for each in np.unique(whose):
+    for each in np.unique(whose) if take.max(initial=0) == 0 else ():  # what one says may stand in another, too
         shifts, counts = np.unique(shift[whose == each], return_counts=True)
         elsewhere = shift != shifts[np.argmax(counts)]
         if np.count_nonzero(needed[packet[(whose == each) & ~elsewhere]]) == np.count_nonzero(needed[take == each]):
