@@ -237,3 +237,13 @@ def test_packets_that_others_were_moved_over_are_told_from_lost_ones() -> None:
     assert 0 < found.cut <= 5
     under[800 * FRAME : 810 * FRAME] = 0
     assert len(compare(under, [Sent(7, "caller", packets, packets)]).absent[0]) > 5
+
+
+def test_what_a_take_says_is_not_looked_for_in_the_next_one_that_says_the_same() -> None:
+    """Takes 1027 and 1047 read the same speech, 0.6 s apart: all of the first stands in the second, too."""
+    first, second = expected_samples(1027, "caller", 11.3), expected_samples(1047, "caller", 25.5)
+    heard = np.concatenate([first[: 258 * FRAME], np.zeros(8000 * 6, np.int16), second])
+    found = compare(heard, [Sent(1027, "caller", 565, 565), Sent(1047, "caller", 1275, 1275)])
+    assert found.absent[1] == []
+    assert 258 in found.absent[0]
+    assert not set(found.absent[0]) & set(range(200))

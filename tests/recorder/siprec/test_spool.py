@@ -162,6 +162,14 @@ def test_deliveries_go_oldest_first_and_are_tried_again(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == [PARTIAL]
 
 
+async def all_delivered(kept, task):
+    """Wait until nothing is left, and end the delivery."""
+    while kept.spool.entries:
+        await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 def test_several_are_delivered_at_once_each_of_them_once_and_never_more_than_that(tmp_path):
     kept, begun, most = Kept(tmp_path), [], []
     for number in (5, 3, 1, 2, 4, 6, 7):
@@ -182,10 +190,7 @@ def test_several_are_delivered_at_once_each_of_them_once_and_never_more_than_tha
         assert begun == [1, 2, 3]
         for _ in range(7):
             go_on.release()
-        while kept.spool.entries:
-            await asyncio.sleep(0.001)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await all_delivered(kept, task)
 
     asyncio.run(asyncio.wait_for(run(), 10))
     assert begun == [1, 2, 3, 4, 5, 6, 7]
@@ -297,10 +302,7 @@ def test_calls_in_progress_that_wait_for_a_server_go_first(tmp_path, monkeypatch
             await asyncio.sleep(0.001)
         assert tried == [2]
         waiting.clear()
-        while kept.spool.entries:
-            await asyncio.sleep(0.001)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await all_delivered(kept, task)
 
     asyncio.run(asyncio.wait_for(run(), 10))
     assert tried == [2, 1]
