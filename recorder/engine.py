@@ -20,7 +20,7 @@ from capture.batch import DatagramBatch, Int64, PacketBatch, UInt8
 from capture.layers import decode_layers
 from decoders.demux import RTCP, RTP, SIP_IGNORED, classify
 from decoders.rtcp import parse_rtcp
-from decoders.rtp import STOP_END, STOP_FULL, WINDOW_OCTETS, WINDOW_PACKETS, FlowTable, Stager, Window
+from decoders.rtp import FLOWS, STOP_END, STOP_FULL, WINDOW_OCTETS, WINDOW_PACKETS, FlowTable, Stager, Window
 from recorder.call_events import (
     CallEnded,
     CallEvent,
@@ -114,6 +114,8 @@ class Engine:
     """Whether audio in the making is a playable file at any moment."""
     room: tuple[int, int] = (WINDOW_PACKETS, WINDOW_OCTETS)
     """Packets and octets of media that a window takes; where there are more, it ends early."""
+    most_flows: int = FLOWS
+    """Flows of RTP that are told apart at one time."""
     now: int = 0
     _until: int = 0
     _started: dict[int, int] = field(default_factory=dict)
@@ -187,7 +189,7 @@ class Engine:
         return self._begin_at(int(batch.time[0]))
 
     def _begin_at(self, epoch: int) -> MediaEngine:
-        flows = FlowTable()
+        flows = FlowTable(self.most_flows)
         self.media = MediaEngine(
             registry=self.registry,
             stager=Stager(flows, Window.empty(*self.room)),

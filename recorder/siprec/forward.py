@@ -49,8 +49,6 @@ MOST_CLOSED = 4096
 """Legs that are closed, and whose reports are kept."""
 IDLE = 30_000_000_000
 """ns of silence after which a flow is forgotten."""
-PATIENCE = 0.02
-"""s that the thread waits for packets at a time."""
 _TURN = 0.01
 """s between two looks at what was asked, where a kernel takes the packets."""
 _CATCHING_UP = 0.002
@@ -233,7 +231,7 @@ class MediaForwarder:
     def _run_batches(self, source: LiveSource) -> None:
         shown = began = 0
         while not self.stopping and not source.ended:
-            batch = source.poll(_CATCHING_UP if self._has_more else PATIENCE)
+            batch = source.poll(_CATCHING_UP if self._has_more else self._options.patience)
             if source.stamped_here:
                 self.step(batch, time.time_ns())
                 continue

@@ -45,6 +45,8 @@ class ForwardOptions:
     capacity: Capacity = field(default_factory=Capacity)
     niceness: int = -10
     """Of the forwarder's threads, where the system allows it: packets must not wait for the machine's other work."""
+    patience: float = 0.02
+    """s that it waits for packets at a time, where it takes them batch by batch."""
 
 
 @dataclass(frozen=True, slots=True)

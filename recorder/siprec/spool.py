@@ -33,7 +33,7 @@ FIRST_WAIT = 5.0
 LONGEST_WAIT = 300.0
 HELD_BACK = 2.0
 """s for which a delivery waits where calls in progress wait for its server."""
-BETWEEN_LOOKS = 10.0
+BETWEEN_LOOKS = 60.0
 """s between two looks for what deliveries left; each holds Python up for some tenths of a second."""
 MOST_LISTED = 100_000
 """Calls that are looked at when a spool is opened."""
