@@ -77,10 +77,32 @@ def checkpoint_of(
     before: tuple[StreamReport, ...] = (),
     interruptions: tuple[tuple[int, int], ...] = (),
 ) -> Checkpoint:
-    """The state of a call. `before`: reports of its streams from earlier runs."""
-    assert call.id is not None
+    """The state of a call in progress. `before`: reports of its streams from earlier runs."""
     found = rows_so_far(media, table)
-    parts = [tuple(Part(row, int(table.state[row, cols.FIRST_TIME])) for row in rows) for _, rows in found]
+    parts = tuple(tuple(Part(row, int(table.state[row, cols.FIRST_TIME])) for row in rows) for _, rows in found)
+    streams = (*before, *(report for report, _ in found))
+    return _checkpoint(call, media, streams, (*(() for _ in before), *parts), interruptions)
+
+
+def last_checkpoint(
+    call: Call,
+    media: CallMedia,
+    streams: tuple[StreamReport, ...],
+    interruptions: tuple[tuple[int, int], ...] = (),
+) -> Checkpoint:
+    """The state of a call that is over. `streams`: the final reports, those from earlier runs too; nothing that is kept
+    of later traffic belongs to them."""
+    return _checkpoint(call, media, streams, tuple(() for _ in streams), interruptions)
+
+
+def _checkpoint(
+    call: Call,
+    media: CallMedia,
+    streams: tuple[StreamReport, ...],
+    parts: tuple[tuple[Part, ...], ...],
+    interruptions: tuple[tuple[int, int], ...],
+) -> Checkpoint:
+    assert call.id is not None
     return Checkpoint(
         id=call.id,
         call_id=call.call_id,
@@ -89,8 +111,8 @@ def checkpoint_of(
         tags=call.tags,
         audio_started=media.started,
         tracks=tuple(TrackPlace(t.path.name, t.rate, t.layer, tuple(sorted(t.channels_used))) for t in media.tracks),
-        streams=(*before, *(report for report, _ in found)),
-        parts=(*(() for _ in before), *parts),
+        streams=streams,
+        parts=parts,
         digits=tuple(digits_so_far(media)),
         last_media=media.last_media,
         caller=call.caller.address,

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 from decoders.timeline import StreamTable
 from recorder import checkpoint, journal
 from recorder.call_facts import CallFacts, facts_of_beginning
-from recorder.checkpoint import Checkpoint, CheckpointError, checkpoint_of, service_warnings
+from recorder.checkpoint import Checkpoint, CheckpointError, checkpoint_of, last_checkpoint, service_warnings
 from recorder.engine import FinishedCall
 from recorder.journal import JournalError
 from recorder.messages import Message
@@ -205,13 +205,17 @@ class LiveCalls:
         self._save(record, state)
 
     def end(self, finished: FinishedCall, group: UUID | None) -> Ended | None:
-        """A call is over: let it go. None for one that the service never saw begin."""
+        """A call is over: let it go, and keep what was counted of it until it is published. None for one that the
+        service never saw begin."""
         call = finished.call
         record = self.records.pop(call.index, None)
         if record is None:
             return None
         if self._is_heard(call) and self._by_call_id.get(call.call_id or "") is record:
             del self._by_call_id[call.call_id or ""]
+        if finished.media is not None and record.listening is not Listening.PASSED_OVER:
+            streams = (*record.before, *finished.streams)
+            self._save(record, last_checkpoint(call, finished.media, streams, record.interruptions))
         return Ended(finished, record, group)
 
     def drop(self, call: Call) -> None:

@@ -9,6 +9,7 @@ whole, and a mark stays until the catalogue has the recording.
 import queue
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,9 +123,10 @@ class LivePublisher:
             raise
 
     def _collect(self) -> tuple[list[_Item], bool]:
-        """Calls of the next half second; whether there will be no more."""
+        """The next call and those of half a second after it; whether there will be no more."""
         batch: list[_Item] = []
         wait: float = AGAIN if self._again else 3600.0
+        until = 0.0
         while len(batch) < MOST:
             try:
                 item = self._queue.get(timeout=wait)
@@ -136,7 +138,9 @@ class LivePublisher:
                 batch.append(item)
             else:
                 self._guarded(item)
-            wait = 0.0 if self._stopping else TOGETHER
+            now = time.monotonic()
+            until = until or now + TOGETHER
+            wait = 0.0 if self._stopping else max(until - now, 0.0)
         return batch, False
 
     def _guarded(self, work: Callable[[], None]) -> bool:

@@ -277,4 +277,6 @@ def test_killed_while_it_is_put_in_place_a_recording_is_completed(tmp_path, monk
             document.id for document, _ in found
         )
     assert json.loads((found[0][1] / "call.json").read_text())["audio"]["samples"] > 30_000
+    whole = record_live(tmp_path / "whole", [FileSource(PCAPS / "pcmu.pcap")])[0][0]
+    assert [each.packets for each in found[0][0].streams] == [each.packets for each in whole.streams]
     assert not list((out / ".live").iterdir())
