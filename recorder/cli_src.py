@@ -142,7 +142,7 @@ def src_command(
         reload = partial(rules.reload, log)
         how = Recording(workers=workers, audio=record, followers=[src.follower], reloaded=reload)
         if spooling is not None:
-            how = replace(how, published=spooling.published)
+            how = replace(how, published=spooling.published, recent_media=True)
         service = live_service(store, log, how)
         serve_status(
             service,

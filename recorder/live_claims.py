@@ -5,7 +5,7 @@ datagrams of a batch. Out: (row, call) of RTP, of RTCP, and of all else between 
 chooses rows; the registry is asked once for each flow, and once a second again. Keeps no packets.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -112,8 +112,8 @@ class LiveClaims:
         if not self._calls:
             self._answers.clear()
 
-    def rows(self, datagrams: DatagramBatch, kinds: UInt8, only: int | None = None) -> tuple[Int64, Int64]:
-        """(row, call) of the media of all calls, or of one alone; ordered by neither."""
+    def rows(self, datagrams: DatagramBatch, kinds: UInt8, only: Collection[int] | None = None) -> tuple[Int64, Int64]:
+        """(row, call) of the media of all calls, or of some alone; ordered by neither."""
         table = self._asked(only)
         if table is None:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -145,15 +145,15 @@ class LiveClaims:
                 found.append(call)
         return tuple(found) or tuple(sorted(self._flows.get((source, destination, realm), ())))
 
-    def _asked(self, only: int | None) -> UInt64 | None:
+    def _asked(self, only: Collection[int] | None) -> UInt64 | None:
         if only is not None:
-            claimed = self._calls.get(only)
-            return table_of(claimed.places, len(claimed.places)) if claimed and claimed.places else None
+            places = {place for call in only if call in self._calls for place in self._calls[call].places}
+            return table_of(places, len(places)) if places else None
         if self._table is None and self._places:
             self._table = table_of(self._places, len(self._places))
         return self._table
 
-    def _owned(self, datagrams: DatagramBatch, rows: Int64, only: int | None) -> tuple[Int64, Int64]:
+    def _owned(self, datagrams: DatagramBatch, rows: Int64, only: Collection[int] | None) -> tuple[Int64, Int64]:
         """Ask once for each flow whose it is."""
         source = datagrams.source_high[rows], datagrams.source_low[rows], datagrams.source_port[rows]
         destination = (
@@ -169,7 +169,7 @@ class LiveClaims:
         for place, (key, row) in enumerate(zip(keys.tolist(), rows[first].tolist(), strict=True)):
             calls = self._answer(datagrams, key, row)
             if only is not None:
-                calls = (only,) if only in calls else ()
+                calls = tuple(call for call in calls if call in only)
             if calls:
                 owner[place] = calls[0]
             for call in calls[1:]:

@@ -90,6 +90,7 @@ class Recording:
     followers: Sequence["Follower"] = ()
     reloaded: Callable[[], None] = lambda: None
     """Told when the settings have been read again."""
+    recent_media: bool = False
     published: "Callable[[CallDocument, Path], None]" = lambda document, directory: None
     """Told of each recording and its directory, in the publisher's thread."""
 
@@ -148,6 +149,7 @@ def live_service(out: Path, log: "ServiceLog", how: Recording) -> "CaptureServic
         disk_scarce=guard.scarce,
         upkeep=upkeep,
         settings=path,
+        recent_media=how.recent_media,
         published=how.published,
     )
     return CaptureService(options, holder, log, how.followers)

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from operator import itemgetter
 from typing import TypeVar
 
 import numpy as np
@@ -29,6 +30,7 @@ from recorder.model import Call, Sighting, Transport
 from recorder.packet_file import PacketFile, blocks_of
 from recorder.packet_index import TCP, flow_key
 from recorder.packets import FILE
+from recorder.recent_media import RecentMedia, media_rows
 from recorder.sightings import FlowSighting
 from recorder.streams import Listening
 from recorder.trace import warn
@@ -91,13 +93,15 @@ class LivePackets:
         trouble: Callable[[str], None] = lambda _: None,
         *,
         largest: int = LARGEST,
+        recent: RecentMedia | None = None,
     ) -> None:
         """`may_keep` tells whether the policy in force may keep packets of any call, `trouble` takes sentences about a
-        disk that refuses. `attach` comes next."""
+        disk that refuses. `recent` has what was said before `begin_late`. `attach` comes next."""
         self._live = live
         self._may_keep = may_keep
         self._trouble = trouble
         self._largest = largest
+        self._recent = recent
         self._kept: dict[int, _Kept] = {}
         """By `Call.index`."""
         self._by_call_id: dict[str, _Kept] = {}
@@ -163,22 +167,35 @@ class LivePackets:
                 else:
                     self._notes.append(_Note(message.seen, kept))
 
-    def begin_late(self, call: Call) -> None:
-        """Keep the packets of a call in progress from now on, behind the messages that were heard of it so far."""
+    def begin_late(self, calls: Sequence[Call]) -> None:
+        """Keep the packets of calls in progress from now on, behind the messages that were heard of them so far and the
+        media of the last seconds, where these are to be had."""
+        begun = [kept for call in calls if (kept := self._begin_late(call)) is not None]
+        for kept in begun:
+            self._claims.announce(kept.call.index, over=kept.call.ended is not None)
+            self._claim_streams(kept)
+        indices = {kept.call.index for kept in begun}
+        media = self._recent.of(self._claims, indices) if self._recent is not None and begun else {}
+        for kept in begun:
+            said = journal_frames(kept.record.directory)
+            rows = np.arange(len(said), dtype=np.int64)
+            octets, begins = blocks_of(said, rows, self._interfaces(said.link_type), said.time)
+            blocks = [
+                (time, octets.data[begin:end])
+                for time, (begin, end) in zip(said.time.tolist(), pairwise(begins.tolist()), strict=True)
+            ]
+            blocks += media.get(kept.call.index, ())
+            if blocks:
+                self._append(kept, b"".join(block for _, block in sorted(blocks, key=itemgetter(0))))
+
+    def _begin_late(self, call: Call) -> _Kept | None:
         record = self._live.records.get(call.index)
         if record is None or call.index in self._kept or record.broken or record.listening is Listening.PASSED_OVER:
-            return
+            return None
         record.decision = replace(record.decision, keep_packets=True)
         self._message = None
         self.begun(call)
-        kept = self._kept.get(call.index)
-        if kept is None:
-            return
-        said = journal_frames(record.directory)
-        rows = np.arange(len(said), dtype=np.int64)
-        blocks, _ = blocks_of(said, rows, self._interfaces(said.link_type), said.time)
-        if len(rows):
-            self._append(kept, blocks.data)
+        return self._kept.get(call.index)
 
     def finished(self, call: Call, flows: Sequence[FlowSighting]) -> None:
         """A call is over: complete its file. The registry still knows its endpoints."""
@@ -191,7 +208,7 @@ class LivePackets:
             for flow in flows:
                 if flow.rule not in _BY_ANNOUNCEMENT:
                     self._claims.claim_flow(call.index, flow.source, flow.destination, flow.realm)
-            self._add(batch, *self._claims.rows(batch.datagrams, batch.kinds, call.index), {call.index: kept})
+            self._add(batch, *self._claims.rows(batch.datagrams, batch.kinds, (call.index,)), {call.index: kept})
         self._flush(kept)
         self._forget(kept)
 
@@ -222,6 +239,10 @@ class LivePackets:
             self._add(batch, *self._claims.rows(batch.datagrams, batch.kinds), self._touched)
         elif self._notes:
             self._settle(batch)
+        if self._recent is not None:
+            rows = media_rows(batch)
+            interfaces = self._interfaces(batch.datagrams.packets.link_type[rows])
+            self._recent.add(batch, rows, interfaces, self._stamps)
         self._touched.clear()
         self._batch = self._batch_held = None
         self._first += len(batch.datagrams)
@@ -323,19 +344,22 @@ class LivePackets:
 
     def _look_at_streams(self) -> None:
         """Claim what the media engine found out without an announcement, and let go of calls that are no more."""
-        media = self._engine.media
-        assert media is not None
         for kept in list(self._kept.values()):
-            index = kept.call.index
-            found = media.calls.get(index)
-            if found is None:
+            if not self._claim_streams(kept):
                 self._flush(kept)
                 self._forget(kept)
-                continue
-            for stream in found.streams:
-                if stream.rule not in _BY_ANNOUNCEMENT:
-                    realm = int(media.stager.flows.realms[stream.flow])
-                    self._claims.claim_flow(index, stream.source, stream.destination, realm)
+
+    def _claim_streams(self, kept: _Kept) -> bool:
+        """Claim a call's streams of which no announcement tells; False where the engine has no such call."""
+        media = self._engine.media
+        found = media.calls.get(kept.call.index) if media is not None else None
+        if media is None or found is None:
+            return False
+        for stream in found.streams:
+            if stream.rule not in _BY_ANNOUNCEMENT:
+                realm = int(media.stager.flows.realms[stream.flow])
+                self._claims.claim_flow(kept.call.index, stream.source, stream.destination, realm)
+        return True
 
     # What is written
 

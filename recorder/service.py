@@ -35,6 +35,7 @@ from recorder.log import ServiceLog
 from recorder.model import Call
 from recorder.overload import Overload
 from recorder.policy import Action, PolicyHolder
+from recorder.recent_media import RecentMedia
 from recorder.recovery import Restorer, restore
 from recorder.service_types import Follower, ServiceOptions
 from recorder.source_watch import SourceWatch
@@ -105,7 +106,12 @@ class CaptureService:
         )
         self._live = LiveCalls(self._working, policy.decide, self._refusal, self._disk.trouble)
         self._checkpointing = Checkpointing(self._live, self._working, self._disk.trouble)
-        self._packets = LivePackets(self._live, lambda: policy.policy.keeps_packets, self._disk.trouble)
+        self._packets = LivePackets(
+            self._live,
+            lambda: policy.policy.keeps_packets,
+            self._disk.trouble,
+            recent=RecentMedia() if options.recent_media else None,
+        )
         self._watch = SourceWatch(self._alarms)
         self._tally = Tally()
         self._overload = Overload()

@@ -4,7 +4,7 @@ In: nothing. Out: the types that commands give to `recorder.service.CaptureServi
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +35,8 @@ class ServiceOptions:
     wall_clock: Callable[[], int] = time.time_ns
     steady_clock: Callable[[], int] = time.monotonic_ns
     """What capture time is told by; ns."""
+    recent_media: bool = False
+    """Hold the media of the last seconds in memory: packets that followers want kept later are had from before too."""
     published: Callable[[CallDocument, Path], None] = lambda document, directory: None
     """Told of each recording and its directory, in the publisher's thread."""
 
@@ -42,8 +44,8 @@ class ServiceOptions:
 class Follower(Observer, Protocol):
     """Who follows calls as they go on: recording sessions towards servers do."""
 
-    def attach(self, engine: Engine, keep_packets: Callable[[Call], None]) -> None:
-        """The engine whose calls these are; before any packet. `keep_packets` keeps those of a call from now on."""
+    def attach(self, engine: Engine, keep_packets: Callable[[Sequence[Call]], None]) -> None:
+        """The engine whose calls these are; before any packet. `keep_packets` keeps those of calls from now on."""
 
     def begun(self, call: Call) -> None:
         """A call begins, and its decision stands."""

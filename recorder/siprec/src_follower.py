@@ -24,6 +24,8 @@ from recorder.siprec.src_decision import NOT_RECORDED, SrcDecision
 
 GROUPS_EVERY = 1_000_000_000
 """ns of capture time between two looks at which calls belong together."""
+MOST_KEPT = 64
+"""Calls whose packets begin to be kept in one turn: what was said before is looked up for each, and packets wait."""
 REMEMBERED = 60_000_000_000
 """ns for which the decision of a call that is over is kept: the sessions may come to its last picture late."""
 
@@ -57,7 +59,7 @@ class SrcFollower:
         self._to_keep: deque[int] = deque()
         self._next_groups = self._window = 0
 
-    def attach(self, engine: Engine, keep_packets: Callable[[Call], None]) -> None:
+    def attach(self, engine: Engine, keep_packets: Callable[[Sequence[Call]], None]) -> None:
         """See `Follower`."""
         self._engine = engine
         self._keep = keep_packets
@@ -113,10 +115,9 @@ class SrcFollower:
         while self._over and now - self._over[0][0] > REMEMBERED:
             self._decisions.pop(self._over.popleft()[1], None)
         self._claims.turn(now)
-        while self._to_keep:
-            call = self._calls.get(self._to_keep.popleft())
-            if call is not None:
-                self._keep(call)
+        if self._to_keep:
+            indices = [self._to_keep.popleft() for _ in range(min(len(self._to_keep), MOST_KEPT))]
+            self._keep([self._calls[index] for index in indices if index in self._calls])
 
     # What the sessions ask, in their thread
 

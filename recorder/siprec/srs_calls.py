@@ -129,7 +129,7 @@ class SessionCalls:
 
     # What the engine and the service tell (`Follower`)
 
-    def attach(self, engine: Engine, keep_packets: Callable[[Call], None] = lambda _: None) -> None:
+    def attach(self, engine: Engine, keep_packets: Callable[[Sequence[Call]], None] = lambda _: None) -> None:
         """The engine whose calls these are. See `Follower`."""
         self._engine = engine
 
