@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from recorder import checkpoint, journal
-from recorder.document import CallDocument, parse
+from recorder.document import parse
 from recorder.live_catalogue import LiveCatalogue
 from recorder.siprec import received
 from recorder.store import RecordingStore
@@ -22,10 +22,10 @@ _ENDING = ".whole"
 _ASIDE = "tracks"
 
 
-def mark_whole(work: Path, document: CallDocument, trace: dict[str, Any]) -> None:
-    """Say that the documents in a working directory are whole."""
+def mark_whole(work: Path, trace: dict[str, Any]) -> None:
+    """Say that the documents in a working directory are whole. The mark holds what call.json does."""
     fresh = work.with_suffix(".new")
-    fresh.write_text(json.dumps({"document": document.to_bytes().decode(), "trace": trace}))
+    fresh.write_text(json.dumps({"document": (work / "call.json").read_text(), "trace": trace}))
     fresh.rename(work.with_suffix(_ENDING))
 
 

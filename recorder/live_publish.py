@@ -193,7 +193,7 @@ class LivePublisher:
         work.mkdir(exist_ok=True)
         groups = {} if group is None or call.group is None else {call.group: group}
         item.document = write_documents(Waiting(call, item.streams, item.audio), work, (), groups)
-        mark_whole(work, item.document, trace_row(call, item.streams, recorded=True))
+        mark_whole(work, trace_row(call, item.streams, recorded=True))
         clear_away(work)
         item.directory = self.store.publish(item.document, work)
 

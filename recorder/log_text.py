@@ -7,6 +7,7 @@ without anything that acts on a terminal, of bounded length, and with *** for pa
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from typing import Any
 
 from recorder.console import printable
@@ -42,7 +43,7 @@ _SECRET_TEXT = (
 
 def clean_field(name: str, value: object) -> Any:
     """A field's value as it may be told."""
-    if value is not None and _SECRET_NAME.search(name):
+    if value is not None and _is_secret(name):
         return HIDDEN
     return _clean(value, 0)
 
@@ -51,11 +52,21 @@ def clean_text(text: str) -> str:
     """A text as it may be told."""
     if _HARMLESS.fullmatch(text):  # most are names and identifiers
         return text
-    text = text[: 2 * LONGEST]
+    return _without_secrets(text[: 2 * LONGEST])
+
+
+@lru_cache(maxsize=256)
+def _without_secrets(text: str) -> str:
+    """Servers and sentences are the same again and again."""
     for secret, instead in _SECRET_TEXT:
         text = secret.sub(instead, text)
     text = printable(text)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+@lru_cache(maxsize=1024)
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
 
 
 def _clean(value: object, depth: int) -> Any:
@@ -71,7 +82,7 @@ def _clean(value: object, depth: int) -> Any:
         if isinstance(value, Mapping):
             pairs = list(value.items())[:MOST]
             return {
-                clean_text(str(k)): HIDDEN if _SECRET_NAME.search(str(k)) else _clean(v, depth + 1) for k, v in pairs
+                clean_text(str(k)): HIDDEN if _is_secret(str(k)) else _clean(v, depth + 1) for k, v in pairs
             }
         if isinstance(value, list | tuple | set | frozenset):
             return [_clean(item, depth + 1) for item in list(value)[:MOST]]
