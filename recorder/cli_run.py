@@ -110,6 +110,8 @@ def run_command(
         if roles.srs is not None:
             sources.append(roles.srs.source)
         service = live_service(store, log, _recording(table, roles))
+        if roles.src is not None:
+            roles.src.overloaded = lambda: service.overloaded
         if roles.srs is not None:
             roles.srs.full, roles.srs.correction = service.why_full, service.correction
             roles.srs.certificate = service.note_certificate
@@ -145,6 +147,7 @@ class _Roles:
         self.srs: SrsService | None = None
         self.followers: list[Follower] = []
         self.published: Callable[[CallDocument, Path], None] = lambda document, directory: None
+        self.recent_media = False
         self._log, self._stack, self._values, self._store = log, stack, values, store
         self._rules: Any = None
         self._ports: MediaPorts | None = None
@@ -175,7 +178,7 @@ class _Roles:
                 self._rules, tell, self._log, time.time_ns, spool, recording=True, kept=kept, files=files
             )
             if spooling is not None:
-                self.published = spooling.published
+                self.published, self.recent_media = spooling.published, True
             self._stack.callback(self.src.close)
             self.followers.append(self.src.follower)
         if "srs" in self._values:
@@ -274,4 +277,5 @@ def _recording(table: Table, roles: _Roles) -> Any:
         followers=roles.followers,
         reloaded=roles.reload,
         published=roles.published,
+        recent_media=roles.recent_media,
     )

@@ -144,6 +144,7 @@ def src_command(
         if spooling is not None:
             how = replace(how, published=spooling.published, recent_media=True)
         service = live_service(store, log, how)
+        src.overloaded = lambda: service.overloaded
         serve_status(
             service,
             control.listen if listen is None else listen,

@@ -81,9 +81,7 @@ def _clean(value: object, depth: int) -> Any:
             value = {field.name: getattr(value, field.name) for field in fields(value)}
         if isinstance(value, Mapping):
             pairs = list(value.items())[:MOST]
-            return {
-                clean_text(str(k)): HIDDEN if _is_secret(str(k)) else _clean(v, depth + 1) for k, v in pairs
-            }
+            return {clean_text(str(k)): HIDDEN if _is_secret(str(k)) else _clean(v, depth + 1) for k, v in pairs}
         if isinstance(value, list | tuple | set | frozenset):
             return [_clean(item, depth + 1) for item in list(value)[:MOST]]
     return clean_text(str(value))

@@ -184,6 +184,11 @@ class CaptureService:
         known = (each.take_up(left, now) for each in self._followers if isinstance(each, Restorer))
         return next((call for call in known if call is not None), None)
 
+    @property
+    def overloaded(self) -> bool:
+        """Whether there is more traffic than can be recorded; in any thread."""
+        return self._overload.active
+
     # The loop
 
     def _turn(self, sources: Sequence[LiveSource]) -> None:

@@ -227,10 +227,12 @@ class Delivery:
         deliver: Callable[[Entry], Awaitable[Outcome]],
         at_once: int = AT_ONCE,
         waited_for: Callable[[], frozenset[str]] = frozenset,
+        overloaded: Callable[[], bool] = lambda: False,
     ) -> None:
         """`waited_for`: URIs of servers for which calls in progress wait. They go first: where the machine or a server
-        has more to do than it can, deliveries would only add to it."""
+        has more to do than it can, deliveries would only add to it. So none begins either while we are `overloaded`."""
         self._spool = spool
+        self._overloaded = overloaded
         self._waited_for = waited_for
         self._held_back = False
         self._deliver = deliver
@@ -281,7 +283,9 @@ class Delivery:
         """Begin as many deliveries as may be in progress. A call does not wait for the servers of another."""
         busy = {entry.directory for entry in self._running.values()}
         first = self._waited_for()
-        self._held_back = False
+        self._held_back = self._overloaded() and bool(self._spool.entries)
+        if self._held_back:
+            return
         for entry in self._spool.entries:
             if len(self._running) >= self._at_once:
                 return

@@ -87,6 +87,8 @@ class SrcService:
     """Where it is written down which sessions are in progress, so that after a kill the next start can end them."""
     files: SrcFiles | None = None
     """Read already; None: they are read at the start."""
+    overloaded: Callable[[], bool] = lambda: False
+    """Whether there is more traffic than can be recorded: then nothing else is begun. Asked in the sessions' loop."""
 
     def __post_init__(self) -> None:
         ports = self.settings.ports
@@ -227,8 +229,12 @@ class SrcService:
             return None
         agents = {name: stack.agent for name, stack in stacks.items()}
         deliver = LateDelivery(agents, local_host, self._with_credentials, self.settings.ports, noted)
-        delivery = Delivery(self.spool, deliver, self.settings.spool.at_once, waited_for)
+        delivery = Delivery(self.spool, deliver, self.settings.spool.at_once, waited_for, self._is_overloaded)
         return delivery, asyncio.get_running_loop().create_task(delivery.run())
+
+    def _is_overloaded(self) -> bool:
+        """By who tells it now: that comes after the start."""
+        return self.overloaded()
 
     def _with_credentials(self, instance: Instance) -> Instance:
         """An instance that was kept, with what the settings say of its servers now."""

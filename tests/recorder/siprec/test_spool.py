@@ -308,6 +308,26 @@ def test_calls_in_progress_that_wait_for_a_server_go_first(tmp_path, monkeypatch
     assert tried == [2, 1]
 
 
+def test_nothing_is_delivered_while_there_is_more_traffic_than_can_be_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool_module, "HELD_BACK", 0.01)
+    kept, tried, looks = Kept(tmp_path), [], []
+    kept.put(a_call(1))
+
+    async def deliver(entry):
+        tried.append(len(looks))
+        return Outcome.DELIVERED
+
+    def overloaded():
+        looks.append(1)
+        return len(looks) < 5
+
+    async def run():
+        await all_delivered(kept, asyncio.create_task(Delivery(kept.spool, deliver, overloaded=overloaded).run()))
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    assert tried == [5]
+
+
 def test_a_server_that_returns_and_a_new_call_wake_it(tmp_path):
     kept = Kept(tmp_path)
     up = False
