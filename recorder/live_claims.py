@@ -5,11 +5,12 @@ datagrams of a batch. Out: (row, call) of RTP, of RTCP, and of all else between 
 chooses rows; the registry is asked once for each flow, and once a second again. Keeps no packets.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from capture.address import Endpoint
 from capture.batch import DatagramBatch, Int64, UInt8, UInt64
@@ -22,6 +23,8 @@ ASKED_EVERY = 1_000_000_000
 """ns of capture time for which an answer of the registry holds, while its calls are in progress."""
 MAX_ANSWERS = 65_536
 """Answers that are remembered."""
+LAID_OUT_EVERY = 100_000_000
+"""ns of capture time between two times that they are laid out as columns."""
 _WORD = (1 << 64) - 1
 
 _K = TypeVar("_K")
@@ -43,6 +46,24 @@ def table_of(places: Iterable[int], count: int) -> UInt64:
     table: UInt64 = np.zeros(max(16, 1 << (2 * count).bit_length()), np.uint64)
     enter_places(np.fromiter(places, np.uint64, count), table)
     return table
+
+
+class _Answers(NamedTuple):
+    """Answers as columns, for flows of at most one call; ascending by key."""
+
+    keys: UInt64
+    until: Int64
+    calls: Int64
+    """-1: nobody's."""
+
+    def look_up(self, keys: UInt64, earliest: int, latest: int) -> tuple[Int64, NDArray[np.bool_]]:
+        """The call of each flow, and whether that is known between two capture times."""
+        if len(self.keys) == 0:
+            return np.full(len(keys), -1, np.int64), np.zeros(len(keys), np.bool_)
+        at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        until = self.until[at]
+        known = (self.keys[at] == keys) & (until > latest) & (until <= earliest + ASKED_EVERY)
+        return np.where(known, self.calls[at], -1), known
 
 
 @dataclass(slots=True)
@@ -70,6 +91,9 @@ class LiveClaims:
         self._table: UInt64 | None = None
         self._answers: dict[int, tuple[int, tuple[int, ...]]] = {}
         """Key of a flow -> until when that is known, ns, and whose it is."""
+        self._columns = _columns_of({})
+        self._laid_out = 0
+        """When that was, capture time, ns."""
 
     def announce(self, call: int, *, over: bool) -> None:
         """A call is new, or its signalling went on: read what it announces. `over`: it has ended."""
@@ -109,8 +133,10 @@ class LiveClaims:
         _leave(self._rtcp, claimed.rtcp, call)
         _leave(self._flows, claimed.flows, call)
         self._table = None
+        self._columns.until[self._columns.calls == call] = 0
         if not self._calls:
             self._answers.clear()
+            self._columns = _columns_of({})
 
     def rows(self, datagrams: DatagramBatch, kinds: UInt8, only: Collection[int] | None = None) -> tuple[Int64, Int64]:
         """(row, call) of the media of all calls, or of some alone; ordered by neither."""
@@ -165,9 +191,9 @@ class LiveClaims:
             flow_keys(UDP, source, destination, datagrams.realm[rows]), return_index=True, return_inverse=True
         )
         found_rows, found_calls = [rows[:0]], [rows[:0]]
-        owner = np.full(len(keys), -1, np.int64)
-        for place, (key, row) in enumerate(zip(keys.tolist(), rows[first].tolist(), strict=True)):
-            calls = self._answer(datagrams, key, row)
+        owner, known = self._known(datagrams, keys, rows, only)
+        for place in np.flatnonzero(~known).tolist():
+            calls = self._answer(datagrams, int(keys[place]), int(rows[first[place]]))
             if only is not None:
                 calls = tuple(call for call in calls if call in only)
             if calls:
@@ -180,6 +206,19 @@ class LiveClaims:
         found_rows.append(rows[owners >= 0])
         found_calls.append(owners[owners >= 0])
         return np.concatenate(found_rows), np.concatenate(found_calls)
+
+    def _known(
+        self, datagrams: DatagramBatch, keys: UInt64, rows: Int64, only: Collection[int] | None
+    ) -> tuple[Int64, NDArray[np.bool_]]:
+        """Whose flows are, as far as that was asked before."""
+        if only is not None or len(rows) == 0:
+            return np.full(len(keys), -1, np.int64), np.zeros(len(keys), np.bool_)
+        times = datagrams.packets.time[rows]
+        earliest, latest = int(times.min()), int(times.max())
+        if not 0 <= latest - self._laid_out < LAID_OUT_EVERY:
+            self._laid_out = latest
+            self._columns = _columns_of({k: a for k, a in self._answers.items() if self._calls.keys() >= {*a[1]}})
+        return self._columns.look_up(keys, earliest, latest)
 
     def _answer(self, datagrams: DatagramBatch, key: int, row: int) -> tuple[int, ...]:
         at = int(datagrams.packets.time[row])
@@ -200,6 +239,15 @@ class LiveClaims:
             claimed.places[place] = None
             self._places[place] = self._places.get(place, 0) + 1
             self._table = None
+
+
+def _columns_of(answers: Mapping[int, tuple[int, tuple[int, ...]]]) -> _Answers:
+    of_one = sorted((key, until, *calls, -1) for key, (until, calls) in answers.items() if len(calls) < 2)
+    return _Answers(
+        np.array([each[0] for each in of_one], np.uint64),
+        np.array([each[1] for each in of_one], np.int64),
+        np.array([each[2] for each in of_one], np.int64),
+    )
 
 
 def _leave(known: dict[_K, set[int]], keys: Iterable[_K], call: int) -> None:

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capture.address import Endpoint
+from capture.batch import KIND_UDP, DatagramBatch, PacketBatch
 from decoders.sdp import Direction
 from recorder._live_packet_kernels import find_places
 from recorder.endpoints import GRACE, EndpointRegistry
@@ -84,3 +85,77 @@ def test_what_a_call_claimed_is_gone_with_it():
 
 def vars_of(claims):
     return [getattr(claims, name) for name in ("_calls", "_places", "_rtcp", "_flows", "_answers")]
+
+
+class Asking(LiveClaims):
+    """Without columns: every flow is looked up by itself."""
+
+    def _known(self, datagrams, keys, rows, only):
+        return np.full(len(keys), -1, np.int64), np.zeros(len(keys), np.bool_)
+
+
+def packets_of(draw, ends, count, time):
+    """UDP between some of the ends, at one time."""
+    n = len(ends)
+    pairs = draw.integers(0, n, (count, 2))
+    sides = [
+        [
+            np.array([ends[k][part] for k in pairs[:, side]], kind)
+            for part, kind in enumerate((np.uint64,) * 2 + (np.uint16,))
+        ]
+        for side in (0, 1)
+    ]
+    (source_high, source_low, source_port), (destination_high, destination_low, destination_port) = sides
+    times = time + np.sort(draw.integers(0, 20_000_000, count))
+    packets = PacketBatch(
+        np.zeros(0, np.uint8),
+        times,
+        *(np.zeros(count, kind) for kind in (np.int64, *(np.int32,) * 3, np.int64, np.int32)),
+    )
+    zeros = {
+        name: np.zeros(count, kind)
+        for name, kind in (("payload", np.int64), ("length", np.int32), ("missing", np.int32), ("ip_id", np.uint16))
+    }
+    return DatagramBatch(
+        packets=packets,
+        kind=np.full(count, KIND_UDP, np.uint8),
+        source_high=source_high,
+        source_low=source_low,
+        destination_high=destination_high,
+        destination_low=destination_low,
+        source_port=source_port,
+        destination_port=destination_port,
+        realm=np.zeros(count, np.uint32),
+        **zeros,
+    )
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_flows_that_are_known_have_the_same_calls_as_flows_that_are_asked_for_one_by_one(seed):
+    draw = np.random.default_rng(seed)
+    calls = range(1, 7)
+    ends = [Endpoint(0, 0xFFFF << 32 | k, 4000) for k in range(12)]
+    told = [
+        media(call, side, ends[2 * call - 2 + k], 0)
+        for call in calls
+        for k, side in enumerate((Side.CALLER, Side.CALLEE))
+    ]
+    both = [Asking(EndpointRegistry()), LiveClaims(EndpointRegistry())]
+    for claims in both:
+        for each in told:
+            claims._registry.announce(each, each.endpoint)
+        for call in calls:
+            claims.announce(call, over=False)
+    time = SECOND
+    for _ in range(12):
+        time += int(draw.choice([20_000_000, 150_000_000, 700_000_000, -300_000_000]))
+        batch = packets_of(draw, ends, 40, time)
+        kinds = np.full(40, 3, np.uint8)
+        plain, quick = (
+            sorted(zip(*(each.tolist() for each in claims.rows(batch, kinds)), strict=True)) for claims in both
+        )
+        assert quick == plain
+        gone = int(draw.integers(1, 30))
+        for claims in both:
+            claims.forget(gone)
