@@ -44,8 +44,8 @@ from recorder.status_board import StatusBoard
 from recorder.store import RecordingStore
 from recorder.streams import Listening
 from recorder.trace import warn
-from recorder.turns import short_turns
 from recorder.tracks import StoreError
+from recorder.turns import short_turns
 
 WORKING = ".live"
 """Below OUT: a working directory for each call in progress."""
