@@ -45,7 +45,6 @@ from recorder.store import RecordingStore
 from recorder.streams import Listening
 from recorder.trace import warn
 from recorder.tracks import StoreError
-from recorder.turns import short_turns
 
 WORKING = ".live"
 """Below OUT: a working directory for each call in progress."""
@@ -132,7 +131,7 @@ class CaptureService:
 
     def run(self, sources: Sequence[LiveSource], ready: Callable[[], None], beat: Callable[[str], None]) -> None:
         """Record until told to stop. `ready` when calls are being recorded, `beat` once a second with a sentence."""
-        with rare_collections(), short_turns(), ThreadPoolExecutor(self._options.workers) as executor:
+        with rare_collections(), ThreadPoolExecutor(self._options.workers) as executor:
             self._stamped_here = any(source.stamped_here for source in sources)
             self._begin(executor)
             self._publisher.start()
