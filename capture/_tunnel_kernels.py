@@ -8,8 +8,7 @@ of the network inside, and often differs between the two directions.
 
 # ruff: noqa: SIM109  # a chain of comparisons runs twice as fast in a kernel as a search in a tuple
 
-from numba import njit
-
+from capture._kernel_part import kernel_part
 from capture._layer_cursor import (
     AT,
     END,
@@ -57,7 +56,7 @@ PROTOCOL_ERSPAN = 0x88BE
 PROTOCOL_ERSPAN_III = 0x22EB
 
 
-@njit(cache=True, nogil=True)
+@kernel_part
 def is_tunnel_port(source: int, destination: int) -> bool:
     """Whether a datagram between these ports may be one of the tunnels over UDP."""
     return (
@@ -76,7 +75,7 @@ def is_tunnel_port(source: int, destination: int) -> bool:
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel_part
 def vxlan(buffer: Bytes, cursor: Int64) -> int:
     """VXLAN (RFC 7348, section 5), with a group policy (G bit, 16 bits of policy) or a next protocol (P bit) too."""
     at = cursor[AT]
@@ -97,7 +96,7 @@ def vxlan(buffer: Bytes, cursor: Int64) -> int:
     return layer
 
 
-@njit(cache=True, nogil=True)
+@kernel_part
 def geneve(buffer: Bytes, cursor: Int64) -> int:
     """GENEVE (RFC 8926, section 3.4)."""
     at = cursor[AT]
@@ -119,7 +118,7 @@ def geneve(buffer: Bytes, cursor: Int64) -> int:
     return layer
 
 
-@njit(cache=True, nogil=True)
+@kernel_part
 def gtp_user(buffer: Bytes, cursor: Int64) -> int:
     """GTP-U version 1, G-PDU (3GPP TS 29.281, section 5): IP, or Ethernet for Ethernet PDU sessions."""
     at = cursor[AT]
@@ -156,7 +155,7 @@ def gtp_user(buffer: Bytes, cursor: Int64) -> int:
     return layer
 
 
-@njit(cache=True, nogil=True)
+@kernel_part
 def tzsp(buffer: Bytes, cursor: Int64) -> int:
     """TaZmen Sniffer Protocol: version 1, a received or transmitted Ethernet frame behind tagged fields."""
     at = cursor[AT]
@@ -176,7 +175,7 @@ def tzsp(buffer: Bytes, cursor: Int64) -> int:
     return LAYER_ETHERNET
 
 
-@njit(cache=True, nogil=True)
+@kernel_part
 def udp_tunnel(buffer: Bytes, cursor: Int64, source: int, destination: int) -> int:
     """Enter the tunnel that a UDP payload at the cursor holds, if it holds one."""
     layer = LAYER_STOP
@@ -196,7 +195,7 @@ def udp_tunnel(buffer: Bytes, cursor: Int64, source: int, destination: int) -> i
     return layer
 
 
-@njit(cache=True, nogil=True)
+@kernel_part
 def erspan(buffer: Bytes, cursor: Int64, flags: int, protocol: int) -> int:
     """ERSPAN behind its GRE header: type I has no header, II has 8 octets, III 12 and 8 more where its O bit is set."""
     at = cursor[AT]
@@ -214,7 +213,7 @@ def erspan(buffer: Bytes, cursor: Int64, flags: int, protocol: int) -> int:
     return LAYER_IP if frame_type == 2 else LAYER_ETHERNET
 
 
-@njit(cache=True, nogil=True)
+@kernel_part
 def gre(buffer: Bytes, cursor: Int64) -> int:
     """GRE with any of its optional fields (RFC 1701, 2784, 2890), version 1 with PPP (RFC 2637, section 4.1)."""
     at = cursor[AT]
@@ -246,7 +245,7 @@ def gre(buffer: Bytes, cursor: Int64) -> int:
     return layer_of_ethertype(protocol)
 
 
-@njit(cache=True, nogil=True)
+@kernel_part
 def clear_layer(buffer: Bytes, protocol: int, at: int, end: int) -> int:
     """Layer of what ESP carries from `at` to `end` if that is in clear and fits exactly, else LAYER_STOP."""
     size = end - at
@@ -264,7 +263,7 @@ def clear_layer(buffer: Bytes, protocol: int, at: int, end: int) -> int:
     return LAYER_STOP
 
 
-@njit(cache=True, nogil=True)
+@kernel_part
 def esp(buffer: Bytes, cursor: Int64) -> int:
     """ESP with NULL encryption (RFC 2410), known by what it holds: nothing on the wire says so.
 

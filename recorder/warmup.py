@@ -58,6 +58,30 @@ def load_kernels_directly() -> None:
         caching.Cache.load_overload = load_overload
 
 
+def type_operators_once() -> None:
+    """Have numba's compiler remember what type an operator or a function gives for numbers of which types.
+
+    It asks every rule it knows anew wherever an operator stands in a kernel, for a tenth of the time of a first run.
+    """
+    from numba.core import types
+
+    operator: Any = types.Function
+    ask = getattr(operator, "get_call_type", None)
+    if ask is None:
+        return
+    known: dict[tuple[Any, Any, tuple[Any, ...]], Any] = {}
+
+    def get_call_type(self: Any, context: Any, args: tuple[Any, ...], kws: dict[str, Any]) -> Any:
+        if kws or not all(isinstance(kind, types.Number | types.Boolean) for kind in args):
+            return ask(self, context, args, kws)
+        key = (self, context, args)
+        if key not in known:
+            known[key] = ask(self, context, args, kws)
+        return known[key]
+
+    operator.get_call_type = get_call_type
+
+
 def kernels_are_cached() -> bool:
     """Whether a run with these very kernels has been completed here."""
     mark = _mark()

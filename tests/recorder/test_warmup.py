@@ -92,3 +92,39 @@ def test_a_kernel_is_compiled_where_it_is_not_cached_and_loaded_where_it_is(tmp_
         for _ in range(2)
     ]
     assert told == [["12", "0", "True"], ["12", "1", "False"]], "the second run needs no compiler"
+
+
+OPERATORS = """
+import sys
+import numpy as np
+from numba import njit
+from recorder.warmup import type_operators_once
+
+if sys.argv[1] == "once":
+    type_operators_once()
+
+
+@njit
+def mixed(a, b, c, d, e):
+    total = a + b * 3 - (c << 2) // 7 + (d & 0xFF) + e * 0.5
+    if not (a < b or c == d) and -b <= abs(a):
+        total += (a % 5) ** 2 + (a > 1) + max(a, 3) + min(b, c)
+    return total, a + a, b / c, a * np.uint64(3), d >> 1, ~a, a == b, np.int64(d) ^ a
+
+
+kinds = (np.int64, np.int32, np.uint64, np.uint8, np.float64)
+for some in ((9, 2, 3, 200, 1.5), (-70, 1 << 30, 5, 255, -2.25), (3, -4, 1 << 40, 0, 0.0)):
+    print(mixed(*(kind(value) for kind, value in zip(kinds, some))))
+print(mixed(np.int64(1), 2, np.int64(3), np.int64(4), 5), mixed.nopython_signatures)
+"""
+
+
+def test_kernels_are_the_same_where_operators_are_typed_once():
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", OPERATORS, how], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+        )
+        for how in ("once", "again and again")
+    ]
+    assert told[0].stdout == told[1].stdout
+    assert told[0].stdout.count("\n") == 4
