@@ -131,5 +131,12 @@ async def sipp(directory: Path, *arguments: str | Path) -> Sipp:
         stderr=asyncio.subprocess.STDOUT,
         cwd=directory,
     )
-    await asyncio.sleep(0.3)
+    while process.returncode is None and not _is_bound(port):
+        await asyncio.sleep(0.02)
     return Sipp(process, port)
+
+
+def _is_bound(port: int) -> bool:
+    """Whether a socket has a port, of UDP or TCP: the system's tables have it in hex behind the address."""
+    tables = (Path(f"/proc/net/{name}") for name in ("udp", "udp6", "tcp", "tcp6"))
+    return any(f":{port:04X} " in table.read_text() for table in tables if table.exists())

@@ -5,6 +5,8 @@ import struct
 import time
 from contextlib import closing
 
+import pytest
+
 from capture.address import Endpoint
 from capture.media_ports import MediaPort, MediaPortOptions, MediaPorts
 from recorder.siprec.media_reception import MediaReception
@@ -78,11 +80,14 @@ def test_the_next_call_hears_nothing_of_a_sender_that_goes_on_after_the_end():
         reception.release(old)
         begun, heard, number = time.monotonic(), 0, 0
         while time.monotonic() - begun < 1.5:
+            sent = time.monotonic()
             head = struct.pack("!BBHII", 0x80, 0, number, 160 * number, 7)
             sender.sendto(head + bytes(160), ("127.0.0.1", old.rtp.port))
             number += 1
             batch = reception.poll(0.01)
             heard += len(batch) if batch is not None and time.monotonic() - begun > 0.9 else 0
+            if time.monotonic() - sent > 0.2:
+                pytest.skip("the machine stood still for so long that the sender did cease")
             assert old.place in reception._ports._open
         assert heard == 0
         until = time.monotonic() + 20
