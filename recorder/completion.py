@@ -25,7 +25,7 @@ _ASIDE = "tracks"
 def mark_whole(work: Path, trace: dict[str, Any]) -> None:
     """Say that the documents in a working directory are whole. The mark holds what call.json does."""
     fresh = work.with_suffix(".new")
-    fresh.write_text(json.dumps({"document": (work / "call.json").read_text(), "trace": trace}))
+    fresh.write_text(json.dumps({"document": (work / "call.json").read_bytes().decode(), "trace": trace}))
     fresh.rename(work.with_suffix(_ENDING))
 
 

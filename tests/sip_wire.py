@@ -139,4 +139,5 @@ async def sipp(directory: Path, *arguments: str | Path) -> Sipp:
 def _is_bound(port: int) -> bool:
     """Whether a socket has a port, of UDP or TCP: the system's tables have it in hex behind the address."""
     tables = (Path(f"/proc/net/{name}") for name in ("udp", "udp6", "tcp", "tcp6"))
-    return any(f":{port:04X} " in table.read_text() for table in tables if table.exists())
+    lines = (line.split() for table in tables if table.exists() for line in table.read_text().splitlines()[1:])
+    return any(local.endswith(f":{port:04X}") for _, local, *_ in lines)
