@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from email.utils import formatdate
 from functools import partial
-from random import Random, SystemRandom
+from random import Random
 from typing import Any, TypeVar
 
+from capture.randomness import BufferedRandom
 from decoders.sip import SipMessage
 from recorder.model import Transport
 from recorder.sip_ua.agent_session import AgentIncoming, AgentSession, Farewell
@@ -64,7 +65,7 @@ class SipAgent:
         self._farewells: set[asyncio.Future[None]] = set()
         self._closing = self._closed = False
         self._on_invite: Callable[[Incoming], None] | None = None
-        self.core = Core(self.config, transports.local, self._find, random or SystemRandom())
+        self.core = Core(self.config, transports.local, self._find, random or BufferedRandom())
         transports.on_message = self._on_message
         transports.on_lost = self._on_lost
 

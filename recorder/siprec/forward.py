@@ -12,7 +12,6 @@ takes them batch by batch. Nothing that comes over a wire raises.
 
 import base64
 import hmac
-import os
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from capture.batch import DatagramBatch, PacketBatch
 from capture.layers import decode_layers, read_only
 from capture.live import LiveSource
 from capture.port_pool import PortPool, PortsExhausted
+from capture.randomness import BufferedRandom
 from decoders.sdp import CryptoKey, PayloadFormat
 from decoders.srtp_protect import SrtpSender
 from recorder.siprec import _forward_columns as columns
@@ -82,7 +82,8 @@ class MediaForwarder:
         self._gone: deque[int] = deque()
         self._next_look = self._next_sweep = 0.0
         self._refused_legs = 0
-        self._secret = os.urandom(16)
+        self._random = BufferedRandom()
+        self._secret = self._random.randbytes(16)
         self._now = time.time_ns()
         self._over = False
         self.stopping = False
@@ -287,7 +288,7 @@ class MediaForwarder:
             self._refused_legs += 1
             raise PortsExhausted(f"{room} streams are sent to recording servers already; there is no room for more")
         ports = PortPair.take(self._pool, local_host)
-        ssrc = int.from_bytes(os.urandom(4), "big")
+        ssrc = self._random.getrandbits(32)
         local = LocalMedia(ports.rtp, ports.rtcp, ssrc, self._cname(leg.session))
         opened = self._legs[leg] = OpenLeg(leg, ports, local, RtcpState(ssrc, local.cname))
         return opened

@@ -22,7 +22,10 @@ from recorder.siprec.forward import NewFlow
 from recorder.siprec.legs import Source
 
 ASKED_EVERY = 1_000_000_000
-"""ns of capture time for which an answer of the registry holds, unless an endpoint is announced."""
+"""ns of capture time until nobody is asked for again whose media this is, unless an endpoint is announced."""
+CONFIRMED_EVERY = 3_000_000_000
+"""The same for a flow that somebody claims: only that its call is over, or its endpoint given up, comes without a sign,
+and both hold for seconds more."""
 UNCLAIMED = 16_000_000_000
 """ns after its first packet for which a flow's media is kept though nobody has announced it: longer than packets are
 kept at all, as signalling may be far behind where the machine has more to do than it can."""
@@ -100,18 +103,18 @@ class ForwardClaims:
         self._flows: dict[int, _Flow] = {}
         self._at: dict[Endpoint, set[int]] = {}
         """Endpoint -> flows from it or to it."""
-        self._due: deque[tuple[int, int, int]] = deque()
-        """(when to ask again, number, first packet) of each flow that is `due`, in order."""
-        self._announced: set[Endpoint] = set()
+        self._due: dict[int, deque[tuple[int, int, int]]] = {ASKED_EVERY: deque(), CONFIRMED_EVERY: deque()}
+        """How long an answer holds -> (when to ask again, number, first packet) of flows that are `due`, in order."""
+        self._announced: AbstractSet[Endpoint] = frozenset()
+        """What of `_changed` is answered already."""
+        self._changed: AbstractSet[Endpoint] = frozenset()
 
     def turn(self, now: int) -> None:
         """Answer for what is new, and ask again what is due, at capture time `now` (ns)."""
         for number in self._forwarder.take_gone_flows():
             self._forget(number)
         asked = [self._meet(flow, now) for flow in self._forwarder.take_new_flows()]
-        announced = self._registry.changed - self._announced
-        self._announced = set(self._registry.changed)
-        for endpoint in announced:
+        for endpoint in self._newly_announced():
             asked += self._at.get(endpoint, ())
         if self._registry.redescribed:
             asked += self._of_calls(self._registry.redescribed)
@@ -119,13 +122,24 @@ class ForwardClaims:
         asked += self._take_due(now)
         self._ask(dict.fromkeys(asked), now)
 
+    def _newly_announced(self) -> AbstractSet[Endpoint]:
+        changed = self._registry.changed
+        if changed is self._changed and len(changed) == len(self._announced):
+            return frozenset()  # the set only grows, until it is another one
+        new = changed - self._announced
+        self._changed, self._announced = changed, frozenset(changed)
+        return new
+
     def _meet(self, flow: NewFlow, now: int) -> int:
         self._forget(flow.number)
         self._flows[flow.number] = _Flow(flow)
         for endpoint in (flow.source, flow.destination):
             self._at.setdefault(endpoint, set()).add(flow.number)
-        self._due.append((now + ASKED_EVERY, flow.number, flow.first))
+        self._ask_again(flow, ASKED_EVERY, now)
         return flow.number
+
+    def _ask_again(self, flow: NewFlow, after: int, now: int) -> None:
+        self._due[after].append((now + after, flow.number, flow.first))
 
     def _of_calls(self, calls: AbstractSet[int]) -> list[int]:
         """Flows that carry media of these calls."""
@@ -135,18 +149,19 @@ class ForwardClaims:
 
     def _take_due(self, now: int) -> list[int]:
         found: list[int] = []
-        # A clock that was set back must not silence the questions.
-        while self._due and len(found) < MOST_ASKED and not now < self._due[0][0] <= now + ASKED_EVERY:
-            _, number, first = self._due.popleft()
-            known = self._flows.get(number)
-            if known is None or known.flow.first != first:
-                continue
-            known.unclaimed = known.unclaimed + 1 if known.passed_over and not known.claims else 0
-            if known.unclaimed > MOST_UNCLAIMED:
-                known.due = False  # only an announcement can change that
-                continue
-            found.append(number)
-            self._due.append((now + ASKED_EVERY, number, first))
+        for after, due in self._due.items():
+            # A clock that was set back must not silence the questions.
+            while due and len(found) < MOST_ASKED and not now < due[0][0] <= now + after:
+                _, number, first = due.popleft()
+                known = self._flows.get(number)
+                if known is None or known.flow.first != first:
+                    continue
+                known.unclaimed = known.unclaimed + 1 if known.passed_over and not known.claims else 0
+                if known.unclaimed > MOST_UNCLAIMED:
+                    known.due = False  # only an announcement can change that
+                    continue
+                found.append(number)
+                self._ask_again(known.flow, CONFIRMED_EVERY if known.claims else ASKED_EVERY, now)
         return found
 
     def _ask(self, numbers: Mapping[int, None], now: int) -> None:
@@ -165,7 +180,7 @@ class ForwardClaims:
             known.claims = claims
             if claims and not known.due:
                 known.due, known.unclaimed = True, 0
-                self._due.append((now + ASKED_EVERY, number, flow.first))
+                self._ask_again(flow, ASKED_EVERY, now)
             answers = self._answers(flow, claims)
             if known.answers.keys() - answers.keys() or (not answers and self._is_stale(known, now)):
                 self._forwarder.pass_over(known.flow)

@@ -6,8 +6,8 @@ the first one half as long. Legs that send no media send RTCP all the same, whic
 """
 
 from dataclasses import dataclass, field
-from random import SystemRandom
 
+from capture.randomness import BufferedRandom
 from decoders.rtcp import parse_rtcp
 from decoders.rtcp_write import bye, receiver_report, sender_report, source_description
 from decoders.sdp import CryptoKey
@@ -23,7 +23,7 @@ _BANDWIDTH = 400.0
 """Octets of RTCP a second: 5 % of a telephone's 64 kbit/s."""
 _STILL_SENDING = 10_000_000_000
 """ns after its last packet for which a leg is a sender (two intervals)."""
-_random = SystemRandom()
+_random = BufferedRandom()
 
 
 def interval(*, members: int, senders: int, we_sent: bool, octets: float, initial: bool) -> float:

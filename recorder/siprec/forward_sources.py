@@ -7,10 +7,10 @@ wherever a kernel could see them half-written. Used by the forwarder's thread al
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from random import SystemRandom
 
 import numpy as np
 
+from capture.randomness import BufferedRandom
 from decoders.sdp import CryptoKey, PayloadFormat
 from decoders.srtp import SrtpStream
 from recorder.siprec import _forward_columns as columns
@@ -21,7 +21,7 @@ from recorder.siprec._table_lock import TableLock
 from recorder.siprec.forward_formats import SourceFormats
 from recorder.siprec.legs import LegId, Source
 
-_random = SystemRandom()
+_random = BufferedRandom()
 
 
 @dataclass(slots=True)

@@ -4,14 +4,15 @@ In: bodies. Out: one body. The boundary is random and in none of the parts. Noth
 they are.
 """
 
-import secrets
 from collections.abc import Callable, Sequence
 
+from capture.randomness import BufferedRandom
 from recorder.sip_ua.api import Body
 
 SDP = "application/sdp"
 METADATA = "application/rs-metadata+xml"
 """RFC 7865, section 5; RFC 9806 puts it in place of what RFC 7866 prints."""
+_random = BufferedRandom()
 
 
 def sdp_body(data: bytes) -> Body:
@@ -24,7 +25,7 @@ def metadata_body(data: bytes) -> Body:
     return Body(METADATA, data, "recording-session")
 
 
-def write_body(parts: Sequence[Body], random: Callable[[], str] = lambda: secrets.token_hex(12)) -> Body:
+def write_body(parts: Sequence[Body], random: Callable[[], str] = lambda: _random.randbytes(12).hex()) -> Body:
     """One body of one or more parts; a single one is its own body.
 
     `random` gives the boundary: characters of an RFC 2045 token, at most 66.

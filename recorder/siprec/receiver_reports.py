@@ -13,9 +13,9 @@ import heapq
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
-from random import SystemRandom
 
 from capture.address import Endpoint
+from capture.randomness import BufferedRandom
 from decoders.rtcp_values import ReportBlock
 from decoders.rtcp_write import bye, receiver_report, source_description
 from decoders.sdp_values import CryptoKey
@@ -32,6 +32,7 @@ MOST_AT_ONCE = 256
 """Reports sent in one turn."""
 _MIDDLE = (1 << 32) - 1
 """DLSR has 32 bits."""
+_random = BufferedRandom()
 
 Send = Callable[[int, bytes, Endpoint], bool]
 """(place, octets, destination) -> whether the system took them."""
@@ -39,7 +40,7 @@ Send = Callable[[int, bytes, Endpoint], bool]
 
 def new_cname() -> str:
     """A name that tells nothing, for one recording session (RFC 7022, section 4.2: 96 random bits)."""
-    return b64encode(SystemRandom().randbytes(12)).decode()
+    return b64encode(_random.randbytes(12)).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class ReceiverReports:
         self._monitor = monitor
         self._send = send
         self._interval = interval
-        self._random = SystemRandom()
+        self._random = _random
         self._reporters: dict[int, _Reporter] = {}
         self._due: list[tuple[float, int, int]] = []
         """(when by the monotonic clock, pair, opening), a heap."""

@@ -6,7 +6,6 @@ operator asks comes by `src_control`. Nothing is kept of a call or session that 
 """
 
 import asyncio
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -15,6 +14,7 @@ from itertools import count
 from typing import Any
 
 from capture.port_pool import PortsExhausted
+from capture.randomness import BufferedRandom
 from recorder.sip_ua.api import Agent, Incoming
 from recorder.siprec.control import EventKind, Listener, SessionEvent, SessionInfo
 from recorder.siprec.legs import Forwarder, LegId
@@ -93,7 +93,7 @@ class SrcSessions:
         doubted: Callable[[CallPicture], None] = lambda picture: None,
         spared: Callable[[CallPicture], None] = lambda picture: None,
         clock: Callable[[], int] = time.time_ns,
-        octets: Callable[[int], bytes] = os.urandom,
+        octets: Callable[[int], bytes] | None = None,
         noted: Noted = unnoted,
     ) -> None:
         """`clock` gives capture time in ns; `local_host` our address on the way of an agent to a server; `noted` is
@@ -127,7 +127,7 @@ class SrcSessions:
             keep=self._kept,
             doubted=lambda call: doubted(call.picture),
             spared=lambda call: spared(call.picture),
-            octets=octets,
+            octets=octets or BufferedRandom().randbytes,
             number=lambda: next(numbers),
             noted=noted,
         )

@@ -8,7 +8,7 @@ from decoders.sdp_values import CryptoKey
 from recorder.endpoints import GRACE, EndpointRegistry
 from recorder.model import MediaEndpoint, Side
 from recorder.siprec.forward import NewFlow
-from recorder.siprec.forward_claims import UNCLAIMED, ForwardClaims
+from recorder.siprec.forward_claims import CONFIRMED_EVERY, UNCLAIMED, ForwardClaims
 from recorder.siprec.legs import Source
 
 SECOND = 1_000_000_000
@@ -142,7 +142,7 @@ def test_the_end_of_a_call_is_the_end_of_its_flows():
     registry.release(0, NOW + SECOND)
     claims.turn(NOW + SECOND + GRACE // 2)
     assert told.take() == []
-    claims.turn(NOW + 3 * SECOND + GRACE)
+    claims.turn(NOW + SECOND + GRACE + CONFIRMED_EVERY)
     assert told.take() == [(0, None)]
 
 
@@ -183,7 +183,7 @@ def test_media_that_is_not_wanted_is_let_go():
     registry, told, _ = one_call(endpoint(A, Side.CALLER), endpoint(B, Side.CALLEE, media="video"))
     claims = ForwardClaims(registry, told, lambda each: each.media == "audio")
     told.new = [flow(0, A, B), flow(1, B, A)]
-    for second in range(UNCLAIMED // SECOND + 2):
+    for second in range((UNCLAIMED + CONFIRMED_EVERY) // SECOND + 2):
         claims.turn(NOW + second * SECOND)
     assert [said[:2] for said in told.take()] == [(1, CALLEE), (0, None)]
 
