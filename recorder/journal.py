@@ -7,8 +7,10 @@ messages, so this is all that has to be kept of it. Bounded: a call that sends m
 
 import os
 import struct
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
@@ -20,6 +22,8 @@ from recorder.model import Sighting, Transport
 FILE = "journal"
 LARGEST = 4 << 20
 """Octets of a journal: thousands of messages."""
+MOST_OPEN = 256
+"""Journals. A call that has been talking for a while has nothing to write."""
 
 _RECORD = struct.Struct("<II")
 """Octets that follow, their CRC-32."""
@@ -34,36 +38,67 @@ class JournalError(SpanrecError):
     """A journal cannot be written."""
 
 
-def append(directory: Path, message: Message) -> None:
-    """Add a message to the journal in `directory`. Raises JournalError where the disk refuses."""
-    seen = message.seen
-    content = (
-        _SEEN.pack(
-            seen.time,
-            seen.packet,
-            seen.capture,
-            _TRANSPORTS.index(seen.transport),
-            seen.realm,
-            *seen.source,
-            *seen.destination,
+class Journals:
+    """The journals of all calls in progress. Those that were written last stay open: a call has seven messages or more
+    within seconds, and to open and close a file for each costs more than to write them."""
+
+    def __init__(self, most_open: int = MOST_OPEN) -> None:
+        self._most_open = most_open
+        self._open: OrderedDict[Path, _Opened] = OrderedDict()
+
+    def append(self, directory: Path, message: Message) -> None:
+        """Add a message to the journal in `directory`. Raises JournalError where the disk refuses."""
+        seen = message.seen
+        content = (
+            _SEEN.pack(
+                seen.time,
+                seen.packet,
+                seen.capture,
+                _TRANSPORTS.index(seen.transport),
+                seen.realm,
+                *seen.source,
+                *seen.destination,
+            )
+            + message.data
         )
-        + message.data
-    )
-    path = f"{directory}/{FILE}"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         try:
-            before = os.fstat(descriptor).st_size
-            if before + len(content) <= LARGEST:
-                record = _RECORD.pack(len(content), crc32(content)) + content
-                if os.write(descriptor, record) < len(record):
-                    # Half a record would hide those behind it.
-                    os.ftruncate(descriptor, before)
-                    raise JournalError(f"{path}: cannot be written: the disk is full")
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise JournalError(f"{path}: cannot be written: {error.strerror or error}") from error
+            opened = self._opened(directory)
+            if opened.size + len(content) > LARGEST:
+                return
+            record = _RECORD.pack(len(content), crc32(content)) + content
+            written = os.write(opened.descriptor, record)
+            if written < len(record):
+                # Half a record would hide those behind it.
+                os.ftruncate(opened.descriptor, opened.size)
+                raise JournalError(f"{directory}/{FILE}: cannot be written: the disk is full")
+            opened.size += written
+        except OSError as error:
+            raise JournalError(f"{directory}/{FILE}: cannot be written: {error.strerror or error}") from error
+
+    def close(self, directory: Path) -> None:
+        """A call is over; that it has no open journal is no error."""
+        opened = self._open.pop(directory, None)
+        if opened is not None:
+            os.close(opened.descriptor)
+
+    def _opened(self, directory: Path) -> "_Opened":
+        known = self._open.get(directory)
+        if known is not None:
+            self._open.move_to_end(directory)
+            return known
+        while len(self._open) >= self._most_open:
+            os.close(self._open.popitem(last=False)[1].descriptor)
+        descriptor = os.open(f"{directory}/{FILE}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        new = self._open[directory] = _Opened(descriptor, os.fstat(descriptor).st_size)
+        return new
+
+
+@dataclass(slots=True)
+class _Opened:
+    """A journal that is open, and its octets."""
+
+    descriptor: int
+    size: int
 
 
 def mend(directory: Path) -> None:

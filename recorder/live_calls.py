@@ -13,11 +13,11 @@ from typing import NamedTuple
 from uuid import UUID, uuid4
 
 from decoders.timeline import StreamTable
-from recorder import checkpoint, journal
+from recorder import checkpoint
 from recorder.call_facts import CallFacts, facts_of_beginning
 from recorder.checkpoint import Checkpoint, CheckpointError, checkpoint_of, last_checkpoint, service_warnings
 from recorder.engine import FinishedCall
-from recorder.journal import JournalError
+from recorder.journal import JournalError, Journals
 from recorder.messages import Message
 from recorder.model import Call, StreamReport
 from recorder.packets import FILE as PACKETS
@@ -110,6 +110,7 @@ class LiveCalls:
         self._trouble = trouble
         self._by_call_id: dict[str, LiveRecord] = {}
         self._message: Message | None = None
+        self._journals = Journals()
 
     # What the engine tells
 
@@ -211,6 +212,7 @@ class LiveCalls:
         record = self.records.pop(call.index, None)
         if record is None:
             return None
+        self._journals.close(record.directory)
         if self._is_heard(call) and self._by_call_id.get(call.call_id or "") is record:
             del self._by_call_id[call.call_id or ""]
         if finished.media is not None and record.listening is not Listening.PASSED_OVER:
@@ -222,6 +224,7 @@ class LiveCalls:
         """A call turned out to be part of another, which has what was recorded of it."""
         record = self.records.pop(call.index, None)
         if record is not None:
+            self._journals.close(record.directory)
             shutil.rmtree(record.directory, ignore_errors=True)
 
     def ladder(self, identifier: str) -> list[LadderStep] | None:
@@ -255,7 +258,7 @@ class LiveCalls:
         if self.restoring or record.broken:
             return
         try:
-            journal.append(record.directory, message)
+            self._journals.append(record.directory, message)
         except JournalError as error:
             record.broken = True
             self._trouble(str(error))

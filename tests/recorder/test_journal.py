@@ -18,27 +18,50 @@ def message(number):
     return Message(parse_message(INVITE), seen, INVITE)
 
 
-def test_messages_are_read_back_in_order(tmp_path):
+@pytest.fixture
+def journals(tmp_path):
+    opened = journal.Journals()
+    yield opened
+    opened.close(tmp_path)
+
+
+def test_messages_are_read_back_in_order(journals, tmp_path):
     for number in (1, 2, 3):
-        journal.append(tmp_path, message(number))
+        journals.append(tmp_path, message(number))
     assert [(seen.time, data) for seen, data in journal.read(tmp_path)] == [(n, INVITE) for n in (1, 2, 3)]
 
 
-def test_what_a_kill_cut_off_is_taken_off_and_does_not_hide_what_follows(tmp_path):
-    journal.append(tmp_path, message(1))
-    journal.append(tmp_path, message(2))
+def test_what_a_kill_cut_off_is_taken_off_and_does_not_hide_what_follows(journals, tmp_path):
+    journals.append(tmp_path, message(1))
+    journals.append(tmp_path, message(2))
     path = tmp_path / journal.FILE
     os.truncate(path, path.stat().st_size - 5)
     journal.mend(tmp_path)
-    journal.append(tmp_path, message(3))
+    journals.append(tmp_path, message(3))
     assert [seen.time for seen, _ in journal.read(tmp_path)] == [1, 3]
 
 
-def test_a_disk_that_takes_half_a_record_leaves_the_journal_as_it_was(tmp_path, monkeypatch):
-    journal.append(tmp_path, message(1))
+def test_a_disk_that_takes_half_a_record_leaves_the_journal_as_it_was(journals, tmp_path, monkeypatch):
+    journals.append(tmp_path, message(1))
     whole = (tmp_path / journal.FILE).read_bytes()
     real = os.write
     monkeypatch.setattr(journal.os, "write", lambda fd, data: real(fd, data[:10]))
     with pytest.raises(journal.JournalError, match="disk is full"):
-        journal.append(tmp_path, message(2))
+        journals.append(tmp_path, message(2))
     assert (tmp_path / journal.FILE).read_bytes() == whole
+
+
+def test_of_many_journals_a_few_stay_open_and_all_are_written(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    calls = [tmp_path / str(number) for number in range(10)]
+    opened = journal.Journals(most_open=3)
+    for each in calls:
+        each.mkdir()
+    for turn in (1, 2):
+        for each in calls:
+            opened.append(each, message(turn))
+            assert len(os.listdir("/proc/self/fd")) <= before + 3
+    assert all([seen.time for seen, _ in journal.read(each)] == [1, 2] for each in calls)
+    for each in calls:
+        opened.close(each)
+    assert len(os.listdir("/proc/self/fd")) == before
