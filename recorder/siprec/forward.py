@@ -51,7 +51,9 @@ IDLE = 30_000_000_000
 """ns of silence after which a flow is forgotten."""
 _TURN = 0.01
 """s between two looks at what was asked, where a kernel takes the packets."""
-_CATCHING_UP = 0.002
+_CATCHING_UP = 0.005
+"""The same where something waits. At fifty new calls a second something always does, and each turn of this thread takes
+the interpreter from the others."""
 _MOST_COMMANDS = 32
 """Taken up at a time: what is on its way must not wait for many."""
 _LISTEN = 0.1
