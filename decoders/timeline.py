@@ -54,6 +54,8 @@ class FormatTable:
         self.clocks: Int32 = np.full((16, 128), 8000, np.int32)
         self._rows: dict[tuple[tuple[int, str, int, int, bool], ...], int] = {}
         self._maps: dict[frozenset[tuple[int, PayloadFormat]], dict[int, PayloadFormat]] = {}
+        self._rows_of: dict[tuple[int, str, bool], tuple[Mapping[int, PayloadFormat], int]] = {}
+        """(identity of a map, media, slow) -> that map and its row: most streams have one that was asked for before."""
 
     def shared(self, formats: dict[int, PayloadFormat]) -> dict[int, PayloadFormat]:
         """One map, not to be changed, for all streams with equal ones: ten thousand calls need no room for each."""
@@ -63,6 +65,16 @@ class FormatTable:
 
     def row(self, formats: Mapping[int, PayloadFormat], media: str, slow: bool) -> int:
         """Row for these formats. `slow`: no payload can be read from the window as it is (encrypted media)."""
+        known = self._rows_of.get((id(formats), media, slow))
+        if known is not None and known[0] is formats:
+            return known[1]
+        if len(self._rows_of) >= _MOST_MAPS:
+            self._rows_of.clear()
+        row = self._row(formats, media, slow)
+        self._rows_of[id(formats), media, slow] = formats, row
+        return row
+
+    def _row(self, formats: Mapping[int, PayloadFormat], media: str, slow: bool) -> int:
         key = (
             *sorted((f.payload_type, f.encoding.upper(), f.clock_rate, f.channels, slow) for f in formats.values()),
             (-1, media, 0, 0, slow),

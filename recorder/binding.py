@@ -113,8 +113,8 @@ class Binding:
         mine = stager.order[stager.starts[flow] + begin : stager.starts[flow + 1]]
         audio = terms.media == "audio"
         encrypted = terms.encrypted or (audio and looks_encrypted(window, mine, terms.formats))
-        row = self.formats.row(terms.formats, terms.media, slow=encrypted)
         stream = self._stream(flow, media, terms, mine, encrypted=encrypted)
+        row = self.formats.row(stream.formats, terms.media, slow=encrypted)
         stream.primary = self.same.primary_of(media, stream)
         stream.row = self.table.allocate(row, stream.primary.row if stream.primary else -1)
         if stream.primary is None:

@@ -23,7 +23,7 @@ from recorder.siprec.legs import Source
 
 ASKED_EVERY = 1_000_000_000
 """ns of capture time until nobody is asked for again whose media this is, unless an endpoint is announced."""
-CONFIRMED_EVERY = 3_000_000_000
+CONFIRMED_EVERY = 5_000_000_000
 """The same for a flow that somebody claims: only that its call is over, or its endpoint given up, comes without a sign,
 and both hold for seconds more."""
 UNCLAIMED = 16_000_000_000

@@ -6,7 +6,7 @@ others are no calls and have no pictures, nor have calls that an SRC sends us.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from decoders.sdp import Direction, PayloadFormat
@@ -34,6 +34,9 @@ class _Known:
     participants: tuple[UUID, UUID]
     """Identifiers of caller and callee."""
     picture: CallPicture | None = None
+    announced: list[tuple[MediaEndpoint, int | None]] = field(default_factory=list)
+    """What its endpoints were, and until when they hold, when its streams were last made of them."""
+    streams: tuple[StreamPicture, ...] = ()
     preference: str | None = None
     aware: bool = False
 
@@ -146,7 +149,7 @@ class Pictures:
             # Its state is settled only when nothing more can come.
             state=CallState.COMPLETED if ended and call.state is CallState.ACTIVE else call.state,
             parties=(_party(call, call.caller, caller), _party(call, call.callee, callee)),
-            streams=tuple(negotiated(self._registry, call.index)),
+            streams=self._streams(known),
             held_by=frozenset(hold.by for hold in call.holds if hold.end is None) if not ended else frozenset(),
             session_ids=tuple(dict.fromkeys(call.session_ids)),
             reasons=call.reason_headers,
@@ -154,6 +157,14 @@ class Pictures:
             record_preference=known.preference,
             record_aware=known.aware,
         )
+
+    def _streams(self, known: _Known) -> tuple[StreamPicture, ...]:
+        """Few messages change them."""
+        index = known.call.index
+        announced = [(each.endpoint, each.until) for each in self._registry.announced(index)]
+        if announced != known.announced:
+            known.announced, known.streams = announced, tuple(negotiated(self._registry, index))
+        return known.streams
 
 
 def _may_change(message: SipMessage) -> bool:

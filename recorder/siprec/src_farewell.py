@@ -32,14 +32,16 @@ async def finish(link: Link, clock: Callable[[], int], *, recent: bool) -> bool:
     before, final = link.said, None
     if link.wait() is not None:
         try:
-            final = await asyncio.wait_for(link.update(final=True), FINAL)
+            async with asyncio.timeout(FINAL):
+                final = await link.update(final=True)
         except TimeoutError:
             link.notes.append("does not answer the last update")
             final = link.last_words(before)
     heard = link.ended is None or link.ended.by is not EndedBy.TRANSPORT
     link.media.close()
     try:
-        await asyncio.wait_for(link.end(final), GOODBYE)
+        async with asyncio.timeout(GOODBYE):
+            await link.end(final)
     except TimeoutError:
         heard = False
         link.notes.append("does not answer BYE")

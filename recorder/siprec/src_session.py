@@ -265,7 +265,8 @@ class SrcSession:
                     self._take_away(link)
                     continue
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), wait)
+                    async with asyncio.timeout(wait):
+                        await self._wake.wait()
             return self._finishing
         finally:
             self._around.servers.hold(link.server, -1)
