@@ -5,6 +5,7 @@ RFC 7865, section 6.10, wants identifiers that tell nothing about people; and ne
 same capture gives the same identifiers.
 """
 
+from functools import lru_cache
 from hashlib import sha1
 from uuid import UUID
 
@@ -37,7 +38,11 @@ def part_octets(call: bytes, kind: str, ordinal: int) -> bytes:
     return _octets5(call, f"{kind} {ordinal}")
 
 
+@lru_cache(maxsize=8192)
 def _octets5(namespace: bytes, name: str) -> bytes:
-    """RFC 9562, section 5.5. The digest identifies, it protects nothing (FIPS builds refuse SHA-1 otherwise)."""
+    """RFC 9562, section 5.5. The digest identifies, it protects nothing (FIPS builds refuse SHA-1 otherwise).
+
+    Remembered: a call's identifiers are told to a recording server several times, and stand in its documents.
+    """
     digest = sha1(namespace + name.encode(), usedforsecurity=False).digest()
     return (int.from_bytes(digest[:16], "big") & ~_FIXED | _VERSION_5).to_bytes(16, "big")
