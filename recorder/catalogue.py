@@ -96,13 +96,8 @@ class Catalogue:
         rows = self._rows[table]
         if rows and self._connection is not None:
             with telling(self.path, "write"):
-                names = ", ".join(rows[0])  # all rows have the same
-                places = ", ".join("?" * len(rows[0]))
                 self._connection.execute("BEGIN")
-                self._connection.executemany(
-                    f"INSERT OR REPLACE INTO {table.name} ({names}) VALUES ({places})",
-                    [tuple(row.values()) for row in rows],
-                )
+                put_rows(self._connection, table, rows)
                 self._connection.execute("COMMIT")
         rows.clear()
 
@@ -187,6 +182,14 @@ def create(path: Path, indexed: bool = True) -> sqlite3.Connection:
                 connection.execute(statement)
         connection.execute("COMMIT")
     return connection
+
+
+def put_rows(connection: sqlite3.Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Add rows, which all have the same columns, in the place of those of the same `id`."""
+    names, places = ", ".join(rows[0]), ", ".join("?" * len(rows[0]))
+    connection.executemany(
+        f"INSERT OR REPLACE INTO {table.name} ({names}) VALUES ({places})", [tuple(row.values()) for row in rows]
+    )
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:

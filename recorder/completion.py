@@ -6,6 +6,7 @@ catalogue's row of the decision trace.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
@@ -15,18 +16,22 @@ from typing import Any
 from recorder import checkpoint, journal
 from recorder.document import parse
 from recorder.live_catalogue import LiveCatalogue
+from recorder.publish import write_file
 from recorder.siprec import received
 from recorder.store import RecordingStore
 
 _ENDING = ".whole"
 _ASIDE = "tracks"
+_BESIDE = {journal.FILE, received.JOURNAL, checkpoint.FILE, f"{checkpoint.FILE}.new", "audio.joined"}
+"""Files of a working directory that are not of its recording."""
+_DIRECTORIES = {_ASIDE, f"{_ASIDE}.new"}
 
 
-def mark_whole(work: Path, trace: dict[str, Any]) -> None:
-    """Say that the documents in a working directory are whole. The mark holds what call.json does."""
-    fresh = work.with_suffix(".new")
-    fresh.write_text(json.dumps({"document": (work / "call.json").read_bytes().decode(), "trace": trace}))
-    fresh.rename(work.with_suffix(_ENDING))
+def mark_whole(work: Path, document: bytes, trace: dict[str, Any]) -> None:
+    """Say that the documents in a working directory are whole. `document`: what its call.json holds."""
+    fresh = f"{work}.new"
+    write_file(fresh, json.dumps({"document": document.decode(), "trace": trace}).encode())
+    os.rename(fresh, f"{work}{_ENDING}")
 
 
 def set_aside(work: Path, tracks: Iterable[Path]) -> None:
@@ -57,16 +62,17 @@ def take_back(work: Path) -> None:
 
 def unmark(work: Path) -> None:
     """The catalogue has the recording."""
-    work.with_suffix(_ENDING).unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        os.unlink(f"{work}{_ENDING}")
 
 
 def clear_away(work: Path) -> None:
     """Remove what a working directory holds beside its recording."""
-    for name in (journal.FILE, received.JOURNAL, checkpoint.FILE, f"{checkpoint.FILE}.new", "audio.joined"):
-        with suppress(FileNotFoundError):
-            (work / name).unlink()
-    for name in (_ASIDE, f"{_ASIDE}.new"):
-        shutil.rmtree(work / name, ignore_errors=True)
+    for name in os.listdir(work):
+        if name in _BESIDE:
+            os.unlink(f"{work}/{name}")
+        elif name in _DIRECTORIES:
+            shutil.rmtree(work / name, ignore_errors=True)
 
 
 def complete(working: Path, store: RecordingStore, catalogue: LiveCatalogue) -> list[str]:
@@ -89,7 +95,7 @@ def complete(working: Path, store: RecordingStore, catalogue: LiveCatalogue) -> 
             directory = store.find(document)
         if directory is not None:
             catalogue.add_recording(document, directory)
-            catalogue.add_trace_row(value["trace"])
+            catalogue.add_trace(value["trace"])
             catalogue.commit()
             directories.append(directory)
         mark.unlink()

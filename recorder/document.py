@@ -8,10 +8,11 @@ Field names are those of the JSON; a trailing underscore (`from_`) keeps a Pytho
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
 from math import isfinite
+from operator import attrgetter
 from typing import Any, ClassVar, Literal, Protocol, cast
 from uuid import UUID
 
@@ -227,9 +228,34 @@ class CallDocument:
         """The bytes of call.json: UTF-8, members in the order of the schema, two spaces, newline at the end."""
         from pydantic_core import to_json
 
-        # One name is a Python keyword. Quotes and line ends in string values are escaped, so neither hits a value.
-        told = to_json(self, indent=2).replace(b'"from_": ', b'"from": ')
-        return (told if self.tags else told.replace(_NO_TAGS, b"")) + b"\n"
+        # Mappings: it takes three times as long over dataclasses.
+        told = {
+            **_members(self),
+            "caller": _members(self.caller),
+            "callee": _members(self.callee),
+            "streams": [{**_members(stream), "jitter_ms": _members(stream.jitter_ms)} for stream in self.streams],
+            "dtmf": [_members(digit) for digit in self.dtmf],
+            "holds": [_members(hold) for hold in self.holds],
+            "audio": None if self.audio is None else _members(self.audio),
+            "metadata": _members(self.metadata),
+            "captures": [_members(capture) for capture in self.captures],
+            "warnings": [_members(warning) for warning in self.warnings],
+        }
+        if not self.tags:
+            del told["tags"]
+        return to_json(told, indent=2) + b"\n"
+
+
+def _members(value: Any) -> dict[str, Any]:
+    """The members of one of the types above, by their names in the JSON."""
+    names, values = _reader(type(value))
+    return dict(zip(names, values(value), strict=True))
+
+
+@cache
+def _reader(kind: type) -> tuple[tuple[str, ...], "attrgetter[tuple[Any, ...]]"]:
+    names = [field.name for field in fields(kind)]
+    return tuple(name.rstrip("_") for name in names), attrgetter(*names)
 
 
 def describe(
@@ -316,7 +342,6 @@ def clean(text: str) -> str:
 
 
 _EPOCH = datetime(1970, 1, 1)
-_NO_TAGS = b',\n  "tags": []'
 _PARTICIPANT: dict[Side, Participant] = {Side.CALLER: "caller", Side.CALLEE: "callee"}
 _STATE: dict[CallState, State] = {
     CallState.COMPLETED: "completed",

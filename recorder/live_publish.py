@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from capture.errors import SpanrecError
@@ -49,6 +50,8 @@ class _Item:
     streams: list[StreamReport] | None = None
     audio: AudioReport | None = None
     document: CallDocument | None = None
+    trace: dict[str, Any] | None = None
+    """The catalogue's row of its decision trace."""
     directory: str | None = None
     """Where the recording stands, once it has its final name."""
     recorded: bool = True
@@ -192,8 +195,9 @@ class LivePublisher:
         assert item.streams is not None
         work.mkdir(exist_ok=True)
         groups = {} if group is None or call.group is None else {call.group: group}
-        item.document = write_documents(Waiting(call, item.streams, item.audio), work, (), groups)
-        mark_whole(work, trace_row(call, item.streams, recorded=True))
+        item.document, octets = write_documents(Waiting(call, item.streams, item.audio), work, (), groups)
+        item.trace = trace_row(call, item.streams, recorded=True)
+        mark_whole(work, octets, item.trace)
         clear_away(work)
         item.directory = self.store.publish(item.document, work)
 
@@ -210,8 +214,8 @@ class LivePublisher:
                 for track in finished.media.tracks:
                     track.path.unlink(missing_ok=True)
         streams = [*record.before, *finished.streams]
-        streams = [replace(stream, label=str(number)) for number, stream in enumerate(streams, 1)]
         if record.before:
+            streams = [replace(stream, label=str(number)) for number, stream in enumerate(streams, 1)]
             _forgive(call, streams)
         call.captures = {}
         item.streams, item.audio = by_wall_clock(call, streams, audio, item.correction)
@@ -220,7 +224,9 @@ class LivePublisher:
         """Put a call into the catalogue."""
         if item.document is not None and item.directory is not None:
             self.catalogue.add_recording(item.document, item.directory)
-        self.catalogue.add_trace(item.ended.finished.call, item.streams or (), recorded=item.recorded)
+        if item.trace is None:
+            item.trace = trace_row(item.ended.finished.call, item.streams or (), recorded=item.recorded)
+        self.catalogue.add_trace(item.trace)
 
     def _tell(self, item: _Item) -> None:
         """The catalogue has the call."""

@@ -155,19 +155,20 @@ class Publisher:
 
 def write_documents(
     waiting: Waiting, directory: Path | str, captures: Sequence[CaptureReport], ids: dict[int, UUID]
-) -> CallDocument:
-    """Write metadata.xml and call.json of a call into its working directory and give the document."""
+) -> tuple[CallDocument, bytes]:
+    """Write metadata.xml and call.json of a call into its working directory. Gives the document, and as it is there."""
     call = waiting.call
     assert call.id is not None
     group = ids.get(call.group, call.id) if call.group is not None else call.id
     metadata = build_metadata(call, waiting.streams, waiting.audio, captures, ids=Identifiers(call.id), group_id=group)
-    _write(f"{directory}/metadata.xml", metadata)
+    write_file(f"{directory}/metadata.xml", metadata)
     document = describe(call, waiting.streams, waiting.audio, sha256(metadata).hexdigest(), captures, group)
-    _write(f"{directory}/call.json", document.to_bytes())
-    return document
+    told = document.to_bytes()
+    write_file(f"{directory}/call.json", told)
+    return document, told
 
 
-def _write(path: str, data: bytes) -> None:
+def write_file(path: str, data: bytes) -> None:
     """Write a whole file, with no more system calls than that takes: there are two for every call."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:

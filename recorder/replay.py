@@ -131,7 +131,7 @@ def _publish(
         for waiting in publisher.waiting():
             call = waiting.call
             assert call.id is not None
-            document = write_documents(waiting, store.working(call.id), captures, publisher.ids)
+            document, _ = write_documents(waiting, store.working(call.id), captures, publisher.ids)
             directory = store.publish(document)
             catalogue.add_recording(document, directory)
             catalogue.add_trace(call, waiting.streams, recorded=True)
