@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,6 +26,8 @@ FILE = "checkpoint"
 VERSION = 1
 _OURS = {"clock-set", "disk-failing", "disk-full", "kernel-drops", "shed", "source-down"}
 _REPORT = tuple(field.name for field in fields(StreamReport))
+_REPORTED = attrgetter(*_REPORT)
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class CheckpointError(SpanrecError):
@@ -79,7 +82,7 @@ def checkpoint_of(
 ) -> Checkpoint:
     """The state of a call in progress. `before`: reports of its streams from earlier runs."""
     found = rows_so_far(media, table)
-    parts = tuple(tuple(Part(row, int(table.state[row, cols.FIRST_TIME])) for row in rows) for _, rows in found)
+    parts = tuple(tuple(Part(row, table.state.item(row, cols.FIRST_TIME)) for row in rows) for _, rows in found)
     streams = (*before, *(report for report, _ in found))
     return _checkpoint(call, media, streams, (*(() for _ in before), *parts), interruptions)
 
@@ -138,7 +141,7 @@ def service_warnings(call: Call) -> tuple[Warning_, ...]:
 
 def save(directory: Path, state: Checkpoint) -> None:
     """Write the checkpoint into `directory`, in the place of the one before."""
-    data = json.dumps(_told(state), separators=(",", ":")).encode("utf-8", "surrogatepass")
+    data = _ENCODE(_told(state)).encode("utf-8", "surrogatepass")
     path, fresh = f"{directory}/{FILE}", f"{directory}/{FILE}.new"
     try:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
@@ -172,7 +175,7 @@ def _told(state: Checkpoint) -> dict[str, Any]:
         "tags": state.tags,
         "audio_started": state.audio_started,
         "tracks": [(t.file, t.rate, t.layer, t.channels) for t in state.tracks],
-        "streams": [{name: getattr(stream, name) for name in _REPORT} for stream in state.streams],
+        "streams": [dict(zip(_REPORT, _REPORTED(stream), strict=True)) for stream in state.streams],
         "parts": state.parts,
         "digits": state.digits,
         "last_media": state.last_media,

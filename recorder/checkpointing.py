@@ -72,8 +72,9 @@ class Checkpointing:
 
 def _made_of(media: CallMedia, table: StreamTable) -> tuple[object, ...]:
     """What a checkpoint tells beside counts; it is compared, never read."""
-    state = table.state[[stream.row for stream in media.streams]][:, (cols.AUDIO_TYPE, cols.EVENTS)].tolist()
+    told = table.state.item
     streams = [
-        (s.row, s.primary is None, s.alternate, s.channel, *told) for s, told in zip(media.streams, state, strict=True)
+        (s.row, s.primary is None, s.alternate, s.channel, told(s.row, cols.AUDIO_TYPE), told(s.row, cols.EVENTS))
+        for s in media.streams
     ]
     return (*streams, *(len(track.channels_used) for track in media.tracks))

@@ -8,11 +8,10 @@ Field names are those of the JSON; a trailing underscore (`from_`) keeps a Pytho
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
 from math import isfinite
-from operator import attrgetter
 from typing import Any, ClassVar, Literal, Protocol, cast
 from uuid import UUID
 
@@ -235,7 +234,7 @@ class CallDocument:
             "callee": _members(self.callee),
             "streams": [{**_members(stream), "jitter_ms": _members(stream.jitter_ms)} for stream in self.streams],
             "dtmf": [_members(digit) for digit in self.dtmf],
-            "holds": [_members(hold) for hold in self.holds],
+            "holds": [{"from": hold.from_, "to": hold.to, "by": hold.by} for hold in self.holds],
             "audio": None if self.audio is None else _members(self.audio),
             "metadata": _members(self.metadata),
             "captures": [_members(capture) for capture in self.captures],
@@ -247,15 +246,8 @@ class CallDocument:
 
 
 def _members(value: Any) -> dict[str, Any]:
-    """The members of one of the types above, by their names in the JSON."""
-    names, values = _reader(type(value))
-    return dict(zip(names, values(value), strict=True))
-
-
-@cache
-def _reader(kind: type) -> tuple[tuple[str, ...], "attrgetter[tuple[Any, ...]]"]:
-    names = [field.name for field in fields(kind)]
-    return tuple(name.rstrip("_") for name in names), attrgetter(*names)
+    """The members of one of the types above, in order."""
+    return {name: getattr(value, name) for name in value.__slots__}
 
 
 def describe(

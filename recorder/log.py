@@ -36,8 +36,8 @@ MOST_KEYS = 256
 """Warnings that are remembered."""
 LAST_LINES = 50
 """Of a traceback."""
-_WORTH = ("time", "level", "event", "code", "source", "call", "call_id", "text")
-"""Fields that come first."""
+_WORTH = ("level", "event", "code", "source", "call", "call_id", "text")
+"""Fields that come first, behind the time."""
 _PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 """syslog(3)."""
 
@@ -97,7 +97,6 @@ def open_log(
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         repeats,
-        _add_time,
         _add_exception,
         _clean,
         _to_terminal(environment or {}) if form is Form.TERMINAL else _to_json(form),
@@ -107,7 +106,7 @@ def open_log(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level.value),
         context_class=dict,
-    )
+    ).bind()  # what is not bound makes itself anew for every line
     return ServiceLog(logger, repeats)
 
 
@@ -218,11 +217,6 @@ def _suited(stream: TextIO, environment: Mapping[str, str]) -> Form:
     return Form.JOURNAL if journal else Form.JSON
 
 
-def _add_time(logger: object, method: str, event: Event) -> Event:
-    event["time"] = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    return event
-
-
 def _add_exception(logger: object, method: str, event: Event) -> Event:
     """A traceback as lines, without the values of variables."""
     found = event.pop("exc_info", None)
@@ -235,13 +229,22 @@ def _add_exception(logger: object, method: str, event: Event) -> Event:
 
 
 def _clean(logger: object, method: str, event: Event) -> Event:
-    ordered = [*(name for name in _WORTH if name in event), *(name for name in event if name not in _WORTH)]
-    return {name: clean_field(name, event[name]) for name in ordered}
+    """The time, and the fields in order as they may be told."""
+    told: Event = {"time": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")}
+    event.pop("time", None)
+    for name in _WORTH:
+        if name in event:
+            told[name] = clean_field(name, event.pop(name))
+    for name, value in event.items():
+        told[name] = clean_field(name, value)
+    return told
 
 
 def _to_json(form: Form) -> Processor:
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+
     def render(logger: object, method: str, event: Event) -> str:
-        line = json.dumps(event, ensure_ascii=False)
+        line = encode(event)
         return f"<{_PRIORITY.get(event['level'], 6)}>{line}" if form is Form.JOURNAL else line
 
     return render

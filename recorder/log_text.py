@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
+from math import isfinite
 from typing import Any
 
 from recorder.console import printable
@@ -70,10 +71,12 @@ def _is_secret(name: str) -> bool:
 
 
 def _clean(value: object, depth: int) -> Any:
-    if value is None or isinstance(value, bool | int | float):
-        return value if value == value and value not in (float("inf"), float("-inf")) else str(value)
     if isinstance(value, str):
         return clean_text(value)
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
     if isinstance(value, bytes | bytearray | memoryview):
         return clean_text(bytes(value[: 2 * LONGEST]).decode("utf-8", "backslashreplace"))
     if depth < DEEPEST:

@@ -102,7 +102,7 @@ def _stream_ids(streams: Sequence[StreamReport], ids: Identifiers) -> list[str]:
     seen: Counter[str] = Counter()
     found = []
     for stream in streams:
-        found.append(id_text(ids.stream(stream.label, seen[stream.label])))
+        found.append(ids.stream_text(stream.label, seen[stream.label]))
         seen[stream.label] += 1
     return found
 

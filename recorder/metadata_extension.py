@@ -96,30 +96,18 @@ _ORIGINS = {
 
 def media_facts(stream: StreamReport) -> str:
     """In `stream`: what was on the wire and how well it came."""
-    attributes = {
-        "kind": stream.media,
-        "participant": stream.side,
-        "channel": stream.channel,
-        "codec": stream.codec,
-        "payload-type": stream.payload_type,
-        "clock-rate": stream.clock_rate,
-        "ssrc": f"0x{stream.ssrc:08x}",
-        "source": _endpoint(stream.source),
-        "destination": _endpoint(stream.destination),
-        "started": format_time(stream.started),
-        "ended": format_time(stream.ended),
-        "copies": stream.copies,
-        "encryption": _encryption(stream),
-        "placed-by": stream.rule,
-    }
-    packets = {
-        "received": stream.packets,
-        "expected": stream.packets + stream.lost,
-        "lost": stream.lost,
-        "duplicates": stream.duplicates,
-        "late": stream.late,
-        "reordered": stream.reordered,
-    }
+    start = (
+        f'    <sr:media kind="{quoted(stream.media)}"{attribute("participant", stream.side)}'
+        f'{attribute("channel", stream.channel)} codec="{quoted(stream.codec)}" payload-type="{stream.payload_type}"'
+        f' clock-rate="{stream.clock_rate}" ssrc="0x{stream.ssrc:08x}" source="{stream.source}"'
+        f' destination="{stream.destination}" started="{format_time(stream.started)}"'
+        f' ended="{format_time(stream.ended)}" copies="{stream.copies}" encryption="{_encryption(stream)}"'
+        f' placed-by="{quoted(stream.rule)}">'
+    )
+    packets = (
+        f'      <sr:packets received="{stream.packets}" expected="{stream.packets + stream.lost}" lost="{stream.lost}"'
+        f' duplicates="{stream.duplicates}" late="{stream.late}" reordered="{stream.reordered}"/>'
+    )
     quality = {
         "mos": stream.mos,
         "scale": stream.mos_scale,
@@ -133,12 +121,11 @@ def media_facts(stream: StreamReport) -> str:
         "far-end-jitter-ms": stream.far_end_jitter_ms,
     }
     told = (
-        leaf("      ", "sr:packets", packets),
         _known("sr:jitter", {"mean-ms": stream.jitter_mean_ms, "max-ms": stream.jitter_max_ms}),
         _known("sr:quality", quality) if stream.mos is not None else "",
         _known("sr:rtcp", rtcp),
     )
-    return nested("    ", "sr:media", attributes, "".join(told))
+    return f"{start}\n{packets}\n{''.join(told)}    </sr:media>\n"
 
 
 def provenance(call: Call, audio: AudioReport | None, captures: Sequence[CaptureReport], version: str | None) -> str:

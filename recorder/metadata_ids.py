@@ -76,4 +76,12 @@ class Identifiers:
 
     def stream(self, label: str, occurrence: int = 0) -> UUID:
         """`stream_id`; `occurrence` tells apart streams that share a label."""
-        return part_uuid(self.call, f"stream {label.encode('utf-8', 'backslashreplace').decode()}", occurrence)
+        return part_uuid(self.call, _stream_kind(label), occurrence)
+
+    def stream_text(self, label: str, occurrence: int) -> str:
+        """`stream`, as written."""
+        return _text(part_octets(self.call.bytes, _stream_kind(label), occurrence))
+
+
+def _stream_kind(label: str) -> str:
+    return f"stream {label.encode('utf-8', 'backslashreplace').decode()}"

@@ -18,20 +18,20 @@ from decoders.quality import score
 from decoders.sdp import PayloadFormat
 from decoders.timeline import StreamTable
 from recorder.endpoints import Rule
-from recorder.model import Call, Digit, StreamReport, TraceEvent, Warning_
+from recorder.model import Call, Digit, Side, StreamReport, TraceEvent, Warning_
 from recorder.streams import CallMedia, MediaStream
 
 
 def report_media(media: CallMedia, table: StreamTable) -> list[StreamReport]:
     """Report the streams of a call that has ended, and add what they tell to the call."""
+    heads, sightings = _heads_and_sightings(media, table)
     reports = []
-    for head, best, report in _reported(media, table):
+    for head, best, report in _reported(heads, sightings, table):
         reports.append(report)
-        _warn(media.call, head, best, table)
+        _warn(media.call, head, best)
     if any(track.beyond for track in media.tracks):
         late = "Media that the capture's clock puts more than a week behind the rest is left out: the clock was set."
         media.call.warnings.append(Warning_("clock-set", late))
-    heads, sightings = _heads_and_sightings(media, table)
     _digits(media.call, heads)
     _trace(media.call, heads, sightings, table)
     return reports
@@ -39,12 +39,13 @@ def report_media(media: CallMedia, table: StreamTable) -> list[StreamReport]:
 
 def streams_so_far(media: CallMedia, table: StreamTable) -> list[StreamReport]:
     """The streams of a call in progress as they would be reported if it ended now; the call stays as it is."""
-    return [report for _, _, report in _reported(media, table)]
+    return [report for _, _, report in _reported(*_heads_and_sightings(media, table), table)]
 
 
 def rows_so_far(media: CallMedia, table: StreamTable) -> list[tuple[StreamReport, tuple[int, ...]]]:
     """`streams_so_far`, each with the rows of the table that its numbers are of."""
-    return [(report, tuple(part.row for part in best.parts)) for _, best, report in _reported(media, table)]
+    reported = _reported(*_heads_and_sightings(media, table), table)
+    return [(report, tuple([part.row for part in best.parts])) for _, best, report in reported]
 
 
 def digits_so_far(media: CallMedia) -> list[Digit]:
@@ -54,13 +55,14 @@ def digits_so_far(media: CallMedia) -> list[Digit]:
 
 
 def _heads_and_sightings(media: CallMedia, table: StreamTable) -> tuple[list[MediaStream], list[MediaStream]]:
-    started = [s for s in media.streams if table.state[s.row, cols.STARTED]]
+    started = [s for s in media.streams if table.state.item(s.row, cols.STARTED)]
     heads = sorted((s for s in started if s.primary is None and not s.alternate), key=_order)
     return heads, [s for s in started if s.primary is not None or s.alternate]
 
 
-def _reported(media: CallMedia, table: StreamTable) -> Iterator[tuple[MediaStream, "_Course", StreamReport]]:
-    heads, sightings = _heads_and_sightings(media, table)
+def _reported(
+    heads: list[MediaStream], sightings: list[MediaStream], table: StreamTable
+) -> Iterator[tuple[MediaStream, "_Course", StreamReport]]:
     for number, head in enumerate(heads, 1):
         courses = _courses([head, *(s for s in sightings if s.primary is head)], table)
         best = min(courses, key=lambda course: (course.lost, _order(course.parts[0])))
@@ -119,9 +121,13 @@ class Numbers(NamedTuple):
 def numbers_of(rows: Sequence[int], table: Receivers, encoding: str, media: str) -> Numbers:
     """The numbers of one sighting, whose parts are in `rows` in order of time; `encoding` as in the rtpmap."""
     parts = [table.state[row].tolist() for row in rows]
+    return _numbers(parts, table.figures[rows[_longest(parts)]].tolist(), encoding, media)
+
+
+def _numbers(parts: Sequence[Sequence[int]], figures: Sequence[float], encoding: str, media: str) -> Numbers:
+    """`parts`: the state of each, `figures`: those of the longest."""
     lost, gaps = _loss(parts)
     received = [part[cols.RECEIVED] for part in parts]
-    figures = table.figures[rows[received.index(max(received))]].tolist()
     late = sum(part[cols.LATE] for part in parts)
     quality = None
     if media == "audio" and any(part[cols.AUDIO] for part in parts):
@@ -145,6 +151,12 @@ def numbers_of(rows: Sequence[int], table: Receivers, encoding: str, media: str)
     )
 
 
+def _longest(parts: Sequence[Sequence[int]]) -> int:
+    """Index of the part with most packets."""
+    received = [part[cols.RECEIVED] for part in parts]
+    return received.index(max(received))
+
+
 def _loss(parts: Sequence[Sequence[int]]) -> tuple[int, int]:
     """Packets lost in and between the parts of a sighting, and in how many runs."""
     lost = sum(_lost(part) for part in parts)
@@ -157,9 +169,9 @@ def _loss(parts: Sequence[Sequence[int]]) -> tuple[int, int]:
     return lost, gaps
 
 
-def expected_packets(state: Sequence[int] | Int64) -> int:
+def expected_packets(state: Sequence[int]) -> int:
     """Packets that the sequence numbers promise (RFC 3550, appendix A.3)."""
-    return int(state[cols.EXPECTED] + state[cols.TOP] - state[cols.BASE] + 1)
+    return state[cols.EXPECTED] + state[cols.TOP] - state[cols.BASE] + 1
 
 
 def _lost(state: Sequence[int]) -> int:
@@ -171,12 +183,15 @@ class _Course:
     """One sighting of a stream from its first packet to its last: several parts where its addresses changed."""
 
     parts: tuple[MediaStream, ...]
-    longest: MediaStream
+    states: tuple[list[int], ...]
+    """What the receiver keeps of each part, columns as in `_stream_columns`."""
+    longest: int
+    """Index of the part with most packets."""
     lost: int
 
-    def total(self, table: StreamTable, column: int) -> int:
+    def total(self, column: int) -> int:
         """Sum of a column of the receiver's state over the parts."""
-        return sum(int(table.state[part.row, column]) for part in self.parts)
+        return sum([state[column] for state in self.states])
 
 
 def _courses(sightings: list[MediaStream], table: StreamTable) -> list[_Course]:
@@ -184,8 +199,8 @@ def _courses(sightings: list[MediaStream], table: StreamTable) -> list[_Course]:
     state = table.state
     chains: list[list[MediaStream]] = []
     for each in sorted(sightings, key=_order):
-        begun = state[each.row, cols.FIRST_TIME]
-        chain = next((c for c in chains if state[c[-1].row, cols.LAST_TIME] <= begun), None)
+        begun = state.item(each.row, cols.FIRST_TIME)
+        chain = next((c for c in chains if state.item(c[-1].row, cols.LAST_TIME) <= begun), None)
         if chain is None:
             chains.append([each])
         else:
@@ -194,14 +209,13 @@ def _courses(sightings: list[MediaStream], table: StreamTable) -> list[_Course]:
 
 
 def _course(parts: list[MediaStream], table: StreamTable) -> _Course:
-    states = [table.state[part.row].tolist() for part in parts]
-    received = [state[cols.RECEIVED] for state in states]
-    return _Course(tuple(parts), parts[received.index(max(received))], _loss(states)[0])
+    states = tuple([table.state[part.row].tolist() for part in parts])
+    return _Course(tuple(parts), states, _longest(states), _loss(states)[0])
 
 
-def _format(stream: MediaStream, state: Int64) -> PayloadFormat:
+def _format(stream: MediaStream, state: Sequence[int]) -> PayloadFormat:
     """The format that the stream was heard in last; where it never was, that of its key presses or its last packet."""
-    payload_type = int(state[cols.AUDIO_TYPE])
+    payload_type = state[cols.AUDIO_TYPE]
     if not state[cols.AUDIO]:
         kind = "TELEPHONE-EVENT" if state[cols.EVENTS] else "CN" if state[cols.NOISE] else ""
         for known in stream.formats.values():
@@ -212,9 +226,9 @@ def _format(stream: MediaStream, state: Int64) -> PayloadFormat:
 
 
 def _report(best: _Course, head: MediaStream, copies: int, label: str, table: StreamTable) -> StreamReport:
-    kept, last = best.longest, table.state[best.parts[-1].row]
-    fmt = _format(kept, last if last[cols.AUDIO] else table.state[kept.row])
-    numbers = numbers_of([part.row for part in best.parts], table, fmt.encoding, kept.media)
+    kept, last = best.parts[best.longest], best.states[-1]
+    fmt = _format(kept, last if last[cols.AUDIO] else best.states[best.longest])
+    numbers = _numbers(best.states, table.figures[kept.row].tolist(), fmt.encoding, kept.media)
     channel = head.channel
     return StreamReport(
         media=kept.media,
@@ -239,23 +253,23 @@ def _report(best: _Course, head: MediaStream, copies: int, label: str, table: St
     )
 
 
-def _warn(call: Call, head: MediaStream, best: _Course, table: StreamTable) -> None:
+def _warn(call: Call, head: MediaStream, best: _Course) -> None:
     """What a listener must know of a stream."""
-    who = f"The {head.speaker.value}'s {head.media} (SSRC 0x{head.ssrc:08x})"
+    who = f"The {head.speaker}'s {head.media} (SSRC 0x{head.ssrc:08x})"
     say = call.warnings.append
     for codec, why in sorted(head.undecodable.items()):
         say(Warning_("undecodable", f"{who} is silent where it was {codec}: {why}."))
-    if head.encrypted and head.srtp is None and best.total(table, cols.AUDIO):
+    if head.encrypted and head.srtp is None and best.total(cols.AUDIO):
         say(Warning_("encrypted", f"{who} is silent: it is encrypted and its keys were not seen."))
     elif head.undecrypted:
         say(Warning_("undecrypted", f"{who}: {head.undecrypted} packets could not be decrypted and are silent."))
-    if snapped := best.total(table, cols.SNAPPED):
+    if snapped := best.total(cols.SNAPPED):
         say(Warning_("snapped", f"{who}: the capture cut off part of {snapped} packets; it is silence."))
-    if strays := best.total(table, cols.STRAYS):
+    if strays := best.total(cols.STRAYS):
         say(Warning_("stray-packets", f"{who}: {strays} packets fit nowhere in the stream; left out."))
-    if unknown := best.total(table, cols.UNKNOWN):
+    if unknown := best.total(cols.UNKNOWN):
         say(Warning_("unknown-payload", f"{who}: {unknown} packets of payload types nobody announced."))
-    if epochs := best.total(table, cols.EPOCHS):
+    if epochs := best.total(cols.EPOCHS):
         say(Warning_("sequence-restart", f"{who}: sequence numbers began anew {epochs} times."))
     if head.layer:
         say(Warning_("overlap", f"{who} sounded at the same time as another source of that side; both are heard."))
@@ -287,17 +301,16 @@ _RULES = {
 def _trace(call: Call, heads: list[MediaStream], sightings: list[MediaStream], table: StreamTable) -> None:
     """Add to the decision trace where RTP was seen and by which rule it was claimed."""
     for stream in sorted([*heads, *sightings], key=_order):
-        state = table.state[stream.row]
+        received, first = (table.state.item(stream.row, column) for column in (cols.RECEIVED, cols.FIRST_NUMBER))
         role = "heard as" if stream in heads else "another sighting of"
         text = (
             f"RTP {stream.source} -> {stream.destination}, SSRC 0x{stream.ssrc:08x}, "
-            f"{state[cols.RECEIVED]} packets: "
-            f"{role} the {stream.speaker.value}'s {stream.media}, for {_RULES[stream.rule]}"
+            f"{received} packets: {role} the {stream.speaker}'s {stream.media}, for {_RULES[stream.rule]}"
         )
-        call.trace.append(TraceEvent(stream.first_time, int(state[cols.FIRST_NUMBER]), "rtp-claimed", text))
+        call.trace.append(TraceEvent(stream.first_time, first, "rtp-claimed", text))
     if call.call_id is not None and call.answered is not None and call.recording_session is None:
-        for side in ("caller", "callee"):
-            if not any(s.speaker.value == side and s.media == "audio" for s in heads):
+        for side in Side:
+            if not any(s.speaker is side and s.media == "audio" for s in heads):
                 text = f"no RTP from the {side} was seen at any address announced for it"
                 call.trace.append(TraceEvent(call.last_seen, call.last_packet, "no-rtp", text))
                 call.warnings.append(Warning_("one-way" if heads else "no-media", f"No audio of the {side} was seen."))

@@ -62,20 +62,20 @@ def sightings(media: CallMedia, engine: MediaEngine) -> list[FlowSighting]:
 
 
 def _sighting(stream: MediaStream, engine: MediaEngine) -> FlowSighting:
-    state = engine.table.state[stream.row]
+    state = engine.table.state[stream.row].tolist()
     return FlowSighting(
         source=stream.source,
         destination=stream.destination,
-        realm=int(engine.stager.flows.realms[stream.flow]),
+        realm=engine.stager.flows.realms.item(stream.flow),
         ssrc=stream.ssrc,
         media=stream.media,
         since=stream.since,
-        first=int(state[cols.FIRST_TIME]),
-        last=int(state[cols.LAST_TIME]),
-        packets=int(state[cols.RECEIVED]) if state[cols.STARTED] else 0,
+        first=state[cols.FIRST_TIME],
+        last=state[cols.LAST_TIME],
+        packets=state[cols.RECEIVED] if state[cols.STARTED] else 0,
         expected=expected_packets(state),
-        duplicates=int(state[cols.DUPLICATES]),
-        strays=int(state[cols.STRAYS]),
+        duplicates=state[cols.DUPLICATES],
+        strays=state[cols.STRAYS],
         copy=stream.primary is not None or stream.alternate,
         rule=stream.rule.value,
         rtcp=_rtcp(stream),
