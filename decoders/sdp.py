@@ -5,8 +5,8 @@ are left out and noted. Bounded by MAX_OCTETS, MAX_MEDIA and MAX_PER_MEDIA. Neve
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from decoders.sdp_attributes import parse_candidate, parse_crypto, parse_format_list, parse_rtcp, parse_ssrcs
@@ -45,10 +45,12 @@ _DIRECTIONS = {direction.value: direction for direction in Direction}
 _USUAL_HEAD = re.compile("\nv=0\no=([^\n]*)\ns=([^\n]*)(\nc=[^\n]*)?\nt=[^\n]*\n?").fullmatch
 """The session level of most descriptions."""
 _LINE = re.compile("[a-z]=").match
-_LINES = re.compile("(?:[a-z]=[^\n\r\0]*\n)*(?:[a-z]=[^\n\r\0]*)?").fullmatch
+_ODD_LINE = re.compile("\n(?![a-z]=|\\Z)").search
 _OF_THIS_CALL = re.compile(r"\na=\s*(?:candidate|crypto|ssrc|fingerprint|ice-)", re.IGNORECASE).search
 """Attributes that no two calls have in common; keys are not to be remembered besides."""
 Attributes = dict[str, list[str]]
+_description: Callable[[tuple[object, ...]], MediaDescription] = partial(tuple.__new__, MediaDescription)
+"""Of all its fields, without the interpreter."""
 
 
 class _Section:
@@ -89,7 +91,7 @@ def parse_sdp(body: bytes) -> SessionDescription | None:
     if len(body) > MAX_OCTETS:
         body = body[:MAX_OCTETS]
         notes.append("description cut at its limit")
-    head, *sections = f"\n{_lines(body)}".split("\nm=")
+    head, *sections = _lines(body).split("\nm=")
     origin, name, version_seen = None, "", False
     common = ""
     usual = _USUAL_HEAD(head)
@@ -131,17 +133,18 @@ def _connection_only(line: str) -> _Section:
 
 
 def _lines(body: bytes) -> str:
-    """Lines ended by LF whatever ends them (CR LF, LF, CR), blanks before the type removed."""
+    """Lines, an LF before each, whatever ends them (CR LF, LF, CR), blanks before the type removed."""
     try:
         text = body.decode().removeprefix("\ufeff")
     except UnicodeDecodeError:
         text = body.decode("latin-1")
-    text = text.replace("\r\n", "\n")
-    if _LINES(text):
+    text = "\n" + text.replace("\r\n", "\n")
+    if "\r" not in text and "\0" not in text and not _ODD_LINE(text):
         return text
     text = text.replace("\r", "\n").replace("\0", "")
     # str.splitlines would also break at characters that SDP allows inside a line.
-    return "\n".join([known for line in text.split("\n") if (known := line if _LINE(line) else _odd_line(line))])
+    known = [line if _LINE(line) else _odd_line(line) for line in text.split("\n")]
+    return "\n" + "\n".join(filter(None, known))
 
 
 def _odd_line(line: str) -> str:
@@ -165,6 +168,8 @@ def _origin(value: str, notes: list[str]) -> Origin | None:
     if len(fields) < 3:
         notes.append("origin line cut short")
         return None
+    if len(fields) == 6:
+        return Origin(fields[0], fields[1], _number(fields[2]), fields[5])
     # The user name is one token by the grammar, yet blanks in it are seen; the other fields are counted from the end.
     if len(fields) < 6:
         version = fields[2]
@@ -194,20 +199,20 @@ def _media_descriptions(
         notes.append("too many media descriptions")
     shared = "" if not session.attributes and session.direction is None else common
     for index, section in enumerate(sections[:MAX_MEDIA]):
-        first, newline, lines = section.partition("\n")
+        first, _, lines = section.partition("\n")
         fields = first.split(None, 2)
         port, count = _port(index, fields, notes)
         if port is None:
             continue
-        read = _read_media.__wrapped__ if _OF_THIS_CALL(newline + lines) or _OF_THIS_CALL(shared) else _read_media
-        described = read(index, fields[0], fields[2] if len(fields) > 2 else "", lines, shared)
+        said = index, fields[0], fields[2] if len(fields) > 2 else "", lines, shared
+        try:
+            described = _known_media(*said)
+        except _UnsharedError:
+            described = _read_media(*said)
         kind, protocol, formats, transport, rest, connection, crypto, unsound = described
-        dtls, label, mid, candidates, record, bundle_only, ssrcs = rest
         notes += unsound
-        yield MediaDescription(
-            index, kind, port, protocol, connection or session.connection, formats, count, *transport,
-            session_keys if crypto is None else crypto, dtls, label, mid, candidates, record, bundle_only, ssrcs,
-        )  # fmt: skip
+        address, keys = connection or session.connection, session_keys if crypto is None else crypto
+        yield _description((index, kind, port, protocol, address, formats, count, *transport, keys, *rest))
 
 
 def _port(index: int, fields: list[str], notes: list[str]) -> tuple[int | None, int]:
@@ -242,10 +247,21 @@ class _Described(NamedTuple):
     notes: list[str]
 
 
+class _UnsharedError(Exception):
+    """Lines that no other call has."""
+
+
 @lru_cache(maxsize=256)
+def _known_media(index: int, kind: str, protocol_and_formats: str, lines: str, common: str) -> _Described:
+    """`_read_media` of lines that a device writes in every description: those of late are remembered. Raises for all
+    others, which are not remembered then."""
+    if _OF_THIS_CALL(f"\n{lines}\n{common}"):
+        raise _UnsharedError
+    return _read_media(index, kind, protocol_and_formats, lines, common)
+
+
 def _read_media(index: int, kind: str, protocol_and_formats: str, lines: str, common: str) -> _Described:
-    """What the lines below an m= line, and those of the session, say of it. A device writes the same ones in every
-    description, so those of late are remembered."""
+    """What the lines below an m= line, and those of the session, say of it."""
     session, section = _Section(common), _Section(lines)
     attributes, notes = section.attributes, section.notes
     protocol, *listed = protocol_and_formats.split() or [""]

@@ -5,7 +5,6 @@ their order. Lines that are no header field are skipped and noted. Bounded by MA
 """
 
 import re
-from operator import methodcaller
 
 MAX_HEADERS = 1024
 """Header lines of a message that are looked at."""
@@ -56,7 +55,6 @@ LISTS = frozenset(_LISTS.split())
 _FOLD = re.compile(r"\n[ \t]+")
 _SPECIAL = {separator: re.compile(rf'[{separator}"<>\\]') for separator in ",;"}
 _ESCAPE = re.compile(r"\\(.)")
-_split_at_colon = methodcaller("split", ":", 1)
 
 Fields = dict[str, list[str]]
 
@@ -97,7 +95,7 @@ def parse_fields(lines: list[str], notes: list[str]) -> Fields:
         try:
             fields = {
                 canonical(name) or canonical_name(name): [value.strip()]
-                for name, value in map(_split_at_colon, lines[1:])
+                for name, value in [line.split(":", 1) for line in lines[1:]]
             }
         except ValueError:  # a line without a colon
             fields = {}

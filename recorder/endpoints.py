@@ -86,7 +86,7 @@ class EndpointRegistry:
                 if (old.endpoint.formats, old.endpoint.crypto) != (new.formats, new.crypto):
                     self._renewed[new.call] = new.since
                     self.redescribed.add(new.call)
-                old.endpoint = replace(new, since=old.endpoint.since)
+                old.endpoint = new._replace(since=old.endpoint.since)
                 if old.until is not None:
                     old.until = None
                     self.changed.add(where)

@@ -110,8 +110,7 @@ class Party:
         return next((i.name for i in self.identities if i.name and i.origin is not IdentityOrigin.DIVERSION), None)
 
 
-@dataclass(frozen=True, slots=True)
-class MediaEndpoint:
+class MediaEndpoint(NamedTuple):
     """A media description as offered or answered at one hop: where `side` of `call` wants its media sent."""
 
     call: int

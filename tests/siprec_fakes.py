@@ -176,8 +176,7 @@ class FakeServer:
         description = offer.sdp()
         assert description is not None
         media = tuple(
-            replace(
-                each,
+            each._replace(
                 port=each.port and self.port + 2 * each.index,
                 rtcp_port=None,
                 address="198.51.100.1",

@@ -175,8 +175,7 @@ class Offer:
             key = line.remote.encrypt if line.remote is not None else None
             own = self._own(line)
             media.append(
-                replace(
-                    own,
+                own._replace(
                     protocol=each.protocol,
                     formats=chosen[each.index],
                     direction=Direction.SENDONLY if willing else Direction.INACTIVE,

@@ -1,7 +1,5 @@
 """Which call a flow belongs to, by what was announced where and when."""
 
-from dataclasses import replace
-
 from capture.address import parse_endpoint
 from decoders.sdp import STATIC_FORMATS, Direction, PayloadFormat
 from recorder.endpoints import GRACE, WAIT, EndpointRegistry, Rule
@@ -20,7 +18,7 @@ def announcement(endpoint, side=Side.CALLER, call=0, since=10 * SECOND, **change
         formats={0: STATIC_FORMATS[0]}, direction=Direction.SENDRECV, crypto=(), encrypted=False, dtls=False,
         label=None, since=since, packet=1, realm=0,
     )  # fmt: skip
-    return replace(known, **changes)
+    return known._replace(**changes)
 
 
 def registry(*announcements):

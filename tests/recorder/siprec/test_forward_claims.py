@@ -1,7 +1,5 @@
 """Whose flow is whose, as the forwarder is told while calls go on."""
 
-from dataclasses import replace
-
 from capture.address import Endpoint, parse_endpoint
 from decoders.sdp import STATIC_FORMATS, Direction, PayloadFormat
 from decoders.sdp_values import CryptoKey
@@ -31,7 +29,7 @@ def endpoint(where: Endpoint, side: Side, call: int = 0, hop: int = 0, **changes
         call=call, side=side, hop=hop, media_index=0, media="audio", endpoint=where, rtcp=None, formats={0: PCMU},
         direction=Direction.SENDRECV, crypto=(), encrypted=False, dtls=False, label=None, since=NOW, packet=1, realm=0,
     )  # fmt: skip
-    return replace(known, **changes)
+    return known._replace(**changes)
 
 
 class Told:

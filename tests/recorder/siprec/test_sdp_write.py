@@ -16,7 +16,7 @@ KEY = CryptoKey(1, "AES_CM_128_HMAC_SHA1_80", bytes(range(30)))
 def media(**changes):
     made = MediaDescription(0, "audio", 4000, "RTP/AVP", "192.0.2.1", {0: PCMU, 101: EVENTS}, label="1")
     usual = {"direction": Direction.SENDONLY, "rtcp_port": 4001, "ptime": 20, "ssrcs": (7,)}
-    return replace(made, **{**usual, **changes})
+    return made._replace(**{**usual, **changes})
 
 
 def description(*sections):

@@ -192,7 +192,7 @@ def test_media_go_out_by_position_under_the_servers_numbers_and_to_its_address()
 def test_a_stream_that_is_refused_costs_only_itself_and_is_offered_with_port_0_from_then_on():
     async def run():
         def refuse_second(description):
-            media = (description.media[0], replace(description.media[1], port=0))
+            media = (description.media[0], description.media[1]._replace(port=0))
             return replace(description, media=media)
 
         server = FakeServer(ONE, change=refuse_second)
@@ -212,7 +212,7 @@ def test_a_stream_that_is_refused_costs_only_itself_and_is_offered_with_port_0_f
 
 def test_a_server_that_takes_no_media_at_all_is_left():
     async def run():
-        first = FakeServer(ONE, change=lambda d: replace(d, media=tuple(replace(m, port=0) for m in d.media)))
+        first = FakeServer(ONE, change=lambda d: replace(d, media=tuple(m._replace(port=0) for m in d.media)))
         stage = Stage(first, FakeServer(TWO))
         session = await stage.recording()
         assert session.telling.peer == TWO
@@ -226,7 +226,7 @@ def test_an_answer_with_codecs_that_the_call_does_not_have_is_never_sent_to():
     async def run():
         def other(description):
             media = [
-                replace(each, formats={18: replace(PCMA, payload_type=18, encoding="G729")})
+                each._replace(formats={18: replace(PCMA, payload_type=18, encoding="G729")})
                 for each in description.media
             ]
             return replace(description, media=tuple(media))
@@ -244,7 +244,7 @@ def test_a_server_that_is_not_ready_gets_media_once_it_offers_recvonly():
     async def run():
         def inactive(description):
             return replace(
-                description, media=tuple(replace(m, direction=Direction.INACTIVE) for m in description.media)
+                description, media=tuple(m._replace(direction=Direction.INACTIVE) for m in description.media)
             )
 
         server = FakeServer(ONE, change=inactive)
@@ -421,7 +421,7 @@ def test_what_answers_recvonly_to_inactive_gets_nothing():
     async def run():
         def eager(description):
             return replace(
-                description, media=tuple(replace(m, direction=Direction.RECVONLY) for m in description.media)
+                description, media=tuple(m._replace(direction=Direction.RECVONLY) for m in description.media)
             )
 
         server = FakeServer(ONE, change=eager)
@@ -855,7 +855,7 @@ def test_keys_are_our_own_one_for_each_stream_and_the_servers_choice_is_taken():
 
         def second_suite(description):
             media = [
-                replace(each, crypto=(replace(offered.crypto[1], key=bytes(30)),))
+                each._replace(crypto=(replace(offered.crypto[1], key=bytes(30)),))
                 for each, offered in zip(description.media, fake.last("INVITE").sdp().media, strict=True)
             ]
             return replace(description, media=tuple(media))
@@ -884,8 +884,8 @@ def test_an_answer_without_a_key_or_in_the_clear_gets_no_media():
         await settled(lambda: stage.done)
         assert not any(each[0] == "connect" for each in stage.forwarder.said)
 
-    asyncio.run(run(lambda d: replace(d, media=tuple(replace(m, crypto=()) for m in d.media))))
-    asyncio.run(run(lambda d: replace(d, media=tuple(replace(m, protocol="RTP/AVP", crypto=()) for m in d.media))))
+    asyncio.run(run(lambda d: replace(d, media=tuple(m._replace(crypto=()) for m in d.media))))
+    asyncio.run(run(lambda d: replace(d, media=tuple(m._replace(protocol="RTP/AVP", crypto=()) for m in d.media))))
 
 
 def test_a_transfer_within_the_call_brings_a_new_participant_into_the_same_session():
