@@ -17,7 +17,7 @@ from capture.source import CaptureFile, link_type_name
 from capture.tshark import find_tshark
 from recorder.ahead import run_ahead
 from recorder.catalogue import Catalogue
-from recorder.collection import NEW_VALUES_OFFLINE, rare_collections
+from recorder.collection import rare_collections
 from recorder.engine import Engine, FinishedCall, Prepared, prepare
 from recorder.inputs import Inputs, Source
 from recorder.model import CaptureReport
@@ -35,7 +35,7 @@ def replay(options: ReplayOptions, reporter: Reporter) -> ReplaySummary:
     """Record every call in the captures. Raises SpanrecError where nothing can be read or written."""
     workers = options.workers or len(os.sched_getaffinity(0))
     with ExitStack() as stack:
-        stack.enter_context(rare_collections(NEW_VALUES_OFFLINE))
+        stack.enter_context(rare_collections())
         store = stack.enter_context(RecordingStore(options.out))
         for note in store.notes:
             reporter.warning(note)
