@@ -77,13 +77,18 @@ def octets_on_disk(out: Path, directory: str) -> int:
     try:
         with os.scandir(recording_path(out, directory)) as entries:
             for entry in entries:
-                status = entry.stat(follow_symlinks=False)
-                whole = -(-status.st_size // _CLUSTER) * _CLUSTER
-                # Long silence takes no blocks; but what was just written may have none yet on some file systems.
-                total += min(whole, status.st_blocks * _BLOCK) if status.st_blocks else whole
+                total += octets_of(entry)
     except (OSError, StoreError):
         return total
     return total
+
+
+def octets_of(entry: os.DirEntry[str]) -> int:
+    """What a file takes on the disk."""
+    status = entry.stat(follow_symlinks=False)
+    whole = -(-status.st_size // _CLUSTER) * _CLUSTER
+    # Long silence takes no blocks; but what was just written may have none yet on some file systems.
+    return min(whole, status.st_blocks * _BLOCK) if status.st_blocks else whole
 
 
 @contextmanager

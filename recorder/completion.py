@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recorder import checkpoint, journal
+from recorder.catalogue_upkeep import octets_of
 from recorder.document import parse
 from recorder.live_catalogue import LiveCatalogue
 from recorder.publish import write_file
@@ -29,8 +30,10 @@ _DIRECTORIES = {_ASIDE, f"{_ASIDE}.new"}
 
 def mark_whole(work: Path, document: bytes, trace: dict[str, Any]) -> None:
     """Say that the documents in a working directory are whole. `document`: what its call.json holds."""
+    from pydantic_core import to_json
+
     fresh = f"{work}.new"
-    write_file(fresh, json.dumps({"document": document.decode(), "trace": trace}).encode())
+    write_file(fresh, to_json({"document": document.decode(), "trace": trace}))
     os.rename(fresh, f"{work}{_ENDING}")
 
 
@@ -66,13 +69,18 @@ def unmark(work: Path) -> None:
         os.unlink(f"{work}{_ENDING}")
 
 
-def clear_away(work: Path) -> None:
-    """Remove what a working directory holds beside its recording."""
-    for name in os.listdir(work):
-        if name in _BESIDE:
-            os.unlink(f"{work}/{name}")
-        elif name in _DIRECTORIES:
-            shutil.rmtree(work / name, ignore_errors=True)
+def clear_away(work: Path) -> int:
+    """Remove what a working directory holds beside its recording. Returns what the recording takes on the disk."""
+    octets = 0
+    with os.scandir(work) as entries:
+        for entry in list(entries):
+            if entry.name in _BESIDE:
+                os.unlink(entry)
+            elif entry.name in _DIRECTORIES:
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                octets += octets_of(entry)
+    return octets
 
 
 def complete(working: Path, store: RecordingStore, catalogue: LiveCatalogue) -> list[str]:

@@ -29,10 +29,10 @@ class LiveCatalogue:
         self.connection: sqlite3.Connection = open_for_upkeep(path)
         self._rows: dict[Table, list[dict[str, Any]]] = {recordings: [], traces: []}
 
-    def add_recording(self, document: CallDocument, directory: str) -> None:
-        """Index the recording in `directory`, relative to OUT."""
+    def add_recording(self, document: CallDocument, directory: str, octets: int | None = None) -> None:
+        """Index the recording in `directory`, relative to OUT. `octets`: its size on disk, None to measure it."""
         row = recording_row(document, directory)
-        row["octets"] = octets_on_disk(self._out, directory)
+        row["octets"] = octets_on_disk(self._out, directory) if octets is None else octets
         self._rows[recordings].append(row)
 
     def add_trace(self, row: dict[str, Any]) -> None:

@@ -54,6 +54,8 @@ class _Item:
     """The catalogue's row of its decision trace."""
     directory: str | None = None
     """Where the recording stands, once it has its final name."""
+    octets: int = 0
+    """What it takes on the disk."""
     recorded: bool = True
 
 
@@ -193,12 +195,13 @@ class LivePublisher:
         if item.streams is None:
             self._settle(item)
         assert item.streams is not None
-        work.mkdir(exist_ok=True)
+        if record.broken:  # it may be for want of a directory
+            work.mkdir(exist_ok=True)
         groups = {} if group is None or call.group is None else {call.group: group}
         item.document, octets = write_documents(Waiting(call, item.streams, item.audio), work, (), groups)
         item.trace = trace_row(call, item.streams, recorded=True)
         mark_whole(work, octets, item.trace)
-        clear_away(work)
+        item.octets = clear_away(work)
         item.directory = self.store.publish(item.document, work)
 
     def _settle(self, item: _Item) -> None:
@@ -223,7 +226,7 @@ class LivePublisher:
     def _enter(self, item: _Item) -> None:
         """Put a call into the catalogue."""
         if item.document is not None and item.directory is not None:
-            self.catalogue.add_recording(item.document, item.directory)
+            self.catalogue.add_recording(item.document, item.directory, item.octets)
         if item.trace is None:
             item.trace = trace_row(item.ended.finished.call, item.streams or (), recorded=item.recorded)
         self.catalogue.add_trace(item.trace)

@@ -196,6 +196,8 @@ class _Course:
 
 def _courses(sightings: list[MediaStream], table: StreamTable) -> list[_Course]:
     """Join sightings of the same packets that follow one another: the sender moved on, it was not copied."""
+    if len(sightings) == 1:
+        return [_course(sightings, table)]
     state = table.state
     chains: list[list[MediaStream]] = []
     for each in sorted(sightings, key=_order):
