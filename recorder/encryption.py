@@ -35,13 +35,14 @@ def looks_encrypted(window: Window, mine: Int32, formats: dict[int, PayloadForma
     """
     if len(mine) <= ENOUGH:
         return False
-    kind = int(np.bincount(window.type[mine] & 127).argmax())
+    kinds = window.type[mine] & 127
+    kind = int(np.bincount(kinds).argmax())
     known = formats.get(kind)
     if known is None or known.encoding.upper() not in _ONE_OCTET_PER_TICK:
         return False
-    mine = mine[(window.type[mine] & 127) == kind]
+    mine = mine[kinds == kind]
     sequence, stamp = window.sequence[mine].astype(np.int64), window.stamp[mine].astype(np.int64)
     follows = (sequence[1:] - sequence[:-1]) & 0xFFFF == 1
     steps = (stamp[1:] - stamp[:-1]) & 0xFFFFFFFF
-    excess = (window.size[mine[:-1]] - steps)[follows]
-    return len(excess) >= ENOUGH and any(10 * np.count_nonzero(excess == tag) >= 6 * len(excess) for tag in TAGS)
+    excess = (window.size[mine[:-1]] - steps)[follows].tolist()
+    return len(excess) >= ENOUGH and any(10 * excess.count(tag) >= 6 * len(excess) for tag in TAGS)
