@@ -6,6 +6,7 @@ again. A kill at any moment leaves what `recorder/completion.py` completes: the 
 whole, and a mark stays until the catalogue has the recording.
 """
 
+import os
 import queue
 import shutil
 import threading
@@ -195,8 +196,8 @@ class LivePublisher:
         if item.streams is None:
             self._settle(item)
         assert item.streams is not None
-        if record.broken:  # it may be for want of a directory
-            work.mkdir(exist_ok=True)
+        if not os.path.isdir(work):  # the disk had refused it
+            work.mkdir()
         groups = {} if group is None or call.group is None else {call.group: group}
         item.document, octets = write_documents(Waiting(call, item.streams, item.audio), work, (), groups)
         item.trace = trace_row(call, item.streams, recorded=True)
