@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decoders import sdp
 from decoders.sdp import STATIC_FORMATS, Direction, parse_sdp
 
 HEAD = b"v=0\r\no=alice 2890844526 2890844527 IN IP4 host.example.com\r\ns=call\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n"
@@ -283,3 +284,13 @@ def test_what_is_written_is_read_back(types, port, direction):
     media = describe(*lines, f"a={direction}").media[0]
     assert dict(media.formats) == {number: STATIC_FORMATS[number] for number in types}
     assert (media.port, media.direction) == (port, direction)
+
+
+def test_lines_that_one_call_alone_has_are_not_remembered():
+    sdp._known_media.cache_clear()
+    for line in ("a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:" + "A" * 40, "a=ssrc:7 cname:x", "a=sendonly"):
+        text = f"v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nt=0 0\r\nm=audio 4000 RTP/SAVP 0\r\n{line}\r\n"
+        first, second = parse_sdp(text.encode()), parse_sdp(text.encode())
+        assert first == second
+    assert sdp._known_media.cache_info().currsize == 1
+    assert (first.media[0].direction, sdp._known_media.cache_info().hits) == (Direction.SENDONLY, 1)
