@@ -1,5 +1,7 @@
 """Lines of elements are compared with those that lxml writes for the same tree."""
 
+from xml.parsers.expat import ExpatError
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,5 +46,6 @@ def test_what_is_unknown_is_left_out_and_figures_have_three_decimals():
 
 def test_what_is_not_well_formed_never_becomes_a_document():
     assert document("<a>ä</a>") == "<a>ä</a>".encode()
-    with pytest.raises(etree.XMLSyntaxError):
-        document("<a><b></a>")
+    for broken in ("<a><b></a>", "<a", "<a/><a/>", '<a b="" b=""/>', "<a>&lt</a>", "<a>\x01</a>", "<b:a/>"):
+        with pytest.raises(ExpatError):
+            document(broken)
