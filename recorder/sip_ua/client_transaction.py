@@ -11,8 +11,12 @@ from recorder.sip_ua.layer import Failure, FailureKind, Hop, Layer, Received, Re
 from recorder.sip_ua.message import Request
 from recorder.sip_ua.timers import Timer
 
-_NOBODY = ResponseUser(lambda received, now: None, lambda failure, now: None)
+NOBODY = ResponseUser(lambda received, now: None, lambda failure, now: None)
 """The user of a transaction that is gone: its own one would be kept by it, as it is by that one."""
+
+
+def nothing() -> None:
+    """Nobody is to be told."""
 
 
 class ClientState(StrEnum):
@@ -88,8 +92,9 @@ class InviteClient:
         if self.state is not ClientState.TERMINATED:
             self._stop(self._retransmit, self._limit)
             self.state = ClientState.TERMINATED
-            self._user = _NOBODY
-            self._gone()
+            self._user = NOBODY
+            gone, self._gone = self._gone, nothing
+            gone()
 
     def _complete(self, received: Received, now: float) -> None:
         self._ack = self._request.ack(received.message).encode(self._via)
@@ -184,8 +189,9 @@ class PlainClient:
             if self._limit is not None:
                 self._limit.stop()
             self.state = ClientState.TERMINATED
-            self._user = _NOBODY
-            self._gone()
+            self._user = NOBODY
+            gone, self._gone = self._gone, nothing
+            gone()
 
     def _start_timer_e(self, interval: float, now: float) -> None:
         def fire(now: float) -> None:

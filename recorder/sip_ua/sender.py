@@ -10,7 +10,14 @@ from random import Random
 from capture.address import Endpoint
 from decoders.sip_address import parse_via
 from recorder.model import Transport
-from recorder.sip_ua.client_transaction import ClientState, ClientTransaction, InviteClient, PlainClient
+from recorder.sip_ua.client_transaction import (
+    NOBODY,
+    ClientState,
+    ClientTransaction,
+    InviteClient,
+    PlainClient,
+    nothing,
+)
 from recorder.sip_ua.layer import Failure, FailureKind, Hop, Layer, Received, ResponseUser
 from recorder.sip_ua.message import MAGIC, Request, via_value
 from recorder.sip_ua.routing import LARGEST_DATAGRAM
@@ -98,14 +105,27 @@ class Sender:
         """A branch that nobody used before."""
         return f"{MAGIC}{self._random.getrandbits(96):024x}"
 
-    def open(self, request: Request, hop: Hop, branch: str, user: ResponseUser, now: float) -> ClientTransaction | None:
-        """Begin a client transaction; None where our transports do not serve the hop."""
+    def open(
+        self,
+        request: Request,
+        hop: Hop,
+        branch: str,
+        user: ResponseUser,
+        now: float,
+        gone: Callable[[], None] = nothing,
+    ) -> ClientTransaction | None:
+        """Begin a client transaction; None where our transports do not serve the hop. `gone` is told of its end."""
         via = self._via(hop, branch)
         if via is None:
             return None
         key = (branch, request.method)
         kind = InviteClient if request.method == "INVITE" else PlainClient
-        transaction = kind(self.layer, request, via, hop, user, lambda: self._forget(key))
+
+        def forget() -> None:
+            self._transactions.pop(key, None)
+            gone()
+
+        transaction = kind(self.layer, request, via, hop, user, forget)
         self._transactions[key] = transaction
         transaction.start(now)
         return transaction
@@ -145,9 +165,6 @@ class Sender:
     def _via(self, hop: Hop, branch: str) -> str | None:
         local = self.local(hop.target)
         return via_value(hop.target.transport, local[0], local[1], branch) if local is not None else None
-
-    def _forget(self, key: tuple[str, str]) -> None:
-        self._transactions.pop(key, None)
 
 
 class Outgoing:
@@ -195,7 +212,8 @@ class Outgoing:
             hop = self._hops.pop(0)
             self._branch = self._sender.new_branch()
             user = ResponseUser(self._on_response, self._on_failure)
-            self._transaction = self._sender.open(self.request, hop, self._branch, user, now) or self._transaction
+            opened = self._sender.open(self.request, hop, self._branch, user, now, self._gone)
+            self._transaction = opened or self._transaction
             if self._transaction is not None and self._transaction.state is not ClientState.TERMINATED:
                 return
         self._sender.layer.timers.start(now, lambda now: self._fail(Failure(FailureKind.TRANSPORT, why), now))
@@ -207,7 +225,15 @@ class Outgoing:
                 self._send_cancel(now)
         else:
             self._done = True
-        self._user.on_response(received, now)
+        user = self._user
+        if self._done and self._transaction is not None and self._transaction.state is ClientState.TERMINATED:
+            self._user = NOBODY
+        user.on_response(received, now)
+
+    def _gone(self) -> None:
+        """The transaction is over: after the final response nothing more comes, and no cycle of references is left."""
+        if self._done:
+            self._user = NOBODY
 
     def _on_failure(self, failure: Failure, now: float) -> None:
         failed = self.hop
@@ -222,7 +248,8 @@ class Outgoing:
     def _fail(self, failure: Failure, now: float) -> None:
         if not self._done:
             self._done = True
-            self._user.on_failure(failure, now)
+            user, self._user = self._user, NOBODY
+            user.on_failure(failure, now)
 
     def _send_cancel(self, now: float) -> None:
         hop = self.hop

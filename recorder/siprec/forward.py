@@ -55,7 +55,10 @@ _CATCHING_UP = 0.005
 """The same where something waits. At fifty new calls a second something always does, and each turn of this thread takes
 the interpreter from the others."""
 _MOST_COMMANDS = 32
-"""Taken up at a time: what is on its way must not wait for many."""
+"""Taken up at a time, where this thread takes the packets: what is on its way must not wait for many."""
+_MOST_BESIDE = 1024
+"""The same where a kernel takes them: nothing waits for this thread, which may have to wait for the interpreter before
+each turn. Ports of sessions that are over are free only when it has come to their end."""
 _LISTEN = 0.1
 _SWEEP = 5.0
 _WORD = (1 << 64) - 1
@@ -228,7 +231,7 @@ class MediaForwarder:
         with RingPump(self._tables, source, self._options.niceness) as pump:
             while not self.stopping:
                 pump.tend()
-                self.step(None, time.time_ns())
+                self.step(None, time.time_ns(), most=_MOST_BESIDE)
                 time.sleep(_CATCHING_UP if self._has_more else _TURN)
 
     def _run_batches(self, source: LiveSource) -> None:
@@ -249,10 +252,11 @@ class MediaForwarder:
         encrypts = bool(self._book.sealing) or self._rows.sealed > 0
         return bool(self._commands) or self._book.draining or encrypts
 
-    def step(self, batch: PacketBatch | None, now: int) -> None:
-        """Carry out what was asked, forward a batch, and do what is due at capture time `now` (ns)."""
+    def step(self, batch: PacketBatch | None, now: int, most: int = _MOST_COMMANDS) -> None:
+        """Carry out what was asked, `most` of it at a time, forward a batch, and do what is due at capture time `now`
+        (ns)."""
         self._now = now
-        for _ in range(min(len(self._commands), _MOST_COMMANDS)):
+        for _ in range(min(len(self._commands), most)):
             self._commands.popleft()()
         if batch is not None and len(batch):
             self._forward(decode_layers(batch))

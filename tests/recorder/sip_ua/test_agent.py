@@ -1,6 +1,7 @@
 """Two agents talk over a network in memory."""
 
 import asyncio
+import gc
 import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,10 @@ from recorder.sip_ua.api import (
     Reply,
     UnreachableError,
 )
+from recorder.sip_ua.client_transaction import InviteClient, PlainClient
 from recorder.sip_ua.config import AgentConfig
+from recorder.sip_ua.invite import Attempt
+from recorder.sip_ua.sender import Outgoing
 from tests.sip_network import MemoryTransports, Network, Seen, locate, random, run
 
 ALICE, BOB, CAROL = "10.0.0.1:5060", "10.0.0.2:5060", "10.0.0.3:5060"
@@ -119,6 +123,35 @@ def test_a_session_begins_and_the_caller_ends_it():
 
     run(job())
     assert network.starts() == ["INVITE", "200", "ACK", "BYE", "200"]
+
+
+@pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP])
+def test_requests_that_are_over_leave_nothing_for_the_collector_of_cycles(transport):
+    network = Network()
+    kinds = (Attempt, Outgoing, InviteClient, PlainClient)
+
+    def left() -> int:
+        return sum(isinstance(each, kinds) for each in gc.get_objects())
+
+    async def job() -> None:
+        gc.collect()
+        gc.disable()
+        before = left()
+        way = ";transport=tcp" if transport is Transport.TCP else ""
+        alice, bob = await connected(network, uri=f"sip:rec@{BOB}{way}")
+        await alice.sessions[0].reinvite(MORE)
+        await alice.sessions[0].request("OPTIONS")
+        assert left() > before
+        await alice.sessions[0].bye()
+        await asyncio.sleep(40.0)  # longer than any transaction waits for more responses
+        alice.sessions.clear()
+        assert left() == before
+        await both_closed(alice, bob)
+
+    try:
+        run(job())
+    finally:
+        gc.enable()
 
 
 def test_the_callee_ends_it_too():
