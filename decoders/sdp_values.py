@@ -32,10 +32,6 @@ class PayloadFormat:
     fmtp: str = ""
     """Format parameters, everything after the payload type."""
 
-    def __hash__(self) -> int:
-        """Maps have thirty formats, each with another payload type: all of a format's text would tell no more."""
-        return self.payload_type
-
     @property
     def rtpmap(self) -> str:
         """Encoding as an rtpmap names it: PCMU/8000, opus/48000/2."""

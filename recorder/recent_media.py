@@ -1,8 +1,8 @@
 """Media of the last seconds, in memory, for calls whose packets turn out to be wanted after they have passed.
 
 In: every batch, when it has been ingested. Out: the packets of chosen calls, with their capture times. Bounded in size
-and in time, the oldest second goes first. It holds all UDP that is not SIP, for who wants it
-is known only when it has passed. One thread uses it.
+and in time, the oldest second goes first. It holds all UDP that is not SIP, for who wants it is known only when it has
+passed. One thread uses it.
 """
 
 from collections import deque

@@ -54,6 +54,8 @@ _TURN = 0.01
 _CATCHING_UP = 0.005
 """The same where something waits. At fifty new calls a second something always does, and each turn of this thread takes
 the interpreter from the others."""
+_SEALING = 0.002
+"""The same where media is encrypted or decrypted: each packet of it waits for the next turn."""
 _MOST_COMMANDS = 32
 """Taken up at a time, where this thread takes the packets: what is on its way must not wait for many."""
 _MOST_BESIDE = 1024
@@ -232,12 +234,12 @@ class MediaForwarder:
             while not self.stopping:
                 pump.tend()
                 self.step(None, time.time_ns(), most=_MOST_BESIDE)
-                time.sleep(_CATCHING_UP if self._has_more else _TURN)
+                time.sleep(self._pause(_TURN))
 
     def _run_batches(self, source: LiveSource) -> None:
         shown = began = 0
         while not self.stopping and not source.ended:
-            batch = source.poll(_CATCHING_UP if self._has_more else self._options.patience)
+            batch = source.poll(self._pause(self._options.patience))
             if source.stamped_here:
                 self.step(batch, time.time_ns())
                 continue
@@ -246,11 +248,11 @@ class MediaForwarder:
                 shown, began = int(batch.time[-1]), time.monotonic_ns()
             self.step(batch, shown + time.monotonic_ns() - began if shown else time.time_ns())
 
-    @property
-    def _has_more(self) -> bool:
-        """Whether something waits for the thread, or soon will."""
-        encrypts = bool(self._book.sealing) or self._rows.sealed > 0
-        return bool(self._commands) or self._book.draining or encrypts
+    def _pause(self, usual: float) -> float:
+        """s until the next turn; `usual` where nothing waits for it."""
+        if self._book.sealing or self._rows.sealed:
+            return _SEALING
+        return _CATCHING_UP if self._commands or self._book.draining else usual
 
     def step(self, batch: PacketBatch | None, now: int, most: int = _MOST_COMMANDS) -> None:
         """Carry out what was asked, `most` of it at a time, forward a batch, and do what is due at capture time `now`
