@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from capture._octets_at import be32, le32
 from capture._prefetch import LINE, prefetch
 from capture.batch import Bytes, Int32, Int64
 
@@ -36,20 +37,7 @@ _AHEAD = 4096
 @njit(cache=True, nogil=True)
 def read_u32(buffer: Bytes, position: int, big: bool) -> int:
     """Unsigned 32-bit field in the file's byte order, as int64."""
-    value = (
-        np.uint32(buffer[position])
-        | np.uint32(buffer[position + 1]) << np.uint32(8)
-        | np.uint32(buffer[position + 2]) << np.uint32(16)
-        | np.uint32(buffer[position + 3]) << np.uint32(24)
-    )
-    if big:
-        value = (
-            (value >> np.uint32(24))
-            | ((value >> np.uint32(8)) & np.uint32(0xFF00))
-            | ((value & np.uint32(0xFF00)) << np.uint32(8))
-            | ((value & np.uint32(0xFF)) << np.uint32(24))
-        )
-    return np.int64(value)  # type: ignore[return-value]  # the kernels' integers
+    return be32(buffer, position) if big else le32(buffer, position)
 
 
 @njit(cache=True, nogil=True)

@@ -3,6 +3,7 @@
 import numpy as np
 from numba import njit
 
+from capture._prefetch import LINE, prefetch
 from capture.batch import Bytes, Int32, Int64, UInt64
 from decoders._rtp_kernels import Packets
 
@@ -12,6 +13,8 @@ STRIDE = 4
 """Every so many octets one is looked at in a payload long enough."""
 ONE_IN = 16
 """Of so many payloads one is chosen, by its content, so that two sightings choose the same ones."""
+AHEAD = 4
+"""Packets for whose payloads the processor is asked to fetch ahead, and half of those whose place is asked for."""
 
 
 @njit(cache=True, nogil=True)
@@ -39,6 +42,12 @@ def mark_payloads(
         f = flows[x]
         before = until[f]
         for i in range(starts[f], starts[f + 1]):
+            # Packets of one flow lie far apart.
+            if i + 2 * AHEAD < order.shape[0]:
+                prefetch(packets, order[i + 2 * AHEAD])
+                coming = packets[order[i + AHEAD]]["offset"]
+                for line in range(3):
+                    prefetch(arena, coming + LINE * line)
             packet = packets[order[i]]
             if packet["time"] <= before:
                 continue

@@ -53,8 +53,12 @@ IGNORED = -1
 
 SOURCE_HIGH, SOURCE_LOW, DESTINATION_HIGH, DESTINATION_LOW, PORTS_SSRC, REALM, LAST, PACKETS, FLOW = range(9)
 """Columns of a flow, which together fill one line of the processor's cache; FLOW is their number."""
-AHEAD = 12
-"""Rows for which the processor is asked to fetch ahead."""
+AHEAD = 16
+"""Rows whose packets the processor is asked to fetch ahead; ..."""
+SLOT_AHEAD = 8
+"""... then what the table of slots has for them, ..."""
+FLOW_AHEAD = 4
+"""... then their flows: each is found by the one before."""
 
 
 @njit(nogil=True, inline="always")
@@ -67,6 +71,11 @@ def _hash(a: int, b: int, c: int, d: int, ports_ssrc: int, realm: int) -> int:
     h ^= h >> np.uint64(32)
     h *= np.uint64(0xE7037ED1A0B428DB)
     return h ^ (h >> np.uint64(29))
+
+
+@njit(nogil=True, inline="always")
+def _ports_ssrc(source: int, destination: int, ssrc: int) -> np.uint64:
+    return np.uint64(source) << np.uint64(48) | np.uint64(destination) << np.uint64(32) | np.uint64(ssrc)
 
 
 @njit(cache=True, nogil=True)
@@ -100,6 +109,7 @@ def stage(
 ) -> tuple[int, int]:
     """Stage RTP rows from `row` on; gives (row reached, why it stopped)."""
     mask = np.uint64(slots.shape[0] - 1)
+    coming = np.zeros(2 * SLOT_AHEAD, np.uint64)
     n = counts[COUNT_STAGED]
     used = counts[COUNT_ARENA]
     limit = w_flow.shape[0]
@@ -109,6 +119,18 @@ def stage(
         if row + AHEAD < kinds.shape[0]:
             for line in range(3):
                 prefetch(buffer, payloads[row + AHEAD] + LINE * line)
+            k = row + SLOT_AHEAD
+            if kinds[k] == RTP:
+                ports_ssrc = _ports_ssrc(source_port[k], destination_port[k], be32(buffer, payloads[k] + 8))
+                place = mask & _hash(
+                    source_high[k], source_low[k], destination_high[k], destination_low[k], ports_ssrc,
+                    np.uint64(realms[k]),
+                )  # fmt: skip
+                coming[k % (2 * SLOT_AHEAD)] = place
+                prefetch(slots, place)
+            expected = slots[coming[(row + FLOW_AHEAD) % (2 * SLOT_AHEAD)]]
+            if expected >= 0:
+                prefetch(flows, expected * flows.shape[1])
         if times[row] >= until:
             stop = STOP_TIME
             break
@@ -131,8 +153,7 @@ def stage(
         b = source_low[row]
         c = destination_high[row]
         d = destination_low[row]
-        both = np.uint64(source_port[row]) << np.uint64(48) | np.uint64(destination_port[row]) << np.uint64(32)
-        both |= np.uint64(be32(buffer, p + 8))
+        both = _ports_ssrc(source_port[row], destination_port[row], be32(buffer, p + 8))
         realm = np.uint64(realms[row])
         j = _hash(a, b, c, d, both, realm) & mask
         flow = np.int32(-1)

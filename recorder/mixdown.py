@@ -42,16 +42,7 @@ def finish_audio(media: CallMedia, form: str = "wav", mono: bool = False) -> Aud
             (media.directory / "audio.joined").rename(wav)
         rate = max(t.rate for t in tracks)
         channels = 1 if mono else 2
-        octets = wav.stat().st_size - HEADER
-        if half := octets % (2 * channels):
-            # A kill may have left half a frame at the end.
-            octets -= half
-            os.truncate(wav, HEADER + octets)
-        if octets > RIFF_LIMIT:
-            _rewrite_as_rf64(wav, rate, channels, octets)
-        else:
-            with wav.open("r+b") as file:
-                file.write(wav_header(rate, channels, octets))
+        octets = _seal(wav, rate, channels)
         path = wav if form == "wav" else _encode(wav, form)
         return AudioReport(
             file=path.name,
@@ -66,15 +57,40 @@ def finish_audio(media: CallMedia, form: str = "wav", mono: bool = False) -> Aud
         raise StoreError(f"{media.directory}: the audio cannot be written: {error.strerror or error}") from error
 
 
+def _seal(wav: Path, rate: int, channels: int) -> int:
+    """Put a header in front of the samples; gives how many octets of samples there are.
+
+    With few system calls, as in `digest_of`: at each of them a thread lets go of the interpreter and may have to wait.
+    """
+    descriptor = os.open(wav, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        octets = os.fstat(descriptor).st_size - HEADER
+        if half := octets % (2 * channels):
+            # A kill may have left half a frame at the end.
+            octets -= half
+            os.ftruncate(descriptor, HEADER + octets)
+        if octets <= RIFF_LIMIT:
+            os.pwrite(descriptor, wav_header(rate, channels, octets), 0)
+            return octets
+    finally:
+        os.close(descriptor)
+    _rewrite_as_rf64(wav, rate, channels, octets)
+    return octets
+
+
 def digest_of(path: Path) -> str:
     """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        status = path.stat()
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
         if status.st_blocks * 512 < status.st_size or not status.st_size:
             # Long silence takes no room on the disk: to look at it through a mapping would give it some.
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            with open(descriptor, "rb", closefd=False) as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as view:
             return hashlib.sha256(view).hexdigest()
+    finally:
+        os.close(descriptor)
 
 
 def _join(tracks: list[Track], path: Path, mono: bool) -> None:
