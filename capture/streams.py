@@ -27,7 +27,7 @@ SMALL_CHUNK = 16 << 10
 """The same where thousands of files are open at once, or only the first packet is wanted."""
 
 _RELEASE_STEP = 4 << 20
-_LIVE_BATCHES = 10
+_LIVE_BATCHES = 14
 """Batches that may still be in use besides the newest (one being ingested, the others prepared ahead)."""
 _PAGE = mmap.ALLOCATIONGRANULARITY
 

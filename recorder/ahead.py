@@ -12,8 +12,9 @@ from typing import TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-DEPTH = 8
-"""Results that may wait: a window closes every few batches, and takes as long as preparing some."""
+DEPTH = 12
+"""Results that may wait: with five hundred calls a window has as many batches, and closing it takes as long as
+preparing them."""
 
 
 def run_ahead(function: Callable[[In], Out], inputs: Iterable[In], depth: int = DEPTH) -> Iterator[Out]:
