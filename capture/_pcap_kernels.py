@@ -37,7 +37,8 @@ _AHEAD = 4096
 @njit(cache=True, nogil=True)
 def read_u32(buffer: Bytes, position: int, big: bool) -> int:
     """Unsigned 32-bit field in the file's byte order, as int64."""
-    return be32(buffer, position) if big else le32(buffer, position)
+    value = be32(buffer, position) if big else le32(buffer, position)
+    return np.int64(value)  # type: ignore[return-value]  # the kernels' integers
 
 
 @njit(cache=True, nogil=True)

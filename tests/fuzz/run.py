@@ -101,7 +101,7 @@ def kernel_modules() -> list[str]:
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for package in ("capture", "decoders", "recorder")
         for path in (ROOT / package).rglob("*.py")
-        if re.search(r"^@(numba\.)?njit", path.read_text(), re.MULTILINE)
+        if re.search(r"^@(numba\.)?(njit|kernel_part)", path.read_text(), re.MULTILINE)
     ]
 
 
