@@ -1,8 +1,10 @@
 """Fuzz target: recording sessions that SRCs send us, from the body of an INVITE to calls of the engine."""
 
 import asyncio
+import tempfile
 from functools import cache
 from itertools import count
+from pathlib import Path
 from uuid import uuid4
 
 from recorder.engine import Engine
@@ -14,6 +16,7 @@ from recorder.siprec.srs_calls import GRACE, SessionCalls
 from recorder.siprec.srs_sessions import RecordingServer
 from tests.fuzz import seeds
 from tests.fuzz.mutate import mutate_text
+from tests.fuzz.packets import SCRATCH
 from tests.fuzz.target import Target
 from tests.srs_lab import SECOND, START, PaperAgent, PaperInvite, PaperPorts, line, message, metadata, multipart, peer
 from tests.srs_lab import sdp as description
@@ -28,8 +31,9 @@ class _Server:
         self.now = START
         self.agent, self.ports, self.calls = PaperAgent(), PaperPorts(100), SessionCalls(keep=False)
         self.ended: list[CallState] = []
+        self.directory = tempfile.TemporaryDirectory(dir=SCRATCH, prefix="spanrec-fuzz-")
         self.engine = Engine(
-            directory_of=lambda _: seeds.PCAPS,
+            directory_of=lambda _: Path(self.directory.name),
             sink=lambda finished: self.ended.append(finished.call.state),
             observers=(self.calls,),
             identify=lambda _: uuid4(),
