@@ -31,9 +31,10 @@ class _Server:
         self.now = START
         self.agent, self.ports, self.calls = PaperAgent(), PaperPorts(100), SessionCalls(keep=False)
         self.ended: list[CallState] = []
-        self.directory = tempfile.TemporaryDirectory(dir=SCRATCH, prefix="spanrec-fuzz-")
+        self.directory = Path()
+        """Of the calls of one input."""
         self.engine = Engine(
-            directory_of=lambda _: Path(self.directory.name),
+            directory_of=lambda _: self.directory,
             sink=lambda finished: self.ended.append(finished.call.state),
             observers=(self.calls,),
             identify=lambda _: uuid4(),
@@ -87,7 +88,10 @@ def _kind(body: bytes) -> str:
 def run_recording_session(data: bytes) -> None:
     """Bodies, divided by NUL NUL, in one session after the other."""
     server = _server()
-    asyncio.run(server.play(data.split(b"\0\0")))
+    # One for each input: libFuzzer ends the process without a chance to tidy up.
+    with tempfile.TemporaryDirectory(dir=SCRATCH, prefix="spanrec-fuzz-") as directory:
+        server.directory = Path(directory)
+        asyncio.run(server.play(data.split(b"\0\0")))
     assert server.ports.open_ports == []
     assert not server.engine.tracker.calls_active
     assert server.server.count == 0

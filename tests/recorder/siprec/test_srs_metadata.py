@@ -1,5 +1,6 @@
 """The state of a session's metadata: what complete and partial documents come to, one after the other."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from recorder.model import Side
 from recorder.siprec.srs_metadata import MOST, MetadataState
 from tests.srs_lab import ALICE, BOB, CALL, CAROL, GROUP, HEAD, S1, S2, S3, metadata, partial, stamp
 
-EXAMPLES = Path(__file__).parents[4] / "shared" / "standards" / "examples"
+STANDARDS = os.environ.get("SPANREC_STANDARDS", Path(__file__).parents[4] / "shared" / "standards")
+EXAMPLES = Path(STANDARDS) / "examples"
 
 
 def state_of(*documents):
@@ -138,7 +140,7 @@ def test_our_own_extension_is_read_and_that_of_others_is_not():
 def example(name):
     path = EXAMPLES / name
     if not path.exists():
-        pytest.skip("the examples of the standards are not here")
+        pytest.skip("the examples of the standards are not here (set SPANREC_STANDARDS)")
     return path.read_bytes()
 
 
